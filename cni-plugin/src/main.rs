@@ -1,0 +1,3 @@
+//! The CNI plugin binary flannel.
+
+fn main() {}

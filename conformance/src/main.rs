@@ -1,0 +1,3 @@
+//! Proves any CNI plugin and any node network.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Test support: a kernel in memory that behaves as measured.

@@ -1,0 +1,1 @@
+//! Every format Flannel reads or writes.

@@ -1,0 +1,1 @@
+//! Subnet leases: the store trait, allocation, and the embedded file store.

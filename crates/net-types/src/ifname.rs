@@ -1,0 +1,125 @@
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+/// Longest interface name in bytes: `IFNAMSIZ` less its terminating zero (linux `include/uapi/linux/if.h`).
+const MAX_LEN_BYTES: usize = 15;
+
+/// The name of a network interface, valid by the kernel's own rule.
+///
+/// 1 to 15 bytes, neither `.` nor `..`, without `/`, `:` or white space (linux `net/core/dev.c`, `dev_valid_name`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IfName(Box<str>);
+
+/// Why a text is not an interface name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IfNameError {
+    /// The text is empty.
+    #[error("interface name is empty")]
+    Empty,
+    /// The text is longer than 15 bytes.
+    #[error("interface name {0:?} is longer than 15 bytes")]
+    TooLong(String),
+    /// The text is `.` or `..`, or holds a character that the kernel refuses.
+    #[error("interface name {0:?} is \".\" or \"..\", or contains / : or white space")]
+    Forbidden(String),
+}
+
+impl IfName {
+    /// Checks and wraps a name.
+    ///
+    /// # Errors
+    /// Names the rule that the text breaks.
+    pub fn new(name: &str) -> Result<Self, IfNameError> {
+        if name.is_empty() {
+            return Err(IfNameError::Empty);
+        }
+        if name.len() > MAX_LEN_BYTES {
+            return Err(IfNameError::TooLong(name.to_owned()));
+        }
+        let forbidden = |c: char| matches!(c, '/' | ':' | '\0') || c.is_whitespace();
+        if name == "." || name == ".." || name.contains(forbidden) {
+            return Err(IfNameError::Forbidden(name.to_owned()));
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for IfName {
+    type Err = IfNameError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        Self::new(s)
+    }
+}
+
+/// The kernel's number of an interface in one network namespace; never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IfIndex(NonZeroU32);
+
+impl IfIndex {
+    /// Wraps a number; `None` for zero, which the kernel uses for "no interface".
+    #[must_use]
+    pub fn new(index: u32) -> Option<Self> {
+        NonZeroU32::new(index).map(Self)
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for IfIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_kernel_accepts_are_accepted() {
+        for name in [
+            "eth0",
+            "flannel.1",
+            "flannel-v6.4096",
+            "a",
+            "123456789012345",
+            "ü",
+        ] {
+            assert_eq!(IfName::new(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn names_the_kernel_refuses_are_refused() {
+        assert_eq!(IfName::new(""), Err(IfNameError::Empty));
+        assert!(matches!(
+            IfName::new("1234567890123456"),
+            Err(IfNameError::TooLong(_))
+        ));
+        for name in [".", "..", "a/b", "a:b", "a b", "a\tb", "a\0b"] {
+            assert!(
+                matches!(IfName::new(name), Err(IfNameError::Forbidden(_))),
+                "{name:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Network names and numbers that every part of the pod network shares.
+//!
+//! Both programs, the pure core and the kernel edge speak of links, MAC addresses, VNIs and subnet leases; this
+//! crate gives each of these one validated type, so that two of them cannot be confused. It holds plain data only:
+//! it never does I/O, and depends on nothing else of the workspace.
+//!
+//! Start at [`IfName`] and [`SubnetKey`]; [`registry`] lists the marks, chain names and route protocols that we use
+//! or must avoid.
+
+mod ifname;
+mod mac;
+pub mod registry;
+mod subnet_key;
+mod vni;
+
+pub use ifname::{IfIndex, IfName, IfNameError};
+pub use mac::{MacAddr, MacAddrError};
+pub use subnet_key::{SubnetKey, SubnetKeyError};
+pub use vni::{Vni, VniError};

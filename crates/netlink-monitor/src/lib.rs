@@ -1,0 +1,1 @@
+//! Kernel change notices over an asynchronous multicast connection.

@@ -1,0 +1,1 @@
+//! Synchronous netlink: observes and applies netstate on the real kernel.

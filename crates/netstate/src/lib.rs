@@ -1,0 +1,1 @@
+//! Kernel networking as plain data: state, scope, diff, plan.

@@ -1,0 +1,1 @@
+//! Durable small files: atomic replacement, locks, tolerant readers.
