@@ -1,0 +1,120 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::IpNetwork;
+use net_types::{IfName, MacAddr};
+
+/// Identity of an address: the kernel holds each address with its prefix once a link.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AddrKey {
+    /// The link that holds it.
+    pub link: IfName,
+    /// Address and prefix length; host bits are kept.
+    pub addr: IpNetwork,
+}
+
+/// What else an address has. It is given at creation and not compared, because changing it would mean removing the
+/// address, and with it the link's routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Addr {
+    /// IPv4 broadcast address.
+    pub broadcast: Option<Ipv4Addr>,
+    /// Whether duplicate address detection is skipped (`IFA_F_NODAD`, RFC 4862 §5.4).
+    pub nodad: bool,
+}
+
+/// Identity of a route: the kernel replaces a route of equal table, destination and metric.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteKey {
+    /// Routing table; 254 is `main`.
+    pub table: u32,
+    /// Destination, without host bits.
+    pub dst: IpNetwork,
+    /// Metric (`RTA_PRIORITY`); smaller wins. The kernel stores IPv6's 0 as 1024.
+    pub metric: u32,
+}
+
+/// What a route does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Forward or refuse.
+    pub kind: RouteKind,
+    /// Who made it (`RTPROT_*`).
+    pub protocol: u8,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+    /// Path MTU in bytes.
+    pub mtu_bytes: Option<u32>,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteKind {
+    /// To one next hop.
+    Unicast(Nexthop),
+    /// Nowhere: packets are dropped silently.
+    Blackhole,
+}
+
+/// The next hop of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nexthop {
+    /// The link that packets leave by.
+    pub link: IfName,
+    /// The gateway; `None` when destinations are on the link.
+    pub gateway: Option<IpAddr>,
+    /// Whether the gateway counts as reachable although no address on the link covers it (`RTNH_F_ONLINK`).
+    pub onlink: bool,
+}
+
+/// Identity of a neighbour entry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NeighKey {
+    /// The link.
+    pub link: IfName,
+    /// The neighbour's address.
+    pub ip: IpAddr,
+}
+
+/// A permanent neighbour entry (`NUD_PERMANENT`); others are the kernel's own business and never observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neigh {
+    /// The neighbour's hardware address.
+    pub mac: MacAddr,
+}
+
+/// A permanent forwarding entry of a VXLAN device (`self permanent`). The whole entry is its identity: a unicast MAC
+/// has one remote address in the kernel, but a group or zero MAC may have several.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FdbKey {
+    /// The VXLAN device.
+    pub link: IfName,
+    /// Inner destination.
+    pub mac: MacAddr,
+    /// Outer destination.
+    pub remote: IpAddr,
+}
+
+/// A kernel parameter: its path below `/proc/sys`, with slashes, such as `net/ipv6/conf/flannel.1/accept_ra`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SysctlKey(String);
+
+impl SysctlKey {
+    /// Names the parameter `name` of `family` (`ipv4`, `ipv6`) for one link.
+    #[must_use]
+    pub fn of_link(family: &str, link: &IfName, name: &str) -> Self {
+        Self(format!("net/{family}/conf/{link}/{name}"))
+    }
+
+    /// Wraps a path below `/proc/sys`; `None` when a part of it is empty, `.` or `..`.
+    #[must_use]
+    pub fn new(path: &str) -> Option<Self> {
+        let plain = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        plain.then(|| Self(path.to_owned()))
+    }
+
+    /// The path below `/proc/sys`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}

@@ -1,0 +1,91 @@
+use std::net::IpAddr;
+
+use net_types::{IfName, MacAddr};
+
+use crate::{
+    Addr, AddrKey, AdminState, BridgePort, FdbKey, Link, Neigh, NeighKey, Route, RouteKey, SysctlKey,
+};
+
+/// One change to the kernel, as one netlink request (or one write below `/proc/sys`) makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Creates a link **down**, with all that [`Link`] gives but its admin state. Fails if the name is taken.
+    AddLink(IfName, Link),
+    /// Changes attributes of a link in place.
+    SetLink(IfName, LinkChange),
+    /// Deletes a link; its content and, for a veth, its peer go with it.
+    DelLink(IfName),
+    /// Adds an address. Fails if the link holds it already.
+    AddAddr(AddrKey, Addr),
+    /// Removes an address.
+    DelAddr(AddrKey),
+    /// Adds a route. Fails if one of equal table, destination and metric exists (`NLM_F_EXCL`), whoever made it.
+    AddRoute(RouteKey, Route),
+    /// Replaces the route of equal table, destination and metric, which was observed to be ours.
+    ReplaceRoute(RouteKey, Route),
+    /// Removes a route, given as it was observed: the kernel compares protocol and next hop.
+    DelRoute(RouteKey, Route),
+    /// Creates or replaces a permanent neighbour.
+    SetNeigh(NeighKey, Neigh),
+    /// Removes a neighbour.
+    DelNeigh(NeighKey),
+    /// Creates or replaces the forwarding entry of a unicast MAC (`self permanent`).
+    SetFdb(FdbKey),
+    /// Removes one forwarding entry.
+    DelFdb(FdbKey),
+    /// Writes a kernel parameter.
+    SetSysctl(SysctlKey, String),
+}
+
+/// A change of one attribute of a link, as one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkChange {
+    /// Sets it up or down. Down flushes its routes and neighbours (measured on 6.18).
+    Admin(AdminState),
+    /// Sets the MTU in bytes.
+    Mtu(u32),
+    /// Sets the hardware address. Flushes its neighbours, even if the value is the same (measured on 6.18).
+    Mac(MacAddr),
+    /// Makes it a port of a bridge, with the port's flags.
+    Port(BridgePort),
+    /// Sets the outer source address of a VXLAN device.
+    VxlanLocal(IpAddr),
+    /// Sets whether a VXLAN device learns.
+    VxlanLearning(bool),
+}
+
+/// The object that an [`Op`] is about; failures are counted, and retried, by it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ObjectKey {
+    /// A link.
+    Link(IfName),
+    /// An address.
+    Addr(AddrKey),
+    /// A route.
+    Route(RouteKey),
+    /// A neighbour.
+    Neigh(NeighKey),
+    /// A forwarding entry.
+    Fdb(FdbKey),
+    /// A kernel parameter.
+    Sysctl(SysctlKey),
+}
+
+impl Op {
+    /// The object that this change is about.
+    #[must_use]
+    pub fn object(&self) -> ObjectKey {
+        match self {
+            Self::AddLink(name, _) | Self::SetLink(name, _) | Self::DelLink(name) => {
+                ObjectKey::Link(name.clone())
+            }
+            Self::AddAddr(key, _) | Self::DelAddr(key) => ObjectKey::Addr(key.clone()),
+            Self::AddRoute(key, _) | Self::ReplaceRoute(key, _) | Self::DelRoute(key, _) => {
+                ObjectKey::Route(key.clone())
+            }
+            Self::SetNeigh(key, _) | Self::DelNeigh(key) => ObjectKey::Neigh(key.clone()),
+            Self::SetFdb(key) | Self::DelFdb(key) => ObjectKey::Fdb(key.clone()),
+            Self::SetSysctl(key, _) => ObjectKey::Sysctl(key.clone()),
+        }
+    }
+}

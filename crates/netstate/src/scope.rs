@@ -1,0 +1,32 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnetwork::IpNetwork;
+use net_types::IfName;
+
+use crate::SysctlKey;
+
+/// What is ours in a namespace, and therefore what is observed and may be removed. Everything else is invisible.
+///
+/// A link named here is observed with its attributes, whatever its kind. Never in scope, even on such a link, is what
+/// the kernel makes itself: routes of protocol `kernel`, tables other than `main`, IPv6 link-local addresses, and
+/// neighbours or forwarding entries that are not permanent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scope {
+    /// The links in scope, with what of their content is.
+    pub links: BTreeMap<IfName, LinkScope>,
+    /// Kernel parameters that are read; they are never removed.
+    pub sysctls: BTreeSet<SysctlKey>,
+}
+
+/// Which content of a link is in scope.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LinkScope {
+    /// Addresses inside one of these networks are.
+    pub addrs_inside: Vec<IpNetwork>,
+    /// Whether the permanent neighbours are.
+    pub neighs: bool,
+    /// Whether the permanent forwarding entries are (VXLAN devices).
+    pub fdb: bool,
+    /// Whether the routes of the main table through it are.
+    pub routes: bool,
+}

@@ -1,0 +1,22 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use net_types::IfName;
+
+use crate::{Addr, AddrKey, FdbKey, Link, Neigh, NeighKey, Route, RouteKey, SysctlKey};
+
+/// What one network namespace holds, or should hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State {
+    /// Interfaces by name.
+    pub links: BTreeMap<IfName, Link>,
+    /// Addresses.
+    pub addrs: BTreeMap<AddrKey, Addr>,
+    /// Routes.
+    pub routes: BTreeMap<RouteKey, Route>,
+    /// Permanent neighbours.
+    pub neighs: BTreeMap<NeighKey, Neigh>,
+    /// Permanent forwarding entries of VXLAN devices.
+    pub fdb: BTreeSet<FdbKey>,
+    /// Kernel parameters; absent when the kernel has no such parameter.
+    pub sysctls: BTreeMap<SysctlKey, String>,
+}
