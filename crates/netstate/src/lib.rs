@@ -13,6 +13,7 @@ mod kernel;
 mod link;
 mod objects;
 mod op;
+mod plan;
 mod scope;
 mod state;
 
@@ -20,5 +21,6 @@ pub use kernel::{ErrorClass, Kernel, KernelError};
 pub use link::{AdminState, BridgePort, Link, LinkKind, NetnsLabel, VethPeer, Vxlan};
 pub use objects::{Addr, AddrKey, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind, SysctlKey};
 pub use op::{LinkChange, ObjectKey, Op};
+pub use plan::{Prune, plan};
 pub use scope::{LinkScope, Scope};
 pub use state::State;
