@@ -16,6 +16,7 @@ mod op;
 mod plan;
 mod scope;
 mod state;
+mod text;
 
 pub use kernel::{ErrorClass, Kernel, KernelError};
 pub use link::{AdminState, BridgePort, Link, LinkKind, NetnsLabel, VethPeer, Vxlan};
@@ -24,3 +25,4 @@ pub use op::{LinkChange, ObjectKey, Op};
 pub use plan::{Prune, plan};
 pub use scope::{LinkScope, Scope};
 pub use state::State;
+pub use text::TextError;

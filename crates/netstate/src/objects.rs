@@ -55,6 +55,17 @@ pub enum RouteKind {
     Blackhole,
 }
 
+impl RouteKind {
+    /// The link that packets leave by, if they do.
+    #[must_use]
+    pub const fn link(&self) -> Option<&IfName> {
+        match self {
+            Self::Unicast(nexthop) => Some(&nexthop.link),
+            Self::Blackhole => None,
+        }
+    }
+}
+
 /// The next hop of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nexthop {

@@ -88,4 +88,19 @@ impl Op {
             Self::SetSysctl(key, _) => ObjectKey::Sysctl(key.clone()),
         }
     }
+
+    /// The link without which this change cannot be made.
+    #[must_use]
+    pub const fn link(&self) -> Option<&IfName> {
+        match self {
+            Self::AddLink(name, _) | Self::SetLink(name, _) | Self::DelLink(name) => Some(name),
+            Self::AddAddr(key, _) | Self::DelAddr(key) => Some(&key.link),
+            Self::AddRoute(_, route) | Self::ReplaceRoute(_, route) | Self::DelRoute(_, route) => {
+                route.kind.link()
+            }
+            Self::SetNeigh(key, _) | Self::DelNeigh(key) => Some(&key.link),
+            Self::SetFdb(key) | Self::DelFdb(key) => Some(&key.link),
+            Self::SetSysctl(..) => None,
+        }
+    }
 }

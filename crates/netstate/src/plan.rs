@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use net_types::IfName;
 
-use crate::{AddrKey, AdminState, FdbKey, Link, LinkChange, LinkKind, Op, RouteKind, State, Vxlan};
+use crate::{AddrKey, AdminState, FdbKey, Link, LinkChange, LinkKind, Op, State, Vxlan};
 
 #[cfg(test)]
 mod tests;
@@ -199,7 +199,7 @@ fn remaining<'a>(links: &LinkPlan, desired: &State, observed: &'a State, prune: 
     left.neighs
         .retain(|key, _| !flushed(&key.link) && !links.neighs_flushed.contains(&key.link));
     left.routes
-        .retain(|_, route| !link_of(&route.kind).is_some_and(flushed));
+        .retain(|_, route| !route.kind.link().is_some_and(flushed));
     Cow::Owned(left)
 }
 
@@ -328,11 +328,4 @@ fn removals(desired: &State, observed: &State) -> Vec<Op> {
         ops.push(Op::DelFdb(key.clone()));
     }
     ops
-}
-
-fn link_of(kind: &RouteKind) -> Option<&IfName> {
-    match kind {
-        RouteKind::Unicast(nexthop) => Some(&nexthop.link),
-        RouteKind::Blackhole => None,
-    }
 }

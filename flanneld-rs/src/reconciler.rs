@@ -1,0 +1,313 @@
+//! When to look at the kernel, and what to change there: the engine between a desired state and a kernel.
+//!
+//! It is level-triggered and does no I/O. Whoever drives it hands in goals, notices and results, asks
+//! [`Reconciler::next_work`] what to do, and calls again at [`Reconciler::wake_at`]. Time is a duration since any
+//! fixed moment. A round observes, applies what differs and observes again, because an acknowledgement proves
+//! nothing; what still differs then has failed, and is retried with back-off while everything else goes on.
+//!
+//! It names nothing of flannel's: any desired state will do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use net_types::IfName;
+use netstate::{ErrorClass, KernelError, ObjectKey, Op, Prune, Scope, State, plan};
+
+use pace::Pace;
+
+mod pace;
+#[cfg(test)]
+mod tests;
+
+/// A full observation is made this long after the last one, even if nothing seems to have changed.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
+/// An observation that failed is repeated after this long.
+const OBSERVE_RETRY: Duration = Duration::from_millis(200);
+/// How often one round may apply and observe before the others get their turn.
+const MAX_PASSES: u32 = 3;
+const REFUSED_FIRST_DELAY: Duration = Duration::from_millis(100);
+const REFUSED_MAX_DELAY: Duration = Duration::from_secs(30);
+/// Used where the next attempt is cheap and the cause may vanish unnoticed: no such link, or no visible effect.
+const SHORT_MAX_DELAY: Duration = Duration::from_secs(1);
+
+/// What the kernel should hold, and how far this may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goal {
+    /// The desired state.
+    pub desired: State,
+    /// What is ours.
+    pub scope: Scope,
+    /// Whether what is ours but not desired is removed.
+    pub prune: Prune,
+}
+
+/// What to do next with the kernel; the answer goes to [`Reconciler::observed`] or [`Reconciler::applied`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Observe this scope.
+    Observe(Scope),
+    /// Apply these changes in order.
+    Apply(Vec<Op>),
+}
+
+/// An object that differs from the desired state although a change was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What the kernel said; `None` when it acknowledged the change but nothing changed.
+    pub refusal: Option<KernelError>,
+    /// How often a change was tried in vain.
+    pub attempts: u32,
+    retry_at: Duration,
+}
+
+/// Something worth telling a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// A change failed that had not failed before.
+    Failed(ObjectKey, Failure),
+    /// An object that had failed is as desired, or no longer wanted.
+    Recovered(ObjectKey),
+    /// The kernel could not be observed.
+    Unobservable(KernelError),
+}
+
+/// The engine. See the module's description.
+#[derive(Debug, Default)]
+pub struct Reconciler {
+    goal: Option<Goal>,
+    phase: Phase,
+    /// Something may have changed since the last observation began.
+    look_again: bool,
+    /// The causes of refusals may have gone: they are tried again without waiting for their time.
+    retry_refused: bool,
+    /// The changes just applied are yet to be verified by an observation.
+    verify: bool,
+    passes: u32,
+    pace: Pace,
+    audit_at: Duration,
+    observe_retry_at: Option<Duration>,
+    attempted: BTreeMap<ObjectKey, Result<(), KernelError>>,
+    failures: BTreeMap<ObjectKey, Failure>,
+    /// Whether the last observation for this goal left nothing to do but kernel parameters.
+    settled: bool,
+    reports: Vec<Report>,
+}
+
+#[derive(Debug, Default)]
+enum Phase {
+    #[default]
+    Idle,
+    Observing,
+    Planned(Vec<Op>),
+    Applying(Vec<Op>),
+}
+
+impl Reconciler {
+    /// Sets what the kernel should hold; takes effect at once, within the pace.
+    pub fn set_goal(&mut self, goal: Goal) {
+        if self.goal.as_ref() == Some(&goal) {
+            return;
+        }
+        // What was acknowledged for the old goal says nothing about the new one.
+        self.attempted.retain(|_, result| result.is_err());
+        self.goal = Some(goal);
+        self.settled = false;
+        self.look_again();
+    }
+
+    /// Tells that something in the kernel may have changed.
+    pub fn look_again(&mut self) {
+        self.look_again = true;
+        self.retry_refused = true;
+    }
+
+    /// Whether the last observation for the present goal left nothing to do. Kernel parameters do not count: where
+    /// `/proc/sys` is read-only the data plane works without them.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// The objects that could not be brought to their desired state.
+    pub fn failures(&self) -> impl Iterator<Item = (&ObjectKey, &Failure)> {
+        self.failures.iter()
+    }
+
+    /// Takes what is worth telling since the last call.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// Returns what to do now, if anything. At most one piece of work is under way at a time.
+    pub fn next_work(&mut self, now: Duration) -> Option<Work> {
+        match std::mem::take(&mut self.phase) {
+            Phase::Planned(ops) => {
+                self.phase = Phase::Applying(ops.clone());
+                Some(Work::Apply(ops))
+            }
+            Phase::Idle => self.begin_observation(now),
+            busy @ (Phase::Observing | Phase::Applying(_)) => {
+                self.phase = busy;
+                None
+            }
+        }
+    }
+
+    /// When [`Self::next_work`] may next have something to do without any call in between; `None` while work is
+    /// under way or there is no goal.
+    #[must_use]
+    pub fn wake_at(&self, now: Duration) -> Option<Duration> {
+        self.goal.as_ref()?;
+        match self.phase {
+            Phase::Observing | Phase::Applying(_) => None,
+            Phase::Planned(_) => Some(now),
+            Phase::Idle if self.verify => Some(now),
+            Phase::Idle => {
+                let due = self.due_at();
+                Some(due.max(self.pace.next_start(now)))
+            }
+        }
+    }
+
+    fn due_at(&self) -> Duration {
+        if self.look_again {
+            return Duration::ZERO;
+        }
+        let retries = self.failures.values().map(|failure| failure.retry_at);
+        retries
+            .chain(self.observe_retry_at)
+            .fold(self.audit_at, Duration::min)
+    }
+
+    fn begin_observation(&mut self, now: Duration) -> Option<Work> {
+        let goal = self.goal.as_ref()?;
+        if self.verify {
+            self.verify = false;
+        } else {
+            if self.due_at() > now || !self.pace.start(now) {
+                return None;
+            }
+            self.passes = 0;
+        }
+        self.look_again = false;
+        self.observe_retry_at = None;
+        self.phase = Phase::Observing;
+        Some(Work::Observe(goal.scope.clone()))
+    }
+
+    /// Takes the answer to [`Work::Observe`].
+    pub fn observed(&mut self, now: Duration, observation: Result<State, KernelError>) {
+        self.phase = Phase::Idle;
+        let Some(goal) = &self.goal else { return };
+        let state = match observation {
+            Ok(state) => state,
+            Err(err) => {
+                self.reports.push(Report::Unobservable(err));
+                self.observe_retry_at = Some(now + OBSERVE_RETRY);
+                // What was applied stays unverified until an observation succeeds.
+                self.audit_at = now + AUDIT_INTERVAL;
+                return;
+            }
+        };
+        let ops = plan(&goal.desired, &state, goal.prune);
+        self.audit_at = now + AUDIT_INTERVAL;
+        self.settled = ops.iter().all(|op| matches!(op, Op::SetSysctl(..)));
+        self.count_failures(now, &ops);
+        let due = self.due_ops(now, ops);
+        // A notice during the observation may be newer than what was observed.
+        self.retry_refused = self.look_again;
+        if due.is_empty() {
+            return;
+        }
+        if self.passes < MAX_PASSES {
+            self.passes += 1;
+            self.phase = Phase::Planned(due);
+        } else {
+            self.look_again = true;
+        }
+    }
+
+    /// Takes the answer to [`Work::Apply`]: one result for each change, in order.
+    pub fn applied(&mut self, results: Vec<Result<(), KernelError>>) {
+        let Phase::Applying(ops) = std::mem::take(&mut self.phase) else {
+            return;
+        };
+        for (op, result) in ops.iter().zip(results) {
+            // Of several changes to one object the first refusal is the cause of the others.
+            let outcome = self.attempted.entry(op.object()).or_insert(Ok(()));
+            if outcome.is_ok() {
+                *outcome = result;
+            }
+        }
+        self.verify = true;
+    }
+
+    /// What was attempted and still differs has failed; what differs no more has recovered.
+    fn count_failures(&mut self, now: Duration, ops: &[Op]) {
+        let differing: BTreeSet<ObjectKey> = ops.iter().map(Op::object).collect();
+        let recovered: Vec<_> = self
+            .failures
+            .keys()
+            .filter(|key| !differing.contains(*key))
+            .cloned()
+            .collect();
+        for key in recovered {
+            self.failures.remove(&key);
+            self.reports.push(Report::Recovered(key));
+        }
+        for (key, result) in std::mem::take(&mut self.attempted) {
+            if !differing.contains(&key) {
+                continue;
+            }
+            let attempts = self.failures.get(&key).map_or(0, |failure| failure.attempts) + 1;
+            let refusal = result.err();
+            let retry_at = now + delay(refusal.as_ref(), attempts);
+            let failure = Failure {
+                refusal,
+                attempts,
+                retry_at,
+            };
+            if attempts == 1 {
+                self.reports.push(Report::Failed(key.clone(), failure.clone()));
+            }
+            self.failures.insert(key, failure);
+        }
+    }
+
+    /// The changes to make now: not those whose back-off has not run out, nor those on a link that cannot be made.
+    fn due_ops(&self, now: Duration, mut ops: Vec<Op>) -> Vec<Op> {
+        let waits = |op: &Op| match self.failures.get(&op.object()) {
+            Some(failure) if failure.retry_at > now => failure.refusal.is_none() || !self.retry_refused,
+            Some(_) | None => false,
+        };
+        let makes = |op: &&Op| matches!(op, Op::AddLink(..));
+        let missing: BTreeSet<IfName> = ops
+            .iter()
+            .filter(makes)
+            .filter(|op| waits(op))
+            .filter_map(|op| op.link().cloned())
+            .collect();
+        let is_blocked = |op: &Op| match op.link() {
+            Some(link) => missing.contains(link),
+            None => !missing.is_empty(),
+        };
+        ops.retain(|op| !waits(op) && !is_blocked(op));
+        ops
+    }
+}
+
+fn delay(refusal: Option<&KernelError>, attempts: u32) -> Duration {
+    let max = match refusal.map(|err| err.class) {
+        None | Some(ErrorClass::NoDevice | ErrorClass::LinkDown | ErrorClass::Busy) => SHORT_MAX_DELAY,
+        Some(
+            ErrorClass::Exists
+            | ErrorClass::NotFound
+            | ErrorClass::Unreachable
+            | ErrorClass::Denied
+            | ErrorClass::Unsupported
+            | ErrorClass::Other(_),
+        ) => REFUSED_MAX_DELAY,
+    };
+    let doubled = REFUSED_FIRST_DELAY.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+    doubled.min(max)
+}

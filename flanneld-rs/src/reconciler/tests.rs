@@ -1,0 +1,280 @@
+use net_types::MacAddr;
+use netstate::{AdminState, Link, LinkKind, LinkScope, Neigh, NeighKey};
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_difference_is_applied_verified_and_then_left_alone() {
+    let mut engine = with_goal(&["10.0.0.1"]);
+
+    assert!(matches!(engine.next_work(ms(0)), Some(Work::Observe(_))));
+    engine.observed(ms(1), Ok(holding(&[])));
+    let Some(Work::Apply(ops)) = engine.next_work(ms(1)) else {
+        panic!("nothing to apply")
+    };
+    assert_eq!(ops.len(), 1);
+    assert!(!engine.is_settled());
+    engine.applied(vec![Ok(())]);
+    assert!(matches!(engine.next_work(ms(2)), Some(Work::Observe(_))));
+    engine.observed(ms(3), Ok(holding(&["10.0.0.1"])));
+
+    assert!(engine.is_settled());
+    assert_eq!(engine.next_work(ms(4)), None);
+    assert_eq!(engine.wake_at(ms(4)), Some(ms(3) + AUDIT_INTERVAL));
+    assert_eq!(engine.take_reports(), []);
+}
+
+#[test]
+fn an_audit_looks_again_although_nothing_was_noticed() {
+    let mut engine = settled(&["10.0.0.1"]);
+    assert!(matches!(
+        engine.next_work(AUDIT_INTERVAL + SECOND),
+        Some(Work::Observe(_))
+    ));
+}
+
+#[test]
+fn a_refused_change_is_retried_with_doubling_delay_while_others_go_on() {
+    let mut engine = with_goal(&["10.0.0.1", "10.0.0.2"]);
+    let mut attempts = Vec::new();
+    let mut others = 0;
+
+    drive(
+        &mut engine,
+        ms(0),
+        20 * SECOND,
+        &mut holding(&[]),
+        |now, op, state| {
+            if op.object() == object("10.0.0.1") {
+                attempts.push(now.as_millis());
+                return Err(refusal(ErrorClass::Denied));
+            }
+            others += 1;
+            *state = holding(&["10.0.0.2"]);
+            Ok(())
+        },
+    );
+
+    assert_eq!(others, 1);
+    let gaps: Vec<_> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.windows(2).all(|pair| pair[1] >= pair[0]), "{gaps:?}");
+    assert!((7..=10).contains(&attempts.len()), "{attempts:?}");
+    assert_eq!(engine.failures().count(), 1);
+    assert_eq!(engine.take_reports().len(), 1);
+}
+
+#[test]
+fn a_notice_lets_a_refused_change_be_tried_at_once() {
+    let mut engine = with_goal(&["10.0.0.1"]);
+    drive(&mut engine, ms(0), 20 * SECOND, &mut holding(&[]), |_, _, _| {
+        Err(refusal(ErrorClass::Exists))
+    });
+    let mut attempts = 0;
+
+    engine.look_again();
+    drive(
+        &mut engine,
+        20 * SECOND,
+        20 * SECOND + ms(10),
+        &mut holding(&[]),
+        |_, _, state| {
+            attempts += 1;
+            *state = holding(&["10.0.0.1"]);
+            Ok(())
+        },
+    );
+
+    assert_eq!(attempts, 1);
+    assert!(matches!(
+        engine.take_reports().as_slice(),
+        [Report::Failed(..), Report::Recovered(_)]
+    ));
+}
+
+#[test]
+fn an_acknowledged_change_without_effect_counts_as_failed_and_is_tried_every_second() {
+    let mut engine = with_goal(&["10.0.0.1"]);
+    let mut attempts = 0;
+    drive(&mut engine, ms(0), 20 * SECOND, &mut holding(&[]), |_, _, _| {
+        attempts += 1;
+        Ok(())
+    });
+    assert!((20..=24).contains(&attempts), "{attempts}");
+    let (_, failure) = engine.failures().next().unwrap();
+    assert_eq!(failure.refusal, None);
+}
+
+#[test]
+fn a_storm_of_notices_costs_five_rounds_a_second() {
+    let mut engine = settled(&["10.0.0.1"]);
+    let mut observations = 0;
+    for now in (1000..11_000).map(ms) {
+        engine.look_again();
+        if let Some(Work::Observe(_)) = engine.next_work(now) {
+            observations += 1;
+            engine.observed(now, Ok(holding(&["10.0.0.1"])));
+        }
+    }
+    assert!((50..=55).contains(&observations), "{observations}");
+}
+
+#[test]
+fn a_link_that_cannot_be_made_holds_back_what_stands_on_it() {
+    let mut engine = with_goal(&["10.0.0.1", "10.0.0.2"]);
+    let (mut makings, mut others) = (0, 0);
+    drive(
+        &mut engine,
+        ms(0),
+        10 * SECOND,
+        &mut State::default(),
+        |_, op, _| {
+            if matches!(op, Op::AddLink(..)) {
+                makings += 1;
+                return Err(refusal(ErrorClass::Exists));
+            }
+            others += 1;
+            Err(refusal(ErrorClass::NoDevice))
+        },
+    );
+    assert!((6..=8).contains(&makings), "{makings}");
+    assert!(
+        others <= 3 * makings,
+        "{others} attempts on a link that was tried {makings} times"
+    );
+}
+
+#[test]
+fn a_failed_observation_is_repeated() {
+    let mut engine = with_goal(&["10.0.0.1"]);
+    assert!(engine.next_work(ms(0)).is_some());
+    engine.observed(ms(0), Err(refusal(ErrorClass::Busy)));
+    assert_eq!(engine.next_work(ms(1)), None);
+    assert_eq!(engine.wake_at(ms(1)), Some(OBSERVE_RETRY));
+    assert!(matches!(engine.next_work(OBSERVE_RETRY), Some(Work::Observe(_))));
+}
+
+#[test]
+fn a_notice_during_an_observation_leads_to_another_one() {
+    let mut engine = with_goal(&[]);
+    assert!(engine.next_work(ms(0)).is_some());
+    engine.look_again();
+    engine.observed(ms(1), Ok(holding(&[])));
+    assert!(matches!(engine.next_work(ms(1)), Some(Work::Observe(_))));
+}
+
+#[test]
+fn a_new_goal_takes_effect_at_once_and_an_equal_one_does_nothing() {
+    let mut engine = settled(&["10.0.0.1"]);
+    engine.set_goal(goal(&["10.0.0.1"]));
+    assert_eq!(engine.next_work(SECOND), None);
+    engine.set_goal(goal(&["10.0.0.2"]));
+    assert!(!engine.is_settled());
+    assert!(matches!(engine.next_work(SECOND), Some(Work::Observe(_))));
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn link() -> IfName {
+    IfName::new("flannel.1").unwrap()
+}
+
+fn key(ip: &str) -> NeighKey {
+    NeighKey {
+        link: link(),
+        ip: ip.parse().unwrap(),
+    }
+}
+
+fn object(ip: &str) -> ObjectKey {
+    ObjectKey::Neigh(key(ip))
+}
+
+fn refusal(class: ErrorClass) -> KernelError {
+    KernelError {
+        class,
+        message: "refused".to_owned(),
+    }
+}
+
+/// A state of one link and its neighbours.
+fn holding(neighs: &[&str]) -> State {
+    let mut state = State::default();
+    let link_state = Link {
+        kind: LinkKind::Bridge,
+        mac: None,
+        mtu_bytes: None,
+        admin: AdminState::Up,
+        port: None,
+    };
+    state.links.insert(link(), link_state);
+    for ip in neighs {
+        state.neighs.insert(
+            key(ip),
+            Neigh {
+                mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
+            },
+        );
+    }
+    state
+}
+
+fn goal(neighs: &[&str]) -> Goal {
+    let mut scope = Scope::default();
+    scope.links.insert(
+        link(),
+        LinkScope {
+            neighs: true,
+            ..LinkScope::default()
+        },
+    );
+    Goal {
+        desired: holding(neighs),
+        scope,
+        prune: Prune::Remove,
+    }
+}
+
+fn with_goal(neighs: &[&str]) -> Reconciler {
+    let mut engine = Reconciler::default();
+    engine.set_goal(goal(neighs));
+    engine
+}
+
+fn settled(neighs: &[&str]) -> Reconciler {
+    let mut engine = with_goal(neighs);
+    assert!(engine.next_work(ms(0)).is_some());
+    engine.observed(ms(0), Ok(holding(neighs)));
+    assert!(engine.is_settled());
+    engine
+}
+
+/// Runs the engine from one moment to another against a kernel whose `apply` is given.
+fn drive(
+    engine: &mut Reconciler,
+    from: Duration,
+    to: Duration,
+    state: &mut State,
+    mut apply: impl FnMut(Duration, &Op, &mut State) -> Result<(), KernelError>,
+) {
+    let mut now = from;
+    for _ in 0..10_000 {
+        while let Some(work) = engine.next_work(now) {
+            match work {
+                Work::Observe(_) => engine.observed(now, Ok(state.clone())),
+                Work::Apply(ops) => {
+                    let results = ops.iter().map(|op| apply(now, op, state)).collect();
+                    engine.applied(results);
+                }
+            }
+        }
+        match engine.wake_at(now) {
+            Some(wake) if wake <= to => now = wake.max(now + ms(1)),
+            Some(_) | None => return,
+        }
+    }
+    panic!("the engine never came to rest");
+}
