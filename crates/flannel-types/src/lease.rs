@@ -1,0 +1,180 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use net_types::{MacAddr, SubnetKey, Vni, VniError};
+
+use crate::go_json::{self, JsonError, Object};
+
+/// A node's claim to a subnet, with what its peers must know to reach it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lease {
+    /// The subnet, in both families where IPv6 is enabled.
+    pub key: SubnetKey,
+    /// What peers must know.
+    pub attrs: LeaseAttrs,
+    /// When the claim ends unless it is renewed; `None` for a reservation, which does not end.
+    pub expires: Option<UnixTime>,
+}
+
+/// The value of a lease in a store (flannel `pkg/lease/lease.go`, `LeaseAttrs`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeaseAttrs {
+    /// The address at which peers reach the node; it also tells whose lease this is.
+    pub public_ip: Ipv4Addr,
+    /// The same for IPv6.
+    pub public_ipv6: Option<Ipv6Addr>,
+    /// The backend's name; empty where the backend publishes none.
+    pub backend_type: String,
+    /// The backend's own data as compact JSON text, for VXLAN a [`VxlanData`].
+    pub backend_data: Option<String>,
+    /// The same for IPv6.
+    pub backend_v6_data: Option<String>,
+}
+
+/// The backend data of a VXLAN lease (flannel `pkg/backend/vxlan/vxlan.go`, `vxlanLeaseAttrs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VxlanData {
+    /// The node's VNI.
+    pub vni: Vni,
+    /// The MAC address of the node's VXLAN device.
+    pub vtep_mac: MacAddr,
+}
+
+/// A moment in whole seconds since 1970 (UTC).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixTime(u64);
+
+/// Why a text is not the value of a lease, or not the data of its backend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseValueError {
+    /// The text is not JSON, or a member has the wrong type.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// A member that is required is absent.
+    #[error("the lease has no {0}")]
+    Missing(&'static str),
+    /// A member's text cannot be read as what its key demands.
+    #[error("{key} of the lease is {text:?}, which is not {expected}")]
+    Malformed {
+        /// The key.
+        key: &'static str,
+        /// What the key demands.
+        expected: &'static str,
+        /// The text found.
+        text: String,
+    },
+    /// The VNI has more than 24 bits.
+    #[error(transparent)]
+    Vni(#[from] VniError),
+}
+
+impl LeaseAttrs {
+    /// Reads the value of a lease; members of other names are ignored.
+    ///
+    /// # Errors
+    /// Names the member that is absent or malformed.
+    pub fn parse(text: &str) -> Result<Self, LeaseValueError> {
+        let object = Object::parse("the lease", text)?;
+        let public_ip = address(&object, "PublicIP", "an IPv4 address")?;
+        Ok(Self {
+            public_ip: public_ip.ok_or(LeaseValueError::Missing("PublicIP"))?,
+            public_ipv6: address(&object, "PublicIPv6", "an IPv6 address")?,
+            backend_type: object.string("BackendType")?.unwrap_or_default(),
+            backend_data: object.raw("BackendData").map(go_json::compact),
+            backend_v6_data: object.raw("BackendV6Data").map(go_json::compact),
+        })
+    }
+
+    /// The value as the reference writes it: compact, members in its order, empty ones omitted.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let public_ipv6 = self
+            .public_ipv6
+            .map_or_else(|| "null".to_owned(), |ip| format!("\"{ip}\""));
+        let mut text = format!(
+            "{{\"PublicIP\":\"{}\",\"PublicIPv6\":{public_ipv6}",
+            self.public_ip
+        );
+        if !self.backend_type.is_empty() {
+            let quoted = serde_json::Value::String(self.backend_type.clone());
+            text.push_str(&format!(",\"BackendType\":{quoted}"));
+        }
+        if let Some(data) = &self.backend_data {
+            text.push_str(&format!(",\"BackendData\":{data}"));
+        }
+        if let Some(data) = &self.backend_v6_data {
+            text.push_str(&format!(",\"BackendV6Data\":{data}"));
+        }
+        text.push('}');
+        text
+    }
+}
+
+impl VxlanData {
+    /// Reads the backend data of a VXLAN lease; members of other names are ignored.
+    ///
+    /// # Errors
+    /// Names the member that is absent or malformed.
+    pub fn parse(text: &str) -> Result<Self, LeaseValueError> {
+        let object = Object::parse("the lease's backend data", text)?;
+        let vni = object
+            .at_most("VNI", u32::MAX)?
+            .ok_or(LeaseValueError::Missing("VNI"))?;
+        let vtep_mac = address(&object, "VtepMAC", "a MAC address")?;
+        Ok(Self {
+            vni: Vni::try_from(vni)?,
+            vtep_mac: vtep_mac.ok_or(LeaseValueError::Missing("VtepMAC"))?,
+        })
+    }
+
+    /// The data as the reference writes it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        format!("{{\"VNI\":{},\"VtepMAC\":\"{}\"}}", self.vni, self.vtep_mac)
+    }
+}
+
+impl UnixTime {
+    /// Wraps a number of seconds since 1970.
+    #[must_use]
+    pub const fn from_secs(secs: u64) -> Self {
+        Self(secs)
+    }
+
+    /// The seconds since 1970.
+    #[must_use]
+    pub const fn secs(self) -> u64 {
+        self.0
+    }
+
+    /// This moment, later by a duration's whole seconds.
+    #[must_use]
+    pub const fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration.as_secs()))
+    }
+}
+
+impl From<SystemTime> for UnixTime {
+    /// Drops the fraction; a moment before 1970 counts as 1970.
+    fn from(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    }
+}
+
+fn address<A: std::str::FromStr>(
+    object: &Object<'_>,
+    key: &'static str,
+    expected: &'static str,
+) -> Result<Option<A>, LeaseValueError> {
+    let Some(text) = object.string(key)? else {
+        return Ok(None);
+    };
+    let address = text
+        .parse()
+        .map_err(|_| LeaseValueError::Malformed { key, expected, text })?;
+    Ok(Some(address))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn unknown_members_white_space_and_order_do_not_matter() {
+    let text = r#" { "BackendData" : { "VtepMAC" : "CA:d0:b5:40:a4:cc", "VNI" : 1, "More": " x " },
+        "publicip":"192.168.77.1", "PublicIPv6":null, "Expiration":"2031-01-01T00:00:00Z", "BackendType":"vxlan"}"#;
+    let attrs = LeaseAttrs::parse(text).unwrap();
+    assert_eq!(attrs.public_ip.to_string(), "192.168.77.1");
+    assert_eq!(attrs.backend_type, "vxlan");
+    let data = attrs.backend_data.unwrap();
+    assert_eq!(data, r#"{"VtepMAC":"CA:d0:b5:40:a4:cc","VNI":1,"More":" x "}"#);
+    assert_eq!(
+        VxlanData::parse(&data).unwrap().to_json(),
+        r#"{"VNI":1,"VtepMAC":"ca:d0:b5:40:a4:cc"}"#
+    );
+}
+
+#[test]
+fn a_bare_reservation_is_a_lease_value() {
+    let attrs = LeaseAttrs::parse(r#"{"PublicIP":"10.0.0.1"}"#).unwrap();
+    assert_eq!(attrs.to_json(), r#"{"PublicIP":"10.0.0.1","PublicIPv6":null}"#);
+}
+
+#[test]
+fn malformed_values_name_the_member() {
+    let table = [
+        ("{}", "the lease has no PublicIP"),
+        (
+            r#"{"PublicIP":"10.0.0"}"#,
+            "PublicIP of the lease is \"10.0.0\", which is not an IPv4 address",
+        ),
+        (
+            r#"{"PublicIP":"1.2.3.4","PublicIPv6":"x"}"#,
+            "PublicIPv6 of the lease is \"x\", which is not an IPv6 address",
+        ),
+        (
+            r#"{"PublicIP":"1.2.3.4","BackendType":4}"#,
+            "BackendType of the lease must be a string, not such a number",
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(LeaseAttrs::parse(text).unwrap_err().to_string(), expected);
+    }
+    let cut = r#"{"PublicIP":"192.168.77.1","PublicIPv6":nu"#;
+    assert!(
+        LeaseAttrs::parse(cut)
+            .unwrap_err()
+            .to_string()
+            .starts_with("the lease is not a JSON object")
+    );
+    let table = [
+        ("{}", "the lease has no VNI"),
+        (r#"{"VNI":1}"#, "the lease has no VtepMAC"),
+        (
+            r#"{"VNI":16777216,"VtepMAC":"00:00:00:00:00:01"}"#,
+            "VNI 16777216 is larger than 16777215",
+        ),
+        (
+            r#"{"VNI":1,"VtepMAC":"zz"}"#,
+            "VtepMAC of the lease is \"zz\", which is not a MAC address",
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(VxlanData::parse(text).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
+fn moments_add_whole_seconds_and_saturate() {
+    let moment = UnixTime::from_secs(10);
+    assert_eq!(moment.plus(Duration::from_millis(2_900)).secs(), 12);
+    assert_eq!(
+        UnixTime::from_secs(u64::MAX).plus(Duration::from_secs(9)).secs(),
+        u64::MAX
+    );
+    assert_eq!(UnixTime::from(UNIX_EPOCH - Duration::from_secs(1)).secs(), 0);
+    assert_eq!(UnixTime::from(UNIX_EPOCH + Duration::from_secs(7)).secs(), 7);
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_readers_panic(text in any::<String>()) {
+        drop(LeaseAttrs::parse(&text));
+        drop(VxlanData::parse(&text));
+    }
+
+    #[test]
+    fn a_cut_value_is_never_read_as_another(cut in 0_usize..115) {
+        let whole = r#"{"PublicIP":"192.168.77.1","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"ca:d0:b5:40:a4:cc"}}"#;
+        prop_assert!(LeaseAttrs::parse(whole.get(..cut).unwrap()).is_err());
+    }
+
+    #[test]
+    fn every_value_round_trips(
+        v4 in any::<u32>(), v6 in any::<Option<u128>>(), backend_type in any::<String>(),
+        vni in 0_u32..1 << 24, mac in any::<[u8; 6]>(), with_data in any::<[bool; 2]>(),
+    ) {
+        let data = VxlanData { vni: vni.try_into().unwrap(), vtep_mac: MacAddr::new(mac) };
+        prop_assert_eq!(VxlanData::parse(&data.to_json()), Ok(data));
+        let attrs = LeaseAttrs {
+            public_ip: v4.into(),
+            public_ipv6: v6.map(Into::into),
+            backend_type,
+            backend_data: with_data[0].then(|| data.to_json()),
+            backend_v6_data: with_data[1].then(|| data.to_json()),
+        };
+        prop_assert_eq!(LeaseAttrs::parse(&attrs.to_json()), Ok(attrs));
+    }
+}
