@@ -1,1 +1,21 @@
 //! Durable small files: atomic replacement, locks, tolerant readers.
+//!
+//! Whatever happens, a full disk, a crash, a power cut, several programs at once, a reader finds the old contents or
+//! the new ones, never a part. The plugin's state, the subnet file and the embedded lease store rest on this crate.
+//! It knows nothing of what the files mean, never waits without a limit, and never reads without one.
+//!
+//! Start at [`replace`]; [`Lock`] orders several writers, [`read_optional`] reads back.
+//!
+//! A writer prepares the contents of `name` in `.name.tmp` beside it, under an exclusive `flock` on that file. What a
+//! crashed writer left there is taken over by the next writer of the same name, so nothing piles up, and a living
+//! writer's file is never touched: the kernel drops the lock only when its holder is gone.
+
+mod error;
+mod lock;
+mod read;
+mod write;
+
+pub use error::{Action, Error};
+pub use lock::Lock;
+pub use read::{MAX_BYTES, read_optional, read_text};
+pub use write::{create_new, ensure_dir, remove, replace};

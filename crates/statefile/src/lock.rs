@@ -1,0 +1,117 @@
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Action, Error};
+
+/// The first pause between two attempts to get a lock; each pause doubles the last.
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// An exclusive lock (`flock`) on a lock file, released when dropped or when the process ends.
+///
+/// It excludes every other holder of an open file of its own, in this process as well, and the reference plugins,
+/// which use the same system call.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Waits for the lock until the time-out; creates the lock file with this mode, whatever the umask, if it is
+    /// absent.
+    ///
+    /// # Errors
+    /// The file cannot be created or opened, or another process keeps the lock for longer than the time-out.
+    pub fn acquire(path: &Path, mode: u32, timeout: Duration) -> Result<Self, Error> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        Ok(Self {
+            _file: open_locked(path, &options, mode, timeout)?,
+        })
+    }
+}
+
+/// Opens or creates a file and locks it; the locked file is the one that the path names.
+pub(crate) fn open_locked(
+    path: &Path,
+    options: &OpenOptions,
+    mode: u32,
+    timeout: Duration,
+) -> Result<File, Error> {
+    let start = Instant::now();
+    loop {
+        let Some(file) = open_or_create(path, options, mode)? else {
+            continue;
+        };
+        wait(&file, path, start, timeout)?;
+        // Its last holder may have renamed or removed the file; a lock on it would then exclude nobody.
+        if is_at(&file, path)? {
+            return Ok(file);
+        }
+        if start.elapsed() >= timeout {
+            return Err(Error::LockTimeout {
+                path: path.to_owned(),
+                waited: timeout,
+            });
+        }
+    }
+}
+
+/// `None` if the file appeared or vanished meanwhile.
+fn open_or_create(path: &Path, options: &OpenOptions, mode: u32) -> Result<Option<File>, Error> {
+    match options.open(path) {
+        Ok(file) => return Ok(Some(file)),
+        Err(err) if err.kind() == ErrorKind::NotFound => {}
+        Err(err) => return Err(Error::of(Action::Open, path)(err)),
+    }
+    match OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+    {
+        Ok(file) => {
+            let permissions = Permissions::from_mode(mode);
+            file.set_permissions(permissions)
+                .map_err(Error::of(Action::SetMode, path))?;
+            Ok(Some(file))
+        }
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(None),
+        Err(err) => Err(Error::of(Action::Create, path)(err)),
+    }
+}
+
+fn wait(file: &File, path: &Path, start: Instant, timeout: Duration) -> Result<(), Error> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(err)) => return Err(Error::of(Action::Lock, path)(err)),
+        }
+        let left = timeout.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Err(Error::LockTimeout {
+                path: path.to_owned(),
+                waited: timeout,
+            });
+        }
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> Result<bool, Error> {
+    let ours = file.metadata().map_err(Error::of(Action::Read, path))?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(Error::of(Action::Read, path)(err)),
+    }
+}

@@ -1,0 +1,47 @@
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use crate::error::{Action, Error};
+
+/// The size in bytes that no state file exceeds; a larger one is an error instead of an allocation.
+pub const MAX_BYTES: u64 = 1 << 20;
+
+/// Reads a file; `None` if there is none.
+///
+/// # Errors
+/// The path names something else than a regular file, or one of more than [`MAX_BYTES`], or it cannot be read.
+pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    // A named pipe would block when opened, hence the question before.
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return Err(Error::NotAFile(path.to_owned())),
+        Ok(_) => {}
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(err) => return Err(Error::of(Action::Open, path)(err)),
+    }
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(err) => return Err(Error::of(Action::Open, path)(err)),
+    };
+    let mut contents = Vec::new();
+    let count = file.take(MAX_BYTES + 1).read_to_end(&mut contents);
+    let count = count.map_err(Error::of(Action::Read, path))?;
+    if u64::try_from(count).is_ok_and(|count| count <= MAX_BYTES) {
+        return Ok(Some(contents));
+    }
+    Err(Error::TooLarge(path.to_owned()))
+}
+
+/// Reads a text file; `None` if there is none.
+///
+/// # Errors
+/// As [`read_optional`], and for contents that are not UTF-8.
+pub fn read_text(path: &Path) -> Result<Option<String>, Error> {
+    let Some(contents) = read_optional(path)? else {
+        return Ok(None);
+    };
+    String::from_utf8(contents)
+        .map(Some)
+        .map_err(|_| Error::NotText(path.to_owned()))
+}

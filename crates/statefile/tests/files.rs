@@ -1,0 +1,190 @@
+//! Contents, modes and failures of single files.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::thread;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
+use statefile::{Error, MAX_BYTES, create_new, ensure_dir, read_optional, read_text, remove, replace};
+
+#[test]
+fn contents_are_replaced_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    assert_eq!(read_optional(&path).unwrap(), None);
+    replace(&path, b"a long first version", 0o644).unwrap();
+    replace(&path, b"second", 0o600).unwrap();
+    assert_eq!(read_text(&path).unwrap().as_deref(), Some("second"));
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(names(dir.path()), ["state"]);
+}
+
+#[test]
+fn a_new_file_never_takes_an_existing_ones_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    create_new(&path, b"first", 0o600).unwrap();
+    assert!(matches!(create_new(&path, b"second", 0o600), Err(Error::Exists(at)) if at == path));
+    assert_eq!(read_text(&path).unwrap().as_deref(), Some("first"));
+    assert_eq!(names(dir.path()), ["state"]);
+    assert!(remove(&path).unwrap());
+    assert!(!remove(&path).unwrap());
+}
+
+#[test]
+fn modes_do_not_depend_on_the_umask() {
+    in_private_mounts(|| {
+        umask(Mode::from_bits_truncate(0o077));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        replace(&path, b"", 0o644).unwrap();
+        assert_eq!(mode(&path), 0o644);
+        let path = dir.path().join("lock");
+        drop(statefile::Lock::acquire(&path, 0o750, std::time::Duration::ZERO).unwrap());
+        assert_eq!(mode(&path), 0o750);
+    });
+}
+
+#[test]
+fn a_crashed_writers_file_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    fs::write(
+        dir.path().join(".state.tmp"),
+        "left by a crash, and longer than the new contents",
+    )
+    .unwrap();
+    replace(&path, b"new", 0o644).unwrap();
+    assert_eq!(read_text(&path).unwrap().as_deref(), Some("new"));
+    assert_eq!(names(dir.path()), ["state"]);
+}
+
+#[test]
+fn a_crash_amid_creation_does_not_endanger_the_created_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    create_new(&path, b"first", 0o644).unwrap();
+    fs::hard_link(&path, dir.path().join(".state.tmp")).unwrap();
+    fs::hard_link(&path, dir.path().join("witness")).unwrap();
+    replace(&path, b"second", 0o644).unwrap();
+    assert_eq!(
+        read_text(&dir.path().join("witness")).unwrap().as_deref(),
+        Some("first")
+    );
+    assert_eq!(read_text(&path).unwrap().as_deref(), Some("second"));
+    assert_eq!(names(dir.path()), ["state", "witness"]);
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_file_and_nothing_else() {
+    in_private_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        mount_tmpfs(dir.path(), "size=64k", MsFlags::empty());
+        let path = dir.path().join("state");
+        replace(&path, b"old", 0o644).unwrap();
+        let err = replace(&path, &[0; 100_000], 0o644).unwrap_err();
+        assert_eq!(err.io().unwrap().kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(
+            err.to_string(),
+            format!("cannot write {}/.state.tmp", dir.path().display())
+        );
+        assert!(create_new(&dir.path().join("other"), &[0; 100_000], 0o644).is_err());
+        assert_eq!(read_text(&path).unwrap().as_deref(), Some("old"));
+        assert_eq!(names(dir.path()), ["state"]);
+    });
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named() {
+    in_private_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        mount_tmpfs(dir.path(), "size=64k", MsFlags::MS_RDONLY);
+        let path = dir.path().join("state");
+        let errors = [
+            replace(&path, b"x", 0o644).unwrap_err(),
+            create_new(&path, b"x", 0o644).unwrap_err(),
+            ensure_dir(&path, 0o755).unwrap_err(),
+            statefile::Lock::acquire(&path, 0o750, std::time::Duration::ZERO).unwrap_err(),
+        ];
+        for err in errors {
+            assert_eq!(err.io().unwrap().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+            assert!(err.to_string().contains(dir.path().to_str().unwrap()), "{err}");
+        }
+    });
+}
+
+#[test]
+fn what_is_no_small_regular_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(read_optional(dir.path()), Err(Error::NotAFile(_))));
+    assert!(matches!(
+        replace(Path::new("/"), b"", 0o644),
+        Err(Error::NoName(_))
+    ));
+    assert!(replace(&dir.path().join("absent/state"), b"", 0o644).is_err());
+
+    let fifo = dir.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    assert!(matches!(read_optional(&fifo), Err(Error::NotAFile(_))));
+
+    let limit = usize::try_from(MAX_BYTES).unwrap();
+    let large = dir.path().join("large");
+    fs::write(&large, vec![b'x'; limit]).unwrap();
+    assert_eq!(read_optional(&large).unwrap().unwrap().len(), limit);
+    fs::write(&large, vec![b'x'; limit + 1]).unwrap();
+    assert!(matches!(read_optional(&large), Err(Error::TooLarge(_))));
+
+    fs::write(&large, [0xff]).unwrap();
+    assert!(matches!(read_text(&large), Err(Error::NotText(_))));
+
+    symlink(dir.path().join("nowhere"), dir.path().join("dangling")).unwrap();
+    assert_eq!(read_optional(&dir.path().join("dangling")).unwrap(), None);
+}
+
+#[test]
+fn directories_are_created_down_to_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a/b");
+    ensure_dir(&path, 0o700).unwrap();
+    ensure_dir(&path, 0o700).unwrap();
+    assert_eq!(mode(&path), 0o700);
+}
+
+/// Runs a test in a thread with mounts and a umask of its own.
+fn in_private_mounts(test: impl FnOnce() + Send + 'static) {
+    let thread = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        test();
+    });
+    thread.join().unwrap();
+}
+
+fn mount_tmpfs(at: &Path, data: &str, flags: MsFlags) {
+    mount(Some("test"), at, Some("tmpfs"), flags, Some(data)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
