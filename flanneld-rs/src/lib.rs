@@ -1,7 +1,13 @@
 //! The node daemon: holds the node's subnet lease and programs the overlay to every other node.
 //!
-//! What it decides is pure: [`reconciler`] says when to look at the kernel and what to change, from a desired state
-//! that is computed anew from leases, configuration and host facts. Edges (kernel, lease store, files, signals) are
-//! driven by one loop. It must never remove what it does not own, and never tear the data plane down on exit.
+//! What it decides is pure. [`desired`] computes what the kernel should hold from the device and the leases;
+//! [`reconciler`] says when to look at the kernel and what to change; [`node`] puts these together with the life of
+//! the own lease. Edges (kernel, lease store, files, signals) are driven by one loop. The daemon must never remove
+//! what it does not own, and never tear the data plane down on exit.
 
+pub mod desired;
+pub mod lease_keeper;
+pub mod lease_view;
 pub mod reconciler;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,162 @@
+//! Which leases are peers, and which cannot be because they would break somebody's traffic.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use flannel_types::{Lease, VxlanData};
+use net_types::{MacAddr, SubnetKey};
+
+use super::VxlanDevice;
+
+#[cfg(test)]
+mod tests;
+
+/// What a lease of this backend names as its type (flannel `pkg/backend/vxlan/vxlan.go`).
+pub const BACKEND_TYPE: &str = "vxlan";
+
+/// What a lease says about the node that holds it, as the VXLAN backend needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The outer address of the node.
+    pub public_ip: Ipv4Addr,
+    /// The hardware address of its VXLAN device.
+    pub vtep_mac: MacAddr,
+}
+
+/// Why a lease is not programmed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerProblem {
+    /// It was made by another backend.
+    #[error("its backend is {0:?}, not vxlan")]
+    OtherBackend(String),
+    /// Its backend data is absent or unreadable.
+    #[error("its backend data is unusable: {0}")]
+    BadBackendData(String),
+    /// Its subnet is not inside the pod network.
+    #[error("its subnet is outside the pod network")]
+    OutsideNetwork,
+    /// Its subnet overlaps the subnet of this node.
+    #[error("its subnet overlaps the subnet of this node")]
+    OverlapsOwn,
+    /// Its subnet overlaps that of another peer.
+    #[error("its subnet overlaps the lease {0}")]
+    Overlaps(SubnetKey),
+    /// It announces the public address of this node.
+    #[error(
+        "it announces the public IP of this node: it is an old lease of this node, or two nodes chose the same \
+         address (give each its own with --iface or --public-ip)"
+    )]
+    OwnPublicIp,
+    /// It announces the hardware address of this node's device.
+    #[error("it announces the VTEP MAC of this node: was the machine copied?")]
+    OwnVtepMac,
+    /// It announces the same hardware address as another peer.
+    #[error("it announces the same VTEP MAC as the lease {0}: was the machine copied?")]
+    SameVtepMac(SubnetKey),
+    /// Its hardware address is not that of one station.
+    #[error("its VTEP MAC {0} is not a unicast address")]
+    MacNotUnicast(MacAddr),
+}
+
+/// The leases of other nodes, divided into those that are programmed and those that are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Peers {
+    /// Programmed.
+    pub accepted: BTreeMap<SubnetKey, Peer>,
+    /// Refused, each with its reason.
+    pub refused: BTreeMap<SubnetKey, PeerProblem>,
+}
+
+impl Peers {
+    /// Divides the leases of other nodes. Of two that exclude each other, one that was accepted `before` stays, so
+    /// that a newcomer cannot cut off a node that works; else the one with the smaller key is accepted.
+    #[must_use]
+    pub fn divide<'a>(device: &VxlanDevice, leases: impl Iterator<Item = &'a Lease>, before: &Self) -> Self {
+        let mut division = Division::default();
+        let mut newcomers = Vec::new();
+        for lease in leases {
+            match candidate(device, lease) {
+                Err(problem) => {
+                    division.peers.refused.insert(lease.key, problem);
+                }
+                Ok(peer) if before.accepted.get(&lease.key) == Some(&peer) => division.add(lease.key, peer),
+                Ok(peer) => newcomers.push((lease.key, peer)),
+            }
+        }
+        for (key, peer) in newcomers {
+            division.add(key, peer);
+        }
+        division.peers
+    }
+
+    /// The refusals that were not there before.
+    pub fn new_problems<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (&'a SubnetKey, &'a PeerProblem)> {
+        self.refused
+            .iter()
+            .filter(|(key, problem)| before.refused.get(*key) != Some(*problem))
+    }
+}
+
+#[derive(Default)]
+struct Division {
+    peers: Peers,
+    macs: BTreeMap<MacAddr, SubnetKey>,
+}
+
+impl Division {
+    fn add(&mut self, key: SubnetKey, peer: Peer) {
+        let problem = self.overlapped(key).map(PeerProblem::Overlaps).or_else(|| {
+            self.macs
+                .get(&peer.vtep_mac)
+                .copied()
+                .map(PeerProblem::SameVtepMac)
+        });
+        if let Some(problem) = problem {
+            self.peers.refused.insert(key, problem);
+        } else {
+            self.macs.insert(peer.vtep_mac, key);
+            self.peers.accepted.insert(key, peer);
+        }
+    }
+
+    /// The accepted lease whose subnet overlaps. Accepted subnets do not overlap each other and keys sort by their
+    /// start, so that only the next one on each side can.
+    fn overlapped(&self, key: SubnetKey) -> Option<SubnetKey> {
+        let before = self.peers.accepted.range(..=key).next_back();
+        let after = self.peers.accepted.range(key..).next();
+        let mut sides = before.into_iter().chain(after).map(|(other, _)| *other);
+        sides.find(|other| other.v4().overlaps(key.v4()))
+    }
+}
+
+/// Reads a lease as a peer, by itself.
+fn candidate(device: &VxlanDevice, lease: &Lease) -> Result<Peer, PeerProblem> {
+    let attrs = &lease.attrs;
+    if attrs.backend_type != BACKEND_TYPE {
+        return Err(PeerProblem::OtherBackend(attrs.backend_type.clone()));
+    }
+    let data = attrs.backend_data.as_deref().unwrap_or_default();
+    let data = VxlanData::parse(data).map_err(|err| PeerProblem::BadBackendData(err.to_string()))?;
+    let peer = Peer {
+        public_ip: attrs.public_ip,
+        vtep_mac: data.vtep_mac,
+    };
+    let subnet = lease.key.v4();
+    let network = device.network;
+    if !(network.contains(subnet.network()) && network.prefix() <= subnet.prefix()) {
+        Err(PeerProblem::OutsideNetwork)
+    } else if device.subnet.overlaps(subnet) {
+        Err(PeerProblem::OverlapsOwn)
+    } else if peer.public_ip == device.public_ip {
+        Err(PeerProblem::OwnPublicIp)
+    } else if peer.vtep_mac == device.mac {
+        Err(PeerProblem::OwnVtepMac)
+    } else if !peer.vtep_mac.is_unicast() {
+        Err(PeerProblem::MacNotUnicast(peer.vtep_mac))
+    } else {
+        Ok(peer)
+    }
+}
