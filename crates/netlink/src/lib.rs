@@ -1,1 +1,25 @@
-//! Synchronous netlink: observes and applies netstate on the real kernel.
+//! Synchronous netlink: observes and applies `netstate` on the real kernel.
+//!
+//! The only crate that opens route netlink sockets for reading and changing, and the only one that writes kernel
+//! parameters. It holds no policy: what should be there, and in which order, comes as [`netstate::Op`]s. It never
+//! waits without a limit, never changes the namespace of its caller's thread, and needs no asynchronous runtime.
+//!
+//! Start at [`RealKernel`], which implements [`netstate::Kernel`] for one network namespace; [`Netns`] names
+//! namespaces, and [`inventory`] describes the links, addresses and default routes of a host.
+
+mod apply;
+mod attr;
+mod decode;
+mod encode;
+mod errno;
+pub mod inventory;
+mod kernel;
+mod message;
+mod netns;
+mod observe;
+mod socket;
+mod sysctl;
+
+pub use kernel::{RealKernel, Writes};
+pub use message::{MalformedMessage, messages};
+pub use netns::{Netns, NetnsError};

@@ -1,0 +1,214 @@
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+
+use net_types::{IfIndex, IfName};
+use netlink_packet_route::link::InfoVxlan;
+use netstate::{
+    ErrorClass, KernelError, Link, LinkChange, LinkKind, NetnsLabel, Op, Route, RouteKind, SysctlKey,
+};
+
+use crate::Netns;
+use crate::encode::{self, LinkRefs, Presence, Request};
+use crate::observe::index_of;
+use crate::socket::{Requests, Socket};
+use crate::sysctl;
+
+/// Applies changes in order, as few sends as possible, and returns the result of each.
+pub(crate) fn apply(
+    socket: &mut Socket,
+    peers: &BTreeMap<NetnsLabel, Netns>,
+    sysctls_written: &mut u64,
+    ops: &[Op],
+) -> Vec<Result<(), KernelError>> {
+    let mut run = Run {
+        socket,
+        peers,
+        sysctls_written,
+        results: vec![Ok(()); ops.len()],
+        requests: Requests::default(),
+        owners: Vec::new(),
+        indexes: BTreeMap::new(),
+    };
+    for (number, op) in ops.iter().enumerate() {
+        match run.encode(op) {
+            Ok(requests) => run.enqueue(number, requests),
+            Err(e) => run.fail(number, e),
+        }
+        run.note(op);
+    }
+    run.flush();
+    run.results
+}
+
+/// One call of [`apply`].
+struct Run<'a> {
+    socket: &'a mut Socket,
+    peers: &'a BTreeMap<NetnsLabel, Netns>,
+    sysctls_written: &'a mut u64,
+    results: Vec<Result<(), KernelError>>,
+    requests: Requests,
+    /// The change that each request in the queue is for.
+    owners: Vec<usize>,
+    /// The numbers of links looked up so far, or why there is none.
+    indexes: BTreeMap<IfName, Result<IfIndex, KernelError>>,
+}
+
+impl Run<'_> {
+    fn encode(&mut self, op: &Op) -> Result<Vec<Request>, KernelError> {
+        let request = match op {
+            Op::AddLink(name, link) => return self.add_link(name, link),
+            Op::SetLink(name, change) => return self.set_link(name, change),
+            Op::DelLink(name) => encode::del_link(name),
+            Op::AddAddr(key, addr) => encode::add_addr(self.index(&key.link)?, key.addr, *addr),
+            Op::DelAddr(key) => encode::del_addr(self.index(&key.link)?, key.addr),
+            Op::AddRoute(key, route) => {
+                encode::add_route(key, route, self.oif(route)?, Presence::MustBeAbsent)
+            }
+            Op::ReplaceRoute(key, route) => {
+                encode::add_route(key, route, self.oif(route)?, Presence::Replace)
+            }
+            Op::DelRoute(key, route) => encode::del_route(key, route, self.oif(route)?),
+            Op::SetNeigh(key, neigh) => encode::set_neigh(self.index(&key.link)?, key.ip, neigh.mac),
+            Op::DelNeigh(key) => encode::del_neigh(self.index(&key.link)?, key.ip),
+            Op::SetFdb(key) => encode::set_fdb(self.index(&key.link)?, key.mac, key.remote),
+            Op::DelFdb(key) => encode::del_fdb(self.index(&key.link)?, key.mac, key.remote),
+            Op::SetSysctl(key, value) => return self.set_sysctl(key, value),
+        };
+        Ok(vec![request])
+    }
+
+    fn add_link(&mut self, name: &IfName, link: &Link) -> Result<Vec<Request>, KernelError> {
+        let mut refs = LinkRefs::default();
+        if let Some(port) = &link.port {
+            refs.master = Some(self.index(&port.bridge)?);
+        }
+        match &link.kind {
+            LinkKind::Vxlan(vxlan) => {
+                refs.parent = vxlan
+                    .parent
+                    .as_ref()
+                    .map(|parent| self.index(parent))
+                    .transpose()?;
+            }
+            LinkKind::Veth(Some(peer)) => {
+                let netns = peer.netns.as_ref().map(|label| self.netns(label)).transpose()?;
+                refs.peer_netns = netns.map(AsRawFd::as_raw_fd);
+            }
+            LinkKind::Bridge | LinkKind::Veth(None) | LinkKind::Other(_) => {}
+        }
+        let mut requests = vec![encode::add_link(name, link, &refs)?];
+        if link.port.as_ref().is_some_and(|port| port.hairpin) {
+            requests.push(encode::set_hairpin(name, true));
+        }
+        Ok(requests)
+    }
+
+    fn set_link(&mut self, name: &IfName, change: &LinkChange) -> Result<Vec<Request>, KernelError> {
+        let request = match change {
+            LinkChange::Admin(admin) => encode::set_admin(name, *admin),
+            LinkChange::Mtu(mtu_bytes) => encode::set_mtu(name, *mtu_bytes),
+            LinkChange::Mac(mac) => encode::set_mac(name, *mac),
+            LinkChange::Port(port) => {
+                let master = self.index(&port.bridge)?;
+                let flags = encode::set_hairpin(name, port.hairpin);
+                return Ok(vec![encode::set_master(name, master), flags]);
+            }
+            LinkChange::VxlanLocal(local) => encode::set_vxlan(name, encode::vxlan_local(*local)),
+            LinkChange::VxlanLearning(learning) => encode::set_vxlan(name, InfoVxlan::Learning(*learning)),
+        };
+        Ok(vec![request])
+    }
+
+    fn set_sysctl(&mut self, key: &SysctlKey, value: &str) -> Result<Vec<Request>, KernelError> {
+        // The parameter may belong to a link that is still in the queue.
+        self.flush();
+        sysctl::write(key, value)?;
+        *self.sysctls_written = self.sysctls_written.saturating_add(1);
+        Ok(Vec::new())
+    }
+
+    fn oif(&mut self, route: &Route) -> Result<Option<IfIndex>, KernelError> {
+        match &route.kind {
+            RouteKind::Unicast(hop) => self.index(&hop.link).map(Some),
+            RouteKind::Blackhole => Ok(None),
+        }
+    }
+
+    /// The number of a link, after everything in the queue.
+    fn index(&mut self, name: &IfName) -> Result<IfIndex, KernelError> {
+        if let Some(known) = self.indexes.get(name) {
+            return known.clone();
+        }
+        self.flush();
+        let found = index_of(self.socket, name);
+        // A look-up that failed for another reason may succeed the next time.
+        if !found.as_ref().is_err_and(|e| e.class != ErrorClass::NoDevice) {
+            self.indexes.insert(name.clone(), found.clone());
+        }
+        found
+    }
+
+    fn netns(&self, label: &NetnsLabel) -> Result<&Netns, KernelError> {
+        self.peers.get(label).ok_or_else(|| KernelError {
+            class: ErrorClass::NotFound,
+            message: format!("no network namespace is registered as {:?}", label.0),
+        })
+    }
+
+    /// Forgets the numbers of links that a change makes or unmakes.
+    fn note(&mut self, op: &Op) {
+        match op {
+            Op::AddLink(name, link) => {
+                self.indexes.remove(name);
+                if let LinkKind::Veth(Some(peer)) = &link.kind {
+                    self.indexes.remove(&peer.name);
+                }
+            }
+            // Others go with it: a veth's peer, the VXLAN devices on a parent.
+            Op::DelLink(_) => self.indexes.clear(),
+            Op::SetLink(..)
+            | Op::AddAddr(..)
+            | Op::DelAddr(_)
+            | Op::AddRoute(..)
+            | Op::ReplaceRoute(..)
+            | Op::DelRoute(..)
+            | Op::SetNeigh(..)
+            | Op::DelNeigh(_)
+            | Op::SetFdb(_)
+            | Op::DelFdb(_)
+            | Op::SetSysctl(..) => {}
+        }
+    }
+
+    fn enqueue(&mut self, number: usize, requests: Vec<Request>) {
+        for request in requests {
+            if self.requests.is_full() {
+                self.flush();
+            }
+            self.requests.push(request.message, request.flags);
+            self.owners.push(number);
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.requests.is_empty() {
+            return;
+        }
+        let results = self.socket.change(&mut self.requests);
+        self.requests.clear();
+        for (number, result) in std::mem::take(&mut self.owners).into_iter().zip(results) {
+            if let Err(e) = result {
+                self.fail(number, e);
+            }
+        }
+    }
+
+    /// Keeps the first failure of a change.
+    fn fail(&mut self, number: usize, error: KernelError) {
+        if let Some(result) = self.results.get_mut(number)
+            && result.is_ok()
+        {
+            *result = Err(error);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What the kernel says, as plain data. Pure: it depends on nothing but the message.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use net_types::registry::RT_TABLE_MAIN;
+use net_types::{IfIndex, IfName, MacAddr, Vni};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVxlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteType,
+};
+use netstate::{Addr, AdminState, Link, LinkKind, Vxlan};
+
+use crate::attr::find;
+
+/// A link as the kernel describes it: it refers to other links by number.
+#[derive(Debug)]
+pub(crate) struct RawLink {
+    pub(crate) index: IfIndex,
+    pub(crate) name: IfName,
+    /// Without the port and the parent.
+    pub(crate) link: Link,
+    pub(crate) loopback: bool,
+    /// The bridge that it is a port of, and the hairpin flag.
+    pub(crate) bridge: Option<(IfIndex, bool)>,
+    /// The parent of a VXLAN device, if it is in the same namespace.
+    pub(crate) parent: Option<IfIndex>,
+}
+
+/// A route to one next hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawRoute {
+    pub(crate) dst: IpNetwork,
+    pub(crate) metric: u32,
+    pub(crate) oif: IfIndex,
+    pub(crate) gateway: Option<IpAddr>,
+    pub(crate) onlink: bool,
+    pub(crate) protocol: u8,
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) mtu_bytes: Option<u32>,
+}
+
+/// Reads a link; `None` when its name or number is not valid.
+pub(crate) fn link(message: &LinkMessage) -> Option<RawLink> {
+    let attributes = &message.attributes;
+    let infos: &[LinkInfo] = find!(attributes, LinkAttribute::LinkInfo).map_or(&[], Vec::as_slice);
+    let data = find!(infos, LinkInfo::Data);
+    let vxlan: &[InfoVxlan] = data.and_then(vxlan_attributes).unwrap_or(&[]);
+    let foreign_parent = find!(attributes, LinkAttribute::LinkNetNsId).is_some();
+    let parent = find!(vxlan, InfoVxlan::Link).and_then(|index| IfIndex::new(*index));
+    let admin = if message.header.flags.contains(LinkFlags::Up) {
+        AdminState::Up
+    } else {
+        AdminState::Down
+    };
+    Some(RawLink {
+        index: IfIndex::new(message.header.index)?,
+        name: IfName::new(find!(attributes, LinkAttribute::IfName)?).ok()?,
+        link: Link {
+            kind: kind(infos, vxlan),
+            mac: find!(attributes, LinkAttribute::Address).and_then(|bytes| mac(bytes)),
+            mtu_bytes: find!(attributes, LinkAttribute::Mtu).copied(),
+            admin,
+            port: None,
+        },
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
+        bridge: bridge(attributes, infos),
+        parent: if foreign_parent { None } else { parent },
+    })
+}
+
+fn vxlan_attributes(data: &InfoData) -> Option<&[InfoVxlan]> {
+    if let InfoData::Vxlan(attributes) = data {
+        Some(attributes)
+    } else {
+        None
+    }
+}
+
+fn kind(infos: &[LinkInfo], vxlan: &[InfoVxlan]) -> LinkKind {
+    let Some(kind) = find!(infos, LinkInfo::Kind) else {
+        return LinkKind::Other(String::new());
+    };
+    let other = || LinkKind::Other(kind.to_string());
+    if *kind == InfoKind::Bridge {
+        LinkKind::Bridge
+    } else if *kind == InfoKind::Veth {
+        LinkKind::Veth(None)
+    } else if *kind == InfoKind::Vxlan {
+        vxlan_of(vxlan).map_or_else(other, LinkKind::Vxlan)
+    } else {
+        other()
+    }
+}
+
+fn vxlan_of(attributes: &[InfoVxlan]) -> Option<Vxlan> {
+    let v4 = find!(attributes, InfoVxlan::Local).map(|ip| IpAddr::V4(*ip));
+    let v6 = find!(attributes, InfoVxlan::Local6).map(|ip| IpAddr::V6(*ip));
+    Some(Vxlan {
+        vni: Vni::try_from(*find!(attributes, InfoVxlan::Id)?).ok()?,
+        port: *find!(attributes, InfoVxlan::Port)?,
+        local: v4.or(v6).filter(|ip| !ip.is_unspecified()),
+        parent: None,
+        learning: find!(attributes, InfoVxlan::Learning).copied().unwrap_or(false),
+        gbp: attributes.contains(&InfoVxlan::Gbp),
+    })
+}
+
+fn bridge(attributes: &[LinkAttribute], infos: &[LinkInfo]) -> Option<(IfIndex, bool)> {
+    if find!(infos, LinkInfo::PortKind) != Some(&InfoPortKind::Bridge) {
+        return None;
+    }
+    let master = IfIndex::new(*find!(attributes, LinkAttribute::Controller)?)?;
+    let hairpin = match find!(infos, LinkInfo::PortData) {
+        Some(InfoPortData::BridgePort(port)) => find!(port, InfoBridgePort::HairpinMode).copied(),
+        _ => None,
+    };
+    Some((master, hairpin.unwrap_or(false)))
+}
+
+/// An address with its link, its details and all its flags.
+pub(crate) fn addr(message: &AddressMessage) -> Option<(IfIndex, IpNetwork, Addr, AddressFlags)> {
+    let attributes = &message.attributes;
+    // On a point-to-point link IFA_ADDRESS is the other end; IPv6 gives IFA_LOCAL only then.
+    let ip = find!(attributes, AddressAttribute::Local)
+        .or_else(|| find!(attributes, AddressAttribute::Address))?;
+    let header_flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+    let flags = find!(attributes, AddressAttribute::Flags)
+        .copied()
+        .unwrap_or(header_flags);
+    let details = Addr {
+        broadcast: find!(attributes, AddressAttribute::Broadcast).copied(),
+        nodad: flags.contains(AddressFlags::Nodad),
+    };
+    let addr = IpNetwork::new(*ip, message.header.prefix_len).ok()?;
+    Some((IfIndex::new(message.header.index)?, addr, details, flags))
+}
+
+/// Whether an address is an IPv6 link-local one, which the kernel makes itself.
+pub(crate) fn is_v6_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// Reads a permanent neighbour; `None` for every other.
+pub(crate) fn neigh(message: &NeighbourMessage) -> Option<(IfIndex, IpAddr, MacAddr)> {
+    if !is_permanent(message) {
+        return None;
+    }
+    let ip = find!(message.attributes, NeighbourAttribute::Destination).and_then(ip_of)?;
+    Some((IfIndex::new(message.header.ifindex)?, ip, neigh_mac(message)?))
+}
+
+/// Reads a permanent forwarding entry of a VXLAN device (`self permanent`); `None` for every other, and for one with
+/// a port, VNI or outgoing link of its own, which [`netstate::FdbKey`] cannot express.
+pub(crate) fn fdb(message: &NeighbourMessage) -> Option<(IfIndex, MacAddr, IpAddr)> {
+    let attributes = &message.attributes;
+    let special = find!(attributes, NeighbourAttribute::Port).is_some()
+        || find!(attributes, NeighbourAttribute::Vni).is_some()
+        || find!(attributes, NeighbourAttribute::IfIndex).is_some();
+    let own = message.header.flags.contains(NeighbourFlags::Own);
+    if special || !own || !is_permanent(message) || message.header.family != AddressFamily::Bridge {
+        return None;
+    }
+    let remote = find!(attributes, NeighbourAttribute::Destination).and_then(ip_of)?;
+    Some((IfIndex::new(message.header.ifindex)?, neigh_mac(message)?, remote))
+}
+
+/// Whether an entry is permanent. The state is a set of bits: `bridge fdb add … static` adds `NUD_NOARP`.
+pub(crate) fn is_permanent(message: &NeighbourMessage) -> bool {
+    u16::from(message.header.state) & u16::from(NeighbourState::Permanent) != 0
+}
+
+fn neigh_mac(message: &NeighbourMessage) -> Option<MacAddr> {
+    find!(message.attributes, NeighbourAttribute::LinkLayerAddress).and_then(|bytes| mac(bytes))
+}
+
+fn mac(bytes: &[u8]) -> Option<MacAddr> {
+    <[u8; 6]>::try_from(bytes).ok().map(MacAddr::new)
+}
+
+/// The address bytes of a forwarding entry come unparsed: its family is the bridge's.
+fn ip_of(address: &NeighbourAddress) -> Option<IpAddr> {
+    match address {
+        NeighbourAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        NeighbourAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        NeighbourAddress::Other(bytes) => {
+            let v4 = <[u8; 4]>::try_from(bytes.as_slice()).ok().map(IpAddr::from);
+            v4.or_else(|| <[u8; 16]>::try_from(bytes.as_slice()).ok().map(IpAddr::from))
+        }
+        _ => None,
+    }
+}
+
+/// Reads a route that [`netstate::Route`] can express, and that the kernel did not make itself.
+///
+/// `None` for everything else: another table than `main`, another type than unicast, several next hops or a next-hop
+/// object, a gateway of the other family, an encapsulation, a source prefix or a type of service; protocols `kernel`,
+/// `redirect` and `ra`.
+pub(crate) fn route(message: &RouteMessage) -> Option<RawRoute> {
+    let header = &message.header;
+    let by_kernel = matches!(
+        header.protocol,
+        RouteProtocol::Kernel | RouteProtocol::IcmpRedirect | RouteProtocol::Ra
+    );
+    if by_kernel || !is_plain(message) {
+        return None;
+    }
+    unicast(message)
+}
+
+/// Reads a unicast route with one next hop, whoever made it.
+pub(crate) fn unicast(message: &RouteMessage) -> Option<RawRoute> {
+    let header = &message.header;
+    let attributes = &message.attributes;
+    let metrics = find!(attributes, RouteAttribute::Metrics);
+    let any = if header.address_family == AddressFamily::Inet {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    };
+    let dst = find!(attributes, RouteAttribute::Destination).map_or(Some(any), route_ip)?;
+    Some(RawRoute {
+        dst: IpNetwork::new(dst, header.destination_prefix_length).ok()?,
+        metric: find!(attributes, RouteAttribute::Priority).copied().unwrap_or(0),
+        oif: IfIndex::new(*find!(attributes, RouteAttribute::Oif)?)?,
+        gateway: find!(attributes, RouteAttribute::Gateway).and_then(route_ip),
+        onlink: header.flags.contains(RouteFlags::Onlink),
+        protocol: header.protocol.into(),
+        source: find!(attributes, RouteAttribute::PrefSource).and_then(route_ip),
+        mtu_bytes: metrics
+            .and_then(|metrics| find!(metrics, RouteMetric::Mtu))
+            .copied(),
+    })
+}
+
+fn is_plain(message: &RouteMessage) -> bool {
+    let header = &message.header;
+    let special = message.attributes.iter().any(|attribute| {
+        matches!(
+            attribute,
+            RouteAttribute::MultiPath(_)
+                | RouteAttribute::NhId(_)
+                | RouteAttribute::Via(_)
+                | RouteAttribute::Encap(_)
+                | RouteAttribute::EncapType(_)
+        )
+    });
+    !special
+        && table(message) == RT_TABLE_MAIN
+        && header.kind == RouteType::Unicast
+        && header.source_prefix_length == 0
+        && header.tos == 0
+        && !header.flags.contains(RouteFlags::Cloned)
+}
+
+/// The table of a route, which the header can hold only up to 255.
+pub(crate) fn table(message: &RouteMessage) -> u32 {
+    let long = find!(message.attributes, RouteAttribute::Table).copied();
+    long.unwrap_or_else(|| message.header.table.into())
+}
+
+pub(crate) fn route_ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        RouteAddress::Mpls(_) | RouteAddress::Other(_) | _ => None,
+    }
+}

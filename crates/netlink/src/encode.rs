@@ -1,0 +1,33 @@
+//! Changes and questions as route netlink messages. Pure: numbers of links come as arguments.
+
+mod link;
+mod object;
+mod question;
+
+pub(crate) use link::{
+    LinkRefs, add_link, del_link, set_admin, set_hairpin, set_mac, set_master, set_mtu, set_vxlan,
+    vxlan_local,
+};
+pub(crate) use object::{
+    Presence, add_addr, add_route, del_addr, del_fdb, del_neigh, del_route, set_fdb, set_neigh,
+};
+pub(crate) use question::{
+    all_addrs, all_links, fdb_of, link_by_index, link_by_name, neighs_of, route_to, routes,
+};
+
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::net::IpAddr;
+
+/// A request with its flags beside `NLM_F_REQUEST`.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) message: RouteNetlinkMessage,
+    pub(crate) flags: u16,
+}
+
+fn family_of(ip: IpAddr) -> AddressFamily {
+    match ip {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}

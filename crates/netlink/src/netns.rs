@@ -1,0 +1,163 @@
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::libc::O_NONBLOCK;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+
+/// The caller's own namespace; `/proc/self` would be that of the main thread.
+const CURRENT: &str = "/proc/thread-self/ns/net";
+
+/// A network namespace, held open: it lives at least as long as this value.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+/// Why a network namespace cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetnsError {
+    /// Nothing is at the path.
+    #[error("network namespace {} does not exist", .0.display())]
+    NotFound(PathBuf),
+    /// Something else is at the path.
+    #[error("{} is not a network namespace", .0.display())]
+    NotNetns(PathBuf),
+    /// The path cannot be opened or examined.
+    #[error("cannot open network namespace {}", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The namespace is there, but a thread cannot enter it.
+    #[error("cannot enter network namespace {}", path.display())]
+    Enter {
+        /// The path that it was opened by.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Netns {
+    /// Opens the namespace that a path such as `/run/netns/a` or `/proc/123/ns/net` names.
+    ///
+    /// # Errors
+    /// Nothing is there, it is no namespace, or it cannot be opened. A namespace of another kind is found out when it
+    /// is entered.
+    pub fn open(path: &Path) -> Result<Self, NetnsError> {
+        let opened = OpenOptions::new()
+            .read(true)
+            // A path may name a FIFO, which would block.
+            .custom_flags(O_NONBLOCK)
+            .open(path);
+        let failed = |source: io::Error| NetnsError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let file = match opened {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(NetnsError::NotFound(path.to_owned()));
+            }
+            Err(e) => return Err(failed(e)),
+        };
+        let kind = fstatfs(&file).map_err(|e| failed(e.into()))?;
+        if kind.filesystem_type() != NSFS_MAGIC {
+            return Err(NetnsError::NotNetns(path.to_owned()));
+        }
+        let meta = file.metadata().map_err(failed)?;
+        Ok(Self {
+            identity: (meta.dev(), meta.ino()),
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    /// Opens the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted.
+    pub fn current() -> Result<Self, NetnsError> {
+        Self::open(Path::new(CURRENT))
+    }
+
+    /// Opens the same namespace once more.
+    ///
+    /// # Errors
+    /// The process has no file descriptor left.
+    pub fn try_clone(&self) -> Result<Self, NetnsError> {
+        let file = self.file.try_clone().map_err(|source| NetnsError::Open {
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(Self {
+            file,
+            path: self.path.clone(),
+            identity: self.identity,
+        })
+    }
+
+    /// Whether both are the same namespace, by device and inode number.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+
+    /// Runs a closure inside the namespace, on a thread that ends with it, and returns its value. A panic of the
+    /// closure continues in the caller.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or is not one of networks; the closure did not run.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        let inside = || {
+            setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|e| self.cannot_enter(e))?;
+            Ok(work())
+        };
+        thread::scope(|scope| {
+            let thread = thread::Builder::new()
+                .name("netns".to_owned())
+                .spawn_scoped(scope, inside)
+                .map_err(|source| NetnsError::Enter {
+                    path: self.path.clone(),
+                    source,
+                })?;
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    fn cannot_enter(&self, errno: Errno) -> NetnsError {
+        if errno == Errno::EINVAL {
+            return NetnsError::NotNetns(self.path.clone());
+        }
+        NetnsError::Enter {
+            path: self.path.clone(),
+            source: errno.into(),
+        }
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl AsRawFd for Netns {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}

@@ -1,0 +1,235 @@
+use std::collections::BTreeMap;
+
+use ipnetwork::IpNetwork;
+use net_types::registry::RT_TABLE_MAIN;
+use net_types::{IfIndex, IfName};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netstate::{
+    AddrKey, BridgePort, ErrorClass, FdbKey, KernelError, LinkKind, LinkScope, Neigh, NeighKey, Nexthop,
+    Route, RouteKey, RouteKind, Scope, State,
+};
+
+use crate::attr::only;
+use crate::decode::{self, RawLink, RawRoute};
+use crate::encode;
+use crate::errno::{no_link, other};
+use crate::socket::{Requests, Socket};
+use crate::sysctl;
+
+/// Most questions about links in one send; an answer takes up to 4 KiB of the receive queue.
+const LINKS_PER_SEND: usize = 32;
+
+/// Reads what is there within a scope, asking only for what the scope names.
+///
+/// A link that goes away meanwhile is absent, with its content.
+pub(crate) fn observe(socket: &mut Socket, scope: &Scope) -> Result<State, KernelError> {
+    let mut state = State::default();
+    let links = links(socket, scope)?;
+    let names = names(socket, &links)?;
+    for raw in links {
+        let Some(content) = scope.links.get(&raw.name) else {
+            continue;
+        };
+        match self::content(socket, &raw, content, &mut state) {
+            Ok(()) => {}
+            Err(e) if e.class == ErrorClass::NoDevice => {
+                forget(&mut state, &raw.name);
+                continue;
+            }
+            Err(e) => return Err(e),
+        }
+        let (name, link) = resolved(raw, &names);
+        state.links.insert(name, link);
+    }
+    for key in &scope.sysctls {
+        if let Some(value) = sysctl::read(key)? {
+            state.sysctls.insert(key.clone(), value);
+        }
+    }
+    Ok(state)
+}
+
+fn links(socket: &mut Socket, scope: &Scope) -> Result<Vec<RawLink>, KernelError> {
+    let questions = scope.links.keys().map(encode::link_by_name).collect();
+    let links = ask_links(socket, questions)?;
+    // The kernel also finds a link by an alternative name; such a one is not in scope.
+    let named = links
+        .into_iter()
+        .filter(|link| scope.links.contains_key(&link.name));
+    Ok(named.collect())
+}
+
+/// The names of the links, and of those that they refer to, by number.
+fn names(socket: &mut Socket, links: &[RawLink]) -> Result<BTreeMap<IfIndex, IfName>, KernelError> {
+    let mut names: BTreeMap<_, _> = links.iter().map(|link| (link.index, link.name.clone())).collect();
+    let referred = links.iter().flat_map(|link| {
+        link.bridge
+            .map(|(master, _)| master)
+            .into_iter()
+            .chain(link.parent)
+    });
+    let mut unknown: Vec<IfIndex> = referred.filter(|index| !names.contains_key(index)).collect();
+    unknown.sort();
+    unknown.dedup();
+    let questions = unknown.into_iter().map(encode::link_by_index).collect();
+    let others = ask_links(socket, questions)?;
+    names.extend(others.into_iter().map(|link| (link.index, link.name)));
+    Ok(names)
+}
+
+/// Asks about links; those that are not there have no answer.
+fn ask_links(socket: &mut Socket, questions: Vec<RouteNetlinkMessage>) -> Result<Vec<RawLink>, KernelError> {
+    let mut links = Vec::new();
+    let mut questions = questions.into_iter().peekable();
+    while questions.peek().is_some() {
+        let mut requests = Requests::default();
+        for question in questions.by_ref().take(LINKS_PER_SEND) {
+            requests.push(question, 0);
+        }
+        for answer in socket.ask(&mut requests)? {
+            match answer {
+                Ok(RouteNetlinkMessage::NewLink(message)) => links.extend(decode::link(&message)),
+                Ok(_) => {
+                    return Err(other(
+                        "the kernel answered a question about a link with something else",
+                    ));
+                }
+                Err(e) if e.class == ErrorClass::NoDevice => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// The number of a link.
+pub(crate) fn index_of(socket: &mut Socket, name: &IfName) -> Result<IfIndex, KernelError> {
+    let found = ask_links(socket, vec![encode::link_by_name(name)])?;
+    let link = found.into_iter().find(|link| link.name == *name);
+    link.map(|link| link.index).ok_or_else(|| no_link(name))
+}
+
+/// Fills in the names of the links that a link refers to.
+fn resolved(raw: RawLink, names: &BTreeMap<IfIndex, IfName>) -> (IfName, netstate::Link) {
+    let mut link = raw.link;
+    link.port = raw.bridge.and_then(|(master, hairpin)| {
+        let bridge = names.get(&master)?.clone();
+        Some(BridgePort { bridge, hairpin })
+    });
+    if let LinkKind::Vxlan(vxlan) = &mut link.kind {
+        vxlan.parent = raw.parent.and_then(|parent| names.get(&parent)).cloned();
+    }
+    (raw.name, link)
+}
+
+fn content(
+    socket: &mut Socket,
+    link: &RawLink,
+    scope: &LinkScope,
+    state: &mut State,
+) -> Result<(), KernelError> {
+    if !scope.addrs_inside.is_empty() {
+        addrs(socket, link, &scope.addrs_inside, state)?;
+    }
+    if scope.neighs {
+        neighs(socket, link, state)?;
+    }
+    if scope.fdb {
+        fdb(socket, link, state)?;
+    }
+    if scope.routes {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            routes(socket, link, family, state)?;
+        }
+    }
+    Ok(())
+}
+
+fn addrs(
+    socket: &mut Socket,
+    link: &RawLink,
+    inside: &[IpNetwork],
+    state: &mut State,
+) -> Result<(), KernelError> {
+    let found = socket.dump(&encode::all_addrs(Some(link.index)), |message| {
+        decode::addr(&only!(message, RouteNetlinkMessage::NewAddress)?)
+    })?;
+    let in_scope = found.into_iter().filter(|(index, addr, ..)| {
+        let ours = inside.iter().any(|network| network.contains(addr.ip()));
+        *index == link.index && ours && !decode::is_v6_link_local(addr.ip())
+    });
+    state.addrs.extend(in_scope.map(|(_, addr, details, _)| {
+        let link = link.name.clone();
+        (AddrKey { link, addr }, details)
+    }));
+    Ok(())
+}
+
+fn neighs(socket: &mut Socket, link: &RawLink, state: &mut State) -> Result<(), KernelError> {
+    let found = socket.dump(&encode::neighs_of(link.index), |message| {
+        decode::neigh(&only!(message, RouteNetlinkMessage::NewNeighbour)?)
+    })?;
+    let in_scope = found.into_iter().filter(|(index, ..)| *index == link.index);
+    state.neighs.extend(in_scope.map(|(_, ip, mac)| {
+        let link = link.name.clone();
+        (NeighKey { link, ip }, Neigh { mac })
+    }));
+    Ok(())
+}
+
+fn fdb(socket: &mut Socket, link: &RawLink, state: &mut State) -> Result<(), KernelError> {
+    let found = socket.dump(&encode::fdb_of(link.index), |message| {
+        decode::fdb(&only!(message, RouteNetlinkMessage::NewNeighbour)?)
+    })?;
+    let in_scope = found.into_iter().filter(|(index, ..)| *index == link.index);
+    state.fdb.extend(in_scope.map(|(_, mac, remote)| {
+        let link = link.name.clone();
+        FdbKey { link, mac, remote }
+    }));
+    Ok(())
+}
+
+fn routes(
+    socket: &mut Socket,
+    link: &RawLink,
+    family: AddressFamily,
+    state: &mut State,
+) -> Result<(), KernelError> {
+    let found = socket.dump_routes(family, Some(link.index), decode::route)?;
+    let in_scope = found.into_iter().filter(|route| route.oif == link.index);
+    state
+        .routes
+        .extend(in_scope.map(|route| route_of(link.name.clone(), &route)));
+    Ok(())
+}
+
+fn route_of(link: IfName, raw: &RawRoute) -> (RouteKey, Route) {
+    let key = RouteKey {
+        table: RT_TABLE_MAIN,
+        dst: raw.dst,
+        metric: raw.metric,
+    };
+    let hop = Nexthop {
+        link,
+        gateway: raw.gateway,
+        onlink: raw.onlink,
+    };
+    let route = Route {
+        kind: RouteKind::Unicast(hop),
+        protocol: raw.protocol,
+        source: raw.source,
+        mtu_bytes: raw.mtu_bytes,
+    };
+    (key, route)
+}
+
+/// Removes what was read of a link before it went away.
+fn forget(state: &mut State, name: &IfName) {
+    state.addrs.retain(|key, _| key.link != *name);
+    state.neighs.retain(|key, _| key.link != *name);
+    state.fdb.retain(|key| key.link != *name);
+    state.routes.retain(|_, route| match &route.kind {
+        RouteKind::Unicast(hop) => hop.link != *name,
+        RouteKind::Blackhole => true,
+    });
+}
