@@ -223,13 +223,10 @@ fn link(words: &mut Words) -> Result<(net_types::IfName, Link), TextError> {
         } else {
             AdminState::Down
         },
-        port: match given.value("master", LINK_NAME)? {
-            Some(bridge) => Some(BridgePort {
-                bridge,
-                hairpin: given.flag("hairpin"),
-            }),
-            None => None,
-        },
+        port: given.value("master", LINK_NAME)?.map(|bridge| BridgePort {
+            bridge,
+            hairpin: given.flag("hairpin"),
+        }),
     };
     given.end()?;
     Ok((name, link))

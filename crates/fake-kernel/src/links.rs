@@ -1,0 +1,373 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use net_types::{IfName, MacAddr};
+use netstate::{AdminState, BridgePort, ErrorClass, Link, LinkChange, LinkKind, VethPeer, Vxlan};
+
+use crate::namespace::{Device, Namespace, Peer};
+use crate::refusal::{Answer, enslaves_itself, exists, invalid, no_device, refusal, unsupported};
+
+/// MTU of a new Ethernet device in bytes (linux `ETH_DATA_LEN`).
+const ETHERNET_MTU: u32 = 1500;
+/// Smallest MTU of an Ethernet device in bytes (linux `ETH_MIN_MTU`).
+const SMALLEST_MTU: u32 = 68;
+/// Largest MTU of an Ethernet device in bytes (linux `ETH_MAX_MTU`).
+const LARGEST_MTU: u32 = 65535;
+
+impl Namespace {
+    pub(crate) fn add_link(&mut self, name: &IfName, link: &Link) -> Answer {
+        for needed in needed_links(link) {
+            self.device(needed)?;
+        }
+        if self.links.contains_key(name) {
+            return Err(exists("the name of the link is taken"));
+        }
+        if link.mac.is_some_and(|mac| !mac.is_unicast()) {
+            return Err(invalid_mac());
+        }
+        if let Some(port) = &link.port {
+            self.check_port(&link.kind, port)?;
+        }
+        match &link.kind {
+            LinkKind::Vxlan(vxlan) => self.check_new_vxlan(vxlan)?,
+            LinkKind::Bridge => {}
+            LinkKind::Veth(None) => return Err(invalid("a veth link is made with its peer")),
+            LinkKind::Veth(Some(peer)) => self.add_veth_peer(name, link, peer)?,
+            LinkKind::Other(_) => return Err(unsupported("links of this kind are not made")),
+        }
+        let mut device = self.new_device(link);
+        if let LinkKind::Vxlan(vxlan) = &link.kind {
+            device.mtu_bytes = self.vxlan_mtu(vxlan, link.mtu_bytes);
+        }
+        if let LinkKind::Veth(Some(peer)) = &link.kind {
+            device.link.kind = LinkKind::Veth(None);
+            device.peer = match &peer.netns {
+                None => Peer::Here(peer.name.clone()),
+                Some(label) => Peer::In(label.clone(), peer.name.clone()),
+            };
+        }
+        self.insert_device(name, device);
+        self.follow_ports_of(link.port.as_ref());
+        Ok(())
+    }
+
+    /// Inserts a device and makes its kernel parameters.
+    pub(crate) fn insert_device(&mut self, name: &IfName, device: Device) {
+        self.add_link_sysctls(name);
+        self.links.insert(name.clone(), device);
+    }
+
+    pub(crate) fn new_device(&mut self, link: &Link) -> Device {
+        let mac = link.mac.unwrap_or_else(|| self.make_mac());
+        Device {
+            link: Link {
+                admin: AdminState::Down,
+                ..link.clone()
+            },
+            mac,
+            mtu_bytes: link.mtu_bytes.unwrap_or(ETHERNET_MTU),
+            addrs: BTreeMap::new(),
+            neighs: BTreeMap::new(),
+            fdb: BTreeMap::new(),
+            peer: Peer::None,
+            mac_is_fixed: link.mac.is_some(),
+            mtu_is_fixed: false,
+        }
+    }
+
+    /// A MAC address where the kernel would take a random one.
+    fn make_mac(&mut self) -> MacAddr {
+        self.macs_made = self.macs_made.wrapping_add(1);
+        let [a, b, c, d] = self.macs_made.to_be_bytes();
+        MacAddr::new([0x02, 0xfa, a, b, c, d])
+    }
+
+    fn add_veth_peer(&mut self, name: &IfName, link: &Link, peer: &VethPeer) -> Answer {
+        if peer.mac.is_some_and(|mac| !mac.is_unicast()) {
+            return Err(invalid_mac());
+        }
+        let end = Link {
+            kind: LinkKind::Veth(None),
+            mac: peer.mac,
+            mtu_bytes: link.mtu_bytes,
+            admin: AdminState::Down,
+            port: None,
+        };
+        let (namespace, back) = match &peer.netns {
+            None => (&mut *self, Peer::Here(name.clone())),
+            Some(label) => {
+                let pod = self.pods.get_mut(label);
+                let pod = pod.ok_or_else(|| invalid("the namespace of the peer is not known"))?;
+                (&mut pod.namespace, Peer::Outside)
+            }
+        };
+        let taken = namespace.links.contains_key(&peer.name);
+        if taken || (peer.netns.is_none() && peer.name == *name) {
+            return Err(exists("the name of the peer is taken"));
+        }
+        let mut device = namespace.new_device(&end);
+        device.peer = back;
+        namespace.insert_device(&peer.name, device);
+        Ok(())
+    }
+
+    fn check_new_vxlan(&self, vxlan: &Vxlan) -> Answer {
+        let is_v6 = |local: Option<IpAddr>| local.is_some_and(|ip| ip.is_ipv6());
+        let taken = self.links.values().any(|device| match &device.link.kind {
+            LinkKind::Vxlan(other) => {
+                (other.vni, other.port, other.gbp) == (vxlan.vni, vxlan.port, vxlan.gbp)
+                    && is_v6(other.local) == is_v6(vxlan.local)
+            }
+            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
+        });
+        if taken {
+            return Err(exists("a VXLAN device with the specified VNI already exists"));
+        }
+        Ok(())
+    }
+
+    /// The MTU that a new VXLAN device gets: what is wished, as far as the parent carries it.
+    fn vxlan_mtu(&self, vxlan: &Vxlan, wished: Option<u32>) -> u32 {
+        let largest = self.largest_vxlan_mtu(vxlan);
+        match (wished, &vxlan.parent) {
+            (Some(wished), _) => wished.min(largest),
+            (None, Some(_)) => largest,
+            (None, None) => ETHERNET_MTU,
+        }
+    }
+
+    fn largest_vxlan_mtu(&self, vxlan: &Vxlan) -> u32 {
+        let overhead = match vxlan.local {
+            Some(IpAddr::V6(_)) => 70,
+            Some(IpAddr::V4(_)) | None => 50,
+        };
+        let parent = vxlan.parent.as_ref().and_then(|name| self.links.get(name));
+        parent.map_or(LARGEST_MTU, |parent| parent.mtu_bytes.saturating_sub(overhead))
+    }
+
+    pub(crate) fn set_link(&mut self, name: &IfName, change: &LinkChange) -> Answer {
+        self.device(name)?;
+        match change {
+            LinkChange::Admin(AdminState::Up) => self.set_up(name),
+            LinkChange::Admin(AdminState::Down) => self.set_down(name),
+            LinkChange::Mtu(mtu) => self.set_mtu(name, *mtu),
+            LinkChange::Mac(mac) => self.set_mac(name, *mac),
+            LinkChange::Port(port) => self.set_port(name, port),
+            LinkChange::VxlanLocal(local) => self.set_vxlan(name, |vxlan| vxlan.local = Some(*local)),
+            LinkChange::VxlanLearning(learning) => self.set_vxlan(name, |vxlan| vxlan.learning = *learning),
+        }
+    }
+
+    fn set_up(&mut self, name: &IfName) -> Answer {
+        let device = self.device_mut(name)?;
+        if device.is_up() {
+            return Ok(());
+        }
+        device.link.admin = AdminState::Up;
+        self.add_connected_routes(name);
+        Ok(())
+    }
+
+    fn set_down(&mut self, name: &IfName) -> Answer {
+        let device = self.device_mut(name)?;
+        if !device.is_up() {
+            return Ok(());
+        }
+        device.link.admin = AdminState::Down;
+        device.neighs.clear();
+        device.addrs.retain(|addr, _| addr.is_ipv4());
+        self.flush_routes_through(name, |_| true);
+        Ok(())
+    }
+
+    fn set_mtu(&mut self, name: &IfName, mtu: u32) -> Answer {
+        let device = self.device(name)?;
+        let largest = match &device.link.kind {
+            LinkKind::Vxlan(vxlan) => self.largest_vxlan_mtu(vxlan),
+            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => LARGEST_MTU,
+        };
+        if mtu < SMALLEST_MTU || mtu > largest {
+            return Err(invalid("the MTU is out of the device's range"));
+        }
+        let device = self.device_mut(name)?;
+        device.mtu_bytes = mtu;
+        device.mtu_is_fixed = true;
+        let port = device.link.port.clone();
+        self.follow_ports_of(port.as_ref());
+        Ok(())
+    }
+
+    fn set_mac(&mut self, name: &IfName, mac: MacAddr) -> Answer {
+        if !mac.is_unicast() {
+            return Err(invalid_mac());
+        }
+        let device = self.device_mut(name)?;
+        device.mac = mac;
+        device.mac_is_fixed = true;
+        device.neighs.clear();
+        let port = device.link.port.clone();
+        self.follow_ports_of(port.as_ref());
+        Ok(())
+    }
+
+    fn set_vxlan(&mut self, name: &IfName, change: impl FnOnce(&mut Vxlan)) -> Answer {
+        match &mut self.device_mut(name)?.link.kind {
+            LinkKind::Vxlan(vxlan) => {
+                change(vxlan);
+                Ok(())
+            }
+            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
+                Err(unsupported("the link is no VXLAN device"))
+            }
+        }
+    }
+
+    fn set_port(&mut self, name: &IfName, port: &BridgePort) -> Answer {
+        self.check_port(&self.device(name)?.link.kind, port)?;
+        let left = self.device_mut(name)?.link.port.replace(port.clone());
+        self.follow_ports_of(left.as_ref());
+        self.follow_ports_of(Some(port));
+        Ok(())
+    }
+
+    fn check_port(&self, kind: &LinkKind, port: &BridgePort) -> Answer {
+        if !self.device(&port.bridge)?.is_bridge() {
+            return Err(unsupported("the master is no bridge"));
+        }
+        match kind {
+            LinkKind::Bridge => Err(enslaves_itself()),
+            LinkKind::Vxlan(_) | LinkKind::Veth(_) | LinkKind::Other(_) => Ok(()),
+        }
+    }
+
+    /// Gives the bridge of a port the MAC and MTU that follow from its ports, where nobody chose them.
+    fn follow_ports_of(&mut self, port: Option<&BridgePort>) {
+        let Some(port) = port else { return };
+        let is_port = |device: &&Device| {
+            let bridge = device.link.port.as_ref().map(|port| &port.bridge);
+            bridge == Some(&port.bridge)
+        };
+        let lowest_mac = self.links.values().filter(is_port).map(|device| device.mac).min();
+        let lowest_mtu = self
+            .links
+            .values()
+            .filter(is_port)
+            .map(|device| device.mtu_bytes)
+            .min();
+        let Some(bridge) = self.links.get_mut(&port.bridge) else {
+            return;
+        };
+        if !bridge.mac_is_fixed {
+            bridge.mac = lowest_mac.unwrap_or(MacAddr::new([0; 6]));
+        }
+        if !bridge.mtu_is_fixed {
+            bridge.mtu_bytes = lowest_mtu.unwrap_or(ETHERNET_MTU);
+        }
+    }
+
+    pub(crate) fn del_link(&mut self, name: &IfName) -> Answer {
+        match self.device(name)?.link.kind {
+            LinkKind::Other(_) => Err(unsupported("the link is not one that can be deleted")),
+            LinkKind::Vxlan(_) | LinkKind::Bridge | LinkKind::Veth(_) => {
+                self.remove_link(name);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a link away with all that hangs on it; `false` if there is none.
+    pub(crate) fn remove_link(&mut self, name: &IfName) -> bool {
+        let Some(device) = self.links.remove(name) else {
+            return false;
+        };
+        self.sysctls.retain(|key, _| !is_of_link(key.as_str(), name));
+        self.flush_routes_through(name, |_| true);
+        for other in self.links.values_mut() {
+            let bridge = other.link.port.as_ref().map(|port| &port.bridge);
+            if bridge == Some(name) {
+                other.link.port = None;
+            }
+        }
+        self.follow_ports_of(device.link.port.as_ref());
+        for child in self.vxlans_over(name) {
+            self.remove_link(&child);
+        }
+        match &device.peer {
+            Peer::None | Peer::Outside => {}
+            Peer::Here(peer) => {
+                self.remove_link(peer);
+            }
+            Peer::In(label, peer) => {
+                if let Some(pod) = self.pods.get_mut(label) {
+                    pod.namespace.remove_link(peer);
+                }
+            }
+        }
+        true
+    }
+
+    fn vxlans_over(&self, parent: &IfName) -> Vec<IfName> {
+        let is_over = |device: &Device| match &device.link.kind {
+            LinkKind::Vxlan(vxlan) => vxlan.parent.as_ref() == Some(parent),
+            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
+        };
+        let over = self.links.iter().filter(|(_, device)| is_over(device));
+        over.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Removes links whose other end was deleted inside a pod's namespace.
+    pub(crate) fn forget_ends_of_deleted_pairs(&mut self) {
+        let pods = &self.pods;
+        let is_cut = |device: &Device| match &device.peer {
+            Peer::In(label, peer) => {
+                let pod = pods.get(label);
+                pod.is_none_or(|pod| !pod.namespace.links.contains_key(peer))
+            }
+            Peer::None | Peer::Here(_) | Peer::Outside => false,
+        };
+        let cut = self.links.iter().filter(|(_, device)| is_cut(device));
+        let cut: Vec<IfName> = cut.map(|(name, _)| name.clone()).collect();
+        for name in cut {
+            self.remove_link(&name);
+        }
+    }
+
+    /// Adds a link that only hardware or another program makes.
+    pub(crate) fn add_foreign(&mut self, name: &IfName, link: &Link) -> Answer {
+        if self.links.contains_key(name) {
+            return Err(exists("the name of the link is taken"));
+        }
+        if let Some(port) = &link.port {
+            let bridge = &port.bridge;
+            self.links.get(bridge).ok_or_else(|| no_device(bridge))?;
+        }
+        let device = self.new_device(link);
+        self.insert_device(name, device);
+        match link.admin {
+            AdminState::Up => self.set_up(name),
+            AdminState::Down => Ok(()),
+        }
+    }
+}
+
+/// The links that a new link refers to, which are looked up before anything is asked of the kernel.
+fn needed_links(link: &Link) -> impl Iterator<Item = &IfName> {
+    let parent = match &link.kind {
+        LinkKind::Vxlan(vxlan) => vxlan.parent.as_ref(),
+        LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => None,
+    };
+    link.port.iter().map(|port| &port.bridge).chain(parent)
+}
+
+/// Whether a kernel parameter is one of this link's.
+fn is_of_link(path: &str, link: &IfName) -> bool {
+    let mut parts = path.split('/').skip(2);
+    parts.next() == Some("conf") && parts.next() == Some(link.as_str())
+}
+
+fn invalid_mac() -> netstate::KernelError {
+    refusal(
+        ErrorClass::NotFound,
+        "EADDRNOTAVAIL: a group or zero MAC address can not be a link's own",
+    )
+}
