@@ -5,7 +5,9 @@
 //! the own lease. Edges (kernel, lease store, files, signals) are driven by one loop. The daemon must never remove
 //! what it does not own, and never tear the data plane down on exit.
 
+pub mod config;
 pub mod desired;
+pub mod iface_match;
 pub mod lease_keeper;
 pub mod lease_view;
 pub mod reconciler;

@@ -1,0 +1,325 @@
+//! The command line and the environment as one typed, validated configuration.
+//!
+//! Flags, defaults and variables are upstream's (flannel `main.go`), plus our own `--lease-dir` and
+//! `--mass-loss-grace`. What upstream knows and is not built is refused when the user asks for it, and reported in
+//! [`Config::unbuilt_defaults`] when only a default does; nothing that the user sets is ignored silently. The one
+//! exception is `FLANNELD_VERSION`, which has no effect upstream either: a variable shall not keep a daemon from
+//! starting by making it print its version.
+//!
+//! Arguments and environment enter as data, so that nothing here touches the process. Start at [`parse`].
+
+mod command;
+mod flags;
+mod go_syntax;
+mod settings;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use net_types::IfName;
+use regex::bytes::{Regex, RegexBuilder};
+
+use settings::{Setting, Settings};
+
+/// Where the CNI plugin looks for the subnet file if not told otherwise (flannel `main.go`).
+const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
+/// Minutes before expiry at which the lease is renewed (flannel `main.go`).
+const DEFAULT_RENEW_MARGIN_MINUTES: u64 = 60;
+/// Seconds that a mass loss of peers is held back.
+const DEFAULT_MASS_LOSS_GRACE_SECS: u64 = 60;
+/// Longest grace time in seconds: the 24 hours after which the lost peers' own leases have expired anyway.
+const MAX_MASS_LOSS_GRACE_SECS: u64 = 24 * 60 * 60;
+
+/// What the command line asks for.
+#[derive(Debug, Clone)]
+pub enum Invocation {
+    /// To run as the node's daemon.
+    Run(Config),
+    /// To print the version to standard error and exit with status 0.
+    PrintVersion,
+    /// To print this text and exit with status 0.
+    PrintHelp(String),
+}
+
+/// Everything the daemon is told from outside at its start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of the embedded lease store.
+    pub lease_dir: PathBuf,
+    /// How to choose the external interface.
+    pub iface: IfaceChoice,
+    /// Address that peers send to, if it is not the interface's own.
+    pub public_ip: Option<Ipv4Addr>,
+    /// File that tells the CNI plugin this node's subnet.
+    pub subnet_file: PathBuf,
+    /// How long before its expiry the own lease is renewed; 1 to 1439 minutes.
+    pub lease_renew_margin: Duration,
+    /// How long a mass loss of peers is held back before they are removed; at most a day.
+    pub mass_loss_grace: Duration,
+    /// How much to log.
+    pub log_level: LogLevel,
+    /// What a default of upstream would do and is not done, one sentence each, for the log.
+    pub unbuilt_defaults: Vec<&'static str>,
+}
+
+/// How the user wants the external interface chosen, as the interface flags say.
+#[derive(Debug, Clone, Default)]
+pub struct IfaceChoice {
+    /// Interfaces by name or address, in the order of preference.
+    pub ifaces: Vec<IfaceRef>,
+    /// Patterns on an interface's address, then on its name; tried after `ifaces`, in order.
+    pub regexes: Vec<Regex>,
+    /// The interface that routes to this address; tried last.
+    pub can_reach: Option<IpAddr>,
+}
+
+impl IfaceChoice {
+    /// Whether no interface flag is given, so that the public address or the default route decides.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ifaces.is_empty() && self.regexes.is_empty() && self.can_reach.is_none()
+    }
+}
+
+/// An interface as the user names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IfaceRef {
+    /// The interface that has this address.
+    Ip(IpAddr),
+    /// The interface of this name.
+    Name(IfName),
+}
+
+/// How much to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// State changes.
+    Info,
+    /// Decisions too.
+    Debug,
+    /// Messages too.
+    Trace,
+}
+
+/// Why the daemon cannot start as it was called.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A flag is unknown, or it or its environment variable has a value of the wrong form.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// The usage line to print after it.
+        usage: String,
+    },
+    /// The user asks for something that is not built.
+    #[error("{option} is not supported yet: {way_out}")]
+    NotSupported {
+        /// The flag or variable.
+        option: String,
+        /// What to do instead.
+        way_out: &'static str,
+    },
+    /// The renewal margin is not within the life of a lease; the text up to the colon is upstream's.
+    #[error(
+        "Invalid subnet-lease-renew-margin option, out of acceptable range: {option} is {minutes} minutes and must \
+         be from 1 to 1439"
+    )]
+    RenewMargin {
+        /// The flag or variable.
+        option: String,
+        /// Its value.
+        minutes: i64,
+    },
+    /// The grace time is negative or longer than a day.
+    #[error("{option} is {seconds} seconds and must be from 0 to {MAX_MASS_LOSS_GRACE_SECS}")]
+    MassLossGrace {
+        /// The flag or variable.
+        option: String,
+        /// Its value.
+        seconds: i64,
+    },
+    /// No directory for the embedded lease store is given.
+    #[error("no lease store is chosen: give --lease-dir DIR, as the etcd store is not supported yet")]
+    NoLeaseStore,
+}
+
+impl ConfigError {
+    /// The status to exit with: 2 if the command line or environment could not be understood, 1 if it was refused.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => 2,
+            Self::NotSupported { .. }
+            | Self::RenewMargin { .. }
+            | Self::MassLossGrace { .. }
+            | Self::NoLeaseStore => 1,
+        }
+    }
+
+    fn usage(message: String) -> Self {
+        Self::Usage {
+            message,
+            usage: format!("Usage: {}", command::USAGE),
+        }
+    }
+}
+
+impl FromStr for IfaceRef {
+    type Err = net_types::IfNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse()
+            .map(Self::Ip)
+            .or_else(|_| text.parse().map(Self::Name))
+    }
+}
+
+impl fmt::Display for IfaceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl LogLevel {
+    /// The level for a klog verbosity, as upstream's `-v` takes it.
+    fn from_verbosity(verbosity: i64) -> Self {
+        match verbosity {
+            ..=0 => Self::Info,
+            1..=4 => Self::Debug,
+            5.. => Self::Trace,
+        }
+    }
+}
+
+/// Reads the arguments after the program's name, and looks up `FLANNELD_*` variables with `env`.
+///
+/// # Errors
+/// Says which flag or variable is unknown, of the wrong form, out of range or not built, or that the lease store is
+/// missing; [`ConfigError::exit_code`] is the status to exit with.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Invocation, ConfigError> {
+    let args = go_syntax::normalise(args).map_err(|error| ConfigError::usage(error.to_string()))?;
+    let program = OsString::from("flanneld");
+    let matches = match command::command().try_get_matches_from(std::iter::once(program).chain(args)) {
+        Ok(matches) => matches,
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
+            return Ok(Invocation::PrintHelp(error.render().to_string()));
+        }
+        Err(error) => return Err(ConfigError::usage(error.kind().to_string())),
+    };
+    let arguments = Settings::from_arguments(&matches);
+    if asks_for_version(&arguments)? {
+        return Ok(Invocation::PrintVersion);
+    }
+    config(&arguments.with_environment(env)).map(Invocation::Run)
+}
+
+fn asks_for_version(arguments: &Settings) -> Result<bool, ConfigError> {
+    arguments.one("version").map_or(Ok(false), Setting::boolean)
+}
+
+fn config(settings: &Settings) -> Result<Config, ConfigError> {
+    let unbuilt_defaults = settings.check_support()?;
+    Ok(Config {
+        iface: iface_choice(settings)?,
+        public_ip: settings.one("public-ip").map(public_ip).transpose()?,
+        subnet_file: settings
+            .path("subnet-file")?
+            .unwrap_or_else(|| DEFAULT_SUBNET_FILE.into()),
+        lease_renew_margin: lease_renew_margin(settings)?,
+        mass_loss_grace: mass_loss_grace(settings)?,
+        log_level: LogLevel::from_verbosity(settings.one("v").map_or(Ok(0), Setting::number)?),
+        lease_dir: settings.path("lease-dir")?.ok_or(ConfigError::NoLeaseStore)?,
+        unbuilt_defaults,
+    })
+}
+
+fn iface_choice(settings: &Settings) -> Result<IfaceChoice, ConfigError> {
+    Ok(IfaceChoice {
+        ifaces: settings.all("iface").map(iface_ref).collect::<Result<_, _>>()?,
+        regexes: settings
+            .all("iface-regex")
+            .map(iface_regex)
+            .collect::<Result<_, _>>()?,
+        can_reach: settings
+            .one("iface-can-reach")
+            .map(|setting| setting.parsed("an IP address", |text| text.parse().ok()))
+            .transpose()?,
+    })
+}
+
+fn iface_ref(setting: &Setting) -> Result<IfaceRef, ConfigError> {
+    setting
+        .text()?
+        .parse()
+        .map_err(|error| setting.invalid(&format!("{error}")))
+}
+
+/// A pattern in Go's meaning of it: classes such as `\d` are ASCII, and `^` and `$` are the whole text's ends.
+fn iface_regex(setting: &Setting) -> Result<Regex, ConfigError> {
+    let pattern = setting.text()?;
+    RegexBuilder::new(pattern)
+        .unicode(false)
+        .build()
+        .map_err(|error| setting.invalid(&last_line(&error)))
+}
+
+/// The reason without the drawing that points into the pattern: an error is one sentence.
+fn last_line(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let reason = text.lines().next_back().unwrap_or_default();
+    reason.strip_prefix("error: ").unwrap_or(reason).to_owned()
+}
+
+fn public_ip(setting: &Setting) -> Result<Ipv4Addr, ConfigError> {
+    let routable = |ip: &Ipv4Addr| !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast());
+    setting.parsed("the IPv4 address of one host", |text| {
+        text.parse().ok().filter(routable)
+    })
+}
+
+fn lease_renew_margin(settings: &Settings) -> Result<Duration, ConfigError> {
+    let Some(setting) = settings.one("subnet-lease-renew-margin") else {
+        return Ok(Duration::from_mins(DEFAULT_RENEW_MARGIN_MINUTES));
+    };
+    let minutes = setting.number()?;
+    let accepted = u64::try_from(minutes)
+        .ok()
+        .filter(|minutes| (1..=1439).contains(minutes));
+    accepted
+        .map(Duration::from_mins)
+        .ok_or_else(|| ConfigError::RenewMargin {
+            option: setting.origin.to_string(),
+            minutes,
+        })
+}
+
+fn mass_loss_grace(settings: &Settings) -> Result<Duration, ConfigError> {
+    let Some(setting) = settings.one("mass-loss-grace") else {
+        return Ok(Duration::from_secs(DEFAULT_MASS_LOSS_GRACE_SECS));
+    };
+    let seconds = setting.number()?;
+    let accepted = u64::try_from(seconds)
+        .ok()
+        .filter(|seconds| *seconds <= MAX_MASS_LOSS_GRACE_SECS);
+    accepted
+        .map(Duration::from_secs)
+        .ok_or_else(|| ConfigError::MassLossGrace {
+            option: setting.origin.to_string(),
+            seconds,
+        })
+}
+
+#[cfg(test)]
+mod tests;

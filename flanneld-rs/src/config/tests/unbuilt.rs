@@ -1,0 +1,102 @@
+use super::*;
+
+#[test]
+fn what_is_not_built_is_refused_when_asked_for_and_says_what_to_do() {
+    let asking = [
+        ("ip-masq", "true"),
+        ("ip-masq-fully-random-disable", "true"),
+        ("iptables-forward-rules", "true"),
+        ("iptables-resync", "10"),
+        ("ip-blackhole-route", "true"),
+        ("public-ipv6", "2001:db8::1"),
+        ("healthz-ip", "127.0.0.1"),
+        ("healthz-port", "10248"),
+        ("etcd-endpoints", "http://127.0.0.1:4001,http://127.0.0.1:2379"),
+        ("etcd-prefix", "/coreos.com/network"),
+        ("etcd-keyfile", "/k"),
+        ("etcd-certfile", "/c"),
+        ("etcd-cafile", "/a"),
+        ("etcd-username", "u"),
+        ("etcd-password", "geheim"),
+        ("kube-subnet-mgr", "true"),
+        ("kube-api-url", "http://127.0.0.1:8080"),
+        ("kubeconfig-file", "/k"),
+        ("kube-annotation-prefix", "example.org"),
+        ("net-config-path", "/n"),
+        ("vmodule", "vxlan=4"),
+        ("log_backtrace_at", "main.go:1"),
+    ];
+    for flag in FLAGS
+        .iter()
+        .filter(|flag| matches!(flag.support, Support::NotYet { .. }))
+    {
+        let Some((name, value)) = asking.iter().find(|(name, _)| *name == flag.name) else {
+            assert_eq!(flag.name, "set-node-network-unavailable");
+            continue;
+        };
+        let variable = flag.variable();
+        for (origin, outcome) in [
+            (
+                format!("--{name}"),
+                parse_args(&[LEASES, &format!("--{name}={value}")], &[]),
+            ),
+            (variable.clone(), parse_args(&[LEASES], &[(&variable, value)])),
+        ] {
+            let error = outcome.unwrap_err();
+            let text = error.to_string();
+            let way_out = text
+                .strip_prefix(&format!("{origin} is not supported yet: "))
+                .unwrap();
+            assert!(
+                way_out.starts_with("leave it out") || way_out.starts_with("set it to false"),
+                "{text}"
+            );
+            assert_eq!(error.exit_code(), 1, "{text}");
+            assert!(!format!("{error:?}{error}").contains("geheim"));
+        }
+    }
+}
+
+#[test]
+fn values_that_ask_for_nothing_are_accepted() {
+    let config = run(&[
+        LEASES,
+        "--ip-masq=false",
+        "--kube-subnet-mgr=F",
+        "--iptables-forward-rules=0",
+        "--ip-blackhole-route=false",
+        "--healthz-port=0x0",
+        "--healthz-ip=0.0.0.0",
+        "--iptables-resync=5",
+        "--etcd-username=",
+        "--public-ipv6",
+        "",
+        "--vmodule=",
+        "--log_backtrace_at=:0",
+        "--set-node-network-unavailable=false",
+    ]);
+    assert!(config.unbuilt_defaults.is_empty());
+}
+
+#[test]
+fn a_default_that_is_not_built_does_not_stop_the_start() {
+    let [notice] = run(&[LEASES]).unbuilt_defaults[..] else {
+        panic!("one notice is expected")
+    };
+    assert!(
+        notice.starts_with("no rule accepts forwarded pod traffic"),
+        "{notice}"
+    );
+}
+
+#[test]
+fn without_a_lease_directory_there_is_no_store() {
+    let error = parse_args(&[], &[]).unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    assert!(
+        error
+            .to_string()
+            .contains("give --lease-dir DIR, as the etcd store is not supported yet"),
+        "{error}"
+    );
+}

@@ -1,0 +1,136 @@
+use super::*;
+
+#[test]
+fn verbosity_becomes_a_level() {
+    let levels = ["-1", "0", "1", "4", "5", "10"].map(|v| run(&[LEASES, "-v", v]).log_level);
+    use LogLevel::{Debug, Info, Trace};
+    assert_eq!(levels, [Info, Info, Debug, Debug, Trace, Trace]);
+}
+
+#[test]
+fn the_renewal_margin_has_upstreams_range_and_text() {
+    for (text, minutes) in [("1", 1), ("1439", 1439)] {
+        let config = run(&[LEASES, "--subnet-lease-renew-margin", text]);
+        assert_eq!(config.lease_renew_margin, Duration::from_mins(minutes));
+    }
+    for text in ["0", "-5", "1440", "9223372036854775807"] {
+        let error = parse_args(&[LEASES, "--subnet-lease-renew-margin", text], &[]).unwrap_err();
+        assert!(
+            error.to_string().starts_with(
+                "Invalid subnet-lease-renew-margin option, out of acceptable range: --subnet-lease-renew-margin is"
+            ),
+            "{error}"
+        );
+        assert_eq!(error.exit_code(), 1);
+    }
+}
+
+#[test]
+fn the_grace_time_reaches_from_none_to_a_day() {
+    for (text, seconds) in [("0", 0), ("86400", 86400)] {
+        assert_eq!(
+            run(&[LEASES, "--mass-loss-grace", text]).mass_loss_grace,
+            Duration::from_secs(seconds)
+        );
+    }
+    for text in ["-1", "86401"] {
+        let error = parse_args(&[LEASES], &[("FLANNELD_MASS_LOSS_GRACE", text)]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("FLANNELD_MASS_LOSS_GRACE is {text} seconds and must be from 0 to 86400")
+        );
+        assert_eq!(error.exit_code(), 1);
+    }
+}
+
+#[test]
+fn values_of_the_wrong_form_are_refused_wherever_they_come_from() {
+    let wrong = [
+        (
+            "subnet-lease-renew-margin",
+            "an hour",
+            "a whole number is expected",
+        ),
+        ("mass-loss-grace", "60s", "a whole number is expected"),
+        ("v", "debug", "a whole number is expected"),
+        ("healthz-port", "http", "a whole number is expected"),
+        ("iptables-resync", "5s", "a whole number is expected"),
+        (
+            "public-ip",
+            "192.0.2.300",
+            "the IPv4 address of one host is expected",
+        ),
+        (
+            "public-ip",
+            "2001:db8::1",
+            "the IPv4 address of one host is expected",
+        ),
+        ("public-ip", "0.0.0.0", "the IPv4 address of one host is expected"),
+        (
+            "public-ip",
+            "255.255.255.255",
+            "the IPv4 address of one host is expected",
+        ),
+        (
+            "public-ip",
+            "224.0.0.1",
+            "the IPv4 address of one host is expected",
+        ),
+        ("iface-can-reach", "example.org", "an IP address is expected"),
+        ("iface", "an-interface-name-too-long", "longer than 15 bytes"),
+        ("iface", "eth0:1", "contains / : or white space"),
+        ("iface-regex", "eth[0", "unclosed character class"),
+        ("iface-regex", "(?<=a)b", "look-around"),
+    ];
+    for (name, value, reason) in wrong {
+        let variable = Flag::find(name).unwrap().variable();
+        for (origin, outcome) in [
+            (
+                format!("--{name}"),
+                parse_args(&[LEASES, &format!("--{name}={value}")], &[]),
+            ),
+            (variable.clone(), parse_args(&[LEASES], &[(&variable, value)])),
+        ] {
+            let error = outcome.unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.starts_with(&format!("invalid value {value:?} for {origin}: ")),
+                "{text}"
+            );
+            assert!(text.contains(reason), "{text}");
+            assert_eq!((error.exit_code(), text.lines().count()), (2, 1), "{text}");
+        }
+    }
+}
+
+#[test]
+fn paths_cannot_be_empty_but_need_not_be_utf8() {
+    for name in ["lease-dir", "subnet-file"] {
+        assert_usage(
+            &[LEASES, &format!("--{name}=")],
+            "a path, which cannot be empty, is expected",
+        );
+    }
+    let odd = OsString::from_vec(b"--lease-dir=/l\xff".to_vec());
+    let Ok(Invocation::Run(config)) = parse([odd], &|_| None) else {
+        panic!("refused")
+    };
+    assert_eq!(config.lease_dir.into_os_string().into_vec(), b"/l\xff");
+    let odd = OsString::from_vec(b"--iface=\xff".to_vec());
+    let error = parse([LEASES.into(), odd], &|_| None).unwrap_err();
+    assert!(error.to_string().ends_with("UTF-8 is expected"), "{error}");
+}
+
+#[test]
+fn patterns_mean_what_they_mean_in_go() {
+    let config = run(&[
+        LEASES,
+        r"--iface-regex=^(?i)ETH\d$",
+        "--iface-regex=10\\.0\\.[[:digit:]]+",
+    ]);
+    let [name, ip] = config.iface.regexes.as_slice() else {
+        panic!("{:?}", config.iface.regexes)
+    };
+    assert!(name.is_match(b"eth7") && !name.is_match("eth\u{663}".as_bytes()));
+    assert!(ip.is_match(b"10.0.42.1"));
+}
