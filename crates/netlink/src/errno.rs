@@ -83,3 +83,42 @@ pub(crate) fn unusable_netns(error: &NetnsError) -> KernelError {
         message: format!("{error}{reason}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_number_of_the_table_has_its_class() {
+        let table = [
+            (Errno::EEXIST, ErrorClass::Exists),
+            (Errno::ESRCH, ErrorClass::NotFound),
+            (Errno::ENOENT, ErrorClass::NotFound),
+            (Errno::EADDRNOTAVAIL, ErrorClass::NotFound),
+            (Errno::ENODEV, ErrorClass::NoDevice),
+            (Errno::ENETDOWN, ErrorClass::LinkDown),
+            (Errno::ENETUNREACH, ErrorClass::Unreachable),
+            (Errno::EBUSY, ErrorClass::Busy),
+            (Errno::EINTR, ErrorClass::Busy),
+            (Errno::ENOBUFS, ErrorClass::Busy),
+            (Errno::EPERM, ErrorClass::Denied),
+            (Errno::EACCES, ErrorClass::Denied),
+            (Errno::EOPNOTSUPP, ErrorClass::Unsupported),
+            (Errno::EAFNOSUPPORT, ErrorClass::Unsupported),
+            (Errno::EINVAL, ErrorClass::Other(22)),
+        ];
+        for (errno, class) in table {
+            assert_eq!(refusal(errno as i32, None).class, class, "{errno}");
+        }
+    }
+
+    #[test]
+    fn the_kernels_words_follow_the_name_of_the_number() {
+        assert_eq!(
+            refusal(22, Some("bad attribute")).message,
+            "EINVAL: bad attribute"
+        );
+        assert_eq!(refusal(22, None).message, "EINVAL: Invalid argument");
+        assert_eq!(refusal(4000, None).class, ErrorClass::Other(4000));
+    }
+}
