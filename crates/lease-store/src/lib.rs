@@ -1,1 +1,106 @@
-//! Subnet leases: the store trait, allocation, and the embedded file store.
+//! Subnet leases: who holds which subnet, where that is written, and how a node gets its own.
+//!
+//! A [`LeaseStore`] hands out one subnet a node and tells every node of all the others. Where the leases are kept,
+//! in a directory, in etcd or in Kubernetes' nodes, stays behind the trait; whoever consumes [`LeaseEvent`]s sees
+//! only plain data. A store never reports a lease as gone that it merely cannot read: it says [`LeaseEvent::Unsynced`]
+//! or keeps the last good value.
+//!
+//! Start at [`LeaseStore`]; [`allocate`] is the pure choice of a subnet, [`FileStore`] the embedded store, and
+//! [`MemoryStore`] the one for tests and simulations.
+
+mod allocation;
+mod error;
+mod file;
+mod memory;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use flannel_types::{Lease, LeaseAttrs, NetConf, PreviousSubnets};
+use net_types::SubnetKey;
+
+pub use allocation::{Allocation, AllocationError, AllocationInput, Decision, allocate};
+pub use error::{ErrorClass, StoreError};
+pub use file::{Clock, FileStore, FileWatch};
+pub use memory::{MemoryStore, MemoryWatch, Reach};
+
+/// How long a lease lives unless it is renewed (flannel `pkg/subnet/etcd/local_manager.go`, `subnetTTL`).
+pub const LEASE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A place where the leases of a pod network are kept.
+pub trait LeaseStore {
+    /// The stream of this store's events.
+    type Watch: LeaseWatch;
+
+    /// Reads the network configuration, and checks it as far as this store needs.
+    ///
+    /// # Errors
+    /// The store is out of reach, holds no configuration, or one that cannot be used.
+    fn read_config(&self) -> impl Future<Output = Result<NetConf, StoreError>>;
+
+    /// Looks for the lease that carries this public address, an expired one only for want of another. It tells a
+    /// node that lost its devices which MAC addresses its peers know.
+    ///
+    /// # Errors
+    /// The store is out of reach, or an entry is malformed.
+    fn find(&self, public_ip: Ipv4Addr) -> impl Future<Output = Result<Option<Lease>, StoreError>>;
+
+    /// Gets the node's lease: the one that it holds already, where it still fits, or else a new one.
+    ///
+    /// # Errors
+    /// The store is out of reach or not writable, an entry is malformed, or no subnet is free.
+    fn acquire(&self, request: &LeaseRequest) -> impl Future<Output = Result<Lease, StoreError>>;
+
+    /// Extends the node's lease, and publishes its attributes as given; a reservation stays without an end.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] if the lease is gone or another node's; else as [`Self::acquire`].
+    fn renew(&self, lease: &Lease) -> impl Future<Output = Result<Lease, StoreError>>;
+
+    /// Begins to watch all leases and the configuration.
+    ///
+    /// # Errors
+    /// The watch cannot be set up for want of resources. A store out of reach is no error but an event.
+    fn watch(&self) -> Result<Self::Watch, StoreError>;
+}
+
+/// A stream of events that does not end.
+pub trait LeaseWatch {
+    /// Waits for the next event; dropping the future loses none.
+    fn next_event(&mut self) -> impl Future<Output = LeaseEvent>;
+}
+
+/// What a node asks of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRequest {
+    /// The configuration, as [`LeaseStore::read_config`] returned it.
+    pub conf: NetConf,
+    /// What peers must know of this node; the public IP also tells which leases are its own.
+    pub attrs: LeaseAttrs,
+    /// The subnets of an earlier run, preferred where free.
+    pub previous: PreviousSubnets,
+}
+
+/// What a watch reports. The first event that carries leases is a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseEvent {
+    /// All that the store holds, in place of everything reported before.
+    Snapshot {
+        /// The network configuration.
+        config: NetConf,
+        /// The leases that have not expired.
+        leases: BTreeMap<SubnetKey, Lease>,
+    },
+    /// A lease is new or has changed.
+    Put(Lease),
+    /// A lease is gone.
+    Remove(SubnetKey),
+    /// The store is out of reach or cannot be read in full: what was reported last still counts, and nothing may be
+    /// concluded from what is missing. Ends with the next snapshot.
+    Unsynced {
+        /// Why, for people.
+        reason: String,
+    },
+}

@@ -1,0 +1,103 @@
+use std::net::Ipv4Addr;
+
+use flannel_types::NetConfError;
+use net_types::SubnetKey;
+
+/// Why a store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// There is no network configuration.
+    #[error("flannel config not found in {place}: write the network configuration there")]
+    ConfigMissing {
+        /// Where it should be.
+        place: String,
+    },
+    /// The network configuration cannot be used.
+    #[error("cannot use the network configuration in {place}")]
+    BadConfig {
+        /// Where it is.
+        place: String,
+        /// The rule that it breaks.
+        #[source]
+        source: NetConfError,
+    },
+    /// The store does not answer.
+    #[error("cannot reach {place}")]
+    Unreachable {
+        /// The part of the store that was asked.
+        place: String,
+        /// The answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store refuses to be used by this process.
+    #[error("cannot use {place}: this process must be able to read and write it")]
+    Denied {
+        /// The part of the store that was asked.
+        place: String,
+        /// The answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An entry is not what it should be.
+    #[error("{place} is malformed: {why}; restore it, or remove it to free its subnet")]
+    Malformed {
+        /// The entry.
+        place: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Every subnet is taken; the text is Flannel's.
+    #[error("out of subnets")]
+    OutOfSubnets,
+    /// The configuration has IPv4 switched off, and leases are named by their IPv4 subnet.
+    #[error("leases need an IPv4 subnet: set EnableIPv4 and Network in the network configuration")]
+    Ipv4Required,
+    /// Another node was faster.
+    #[error("the subnet {0} was taken by another node in the same moment")]
+    Conflict(SubnetKey),
+    /// The node's lease is gone.
+    #[error("the lease of {key} {}", .holder.map_or_else(|| "is gone".to_owned(), |ip| format!("belongs to {ip}")))]
+    Lost {
+        /// The subnet.
+        key: SubnetKey,
+        /// Whose lease it is instead; `None` if nobody's.
+        holder: Option<Ipv4Addr>,
+    },
+}
+
+/// What can be done about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorClass {
+    /// Trying again later may succeed by itself.
+    Retry,
+    /// Nothing changes until a person acts.
+    Fatal,
+    /// The lease must be acquired anew.
+    Lost,
+}
+
+impl StoreError {
+    /// What can be done about the error.
+    #[must_use]
+    pub const fn class(&self) -> ErrorClass {
+        match self {
+            Self::ConfigMissing { .. } | Self::Unreachable { .. } | Self::Conflict(_) => ErrorClass::Retry,
+            Self::BadConfig { .. }
+            | Self::Denied { .. }
+            | Self::Malformed { .. }
+            | Self::OutOfSubnets
+            | Self::Ipv4Required => ErrorClass::Fatal,
+            Self::Lost { .. } => ErrorClass::Lost,
+        }
+    }
+}
+
+/// An error with all its causes in one line.
+pub(crate) fn chain(err: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(err), |err| err.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

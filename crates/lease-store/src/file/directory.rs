@@ -1,0 +1,209 @@
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, ErrorKind};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flannel_types::{Lease, LeaseAttrs, NetConf, NetConfError};
+use net_types::SubnetKey;
+use statefile::Lock;
+
+use super::scan::Scanner;
+use super::{Clock, entry};
+use crate::allocation::{AllocationInput, Decision, allocate};
+use crate::error::StoreError;
+use crate::{LEASE_TTL, LeaseRequest};
+
+/// How long a writer waits for the others; each holds the lock for milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Only the store's writers may hold up each other.
+const LOCK_MODE: u32 = 0o600;
+const LEASE_MODE: u32 = 0o644;
+const SUBNETS_MODE: u32 = 0o755;
+
+/// The directory of a file store, and what is done in it.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    clock: Clock,
+}
+
+pub(super) fn config_path(dir: &Path) -> PathBuf {
+    dir.join("config")
+}
+
+pub(super) fn subnets_path(dir: &Path) -> PathBuf {
+    dir.join("subnets")
+}
+
+/// Reads and checks the configuration, as etcd's subnet manager does.
+pub(super) fn parse_config(dir: &Path) -> Result<NetConf, StoreError> {
+    let path = config_path(dir);
+    let place = path.display().to_string();
+    let text = statefile::read_text(&path).map_err(|err| file_error(&path, err))?;
+    let Some(text) = text else {
+        return Err(StoreError::ConfigMissing { place });
+    };
+    let parsed = NetConf::parse(&text).and_then(|conf| conf.validated().map(|_| conf));
+    parsed.map_err(|source| StoreError::BadConfig { place, source })
+}
+
+/// Tells what may heal by itself from what a person must change.
+pub(super) fn io_error(path: &Path, err: io::Error) -> StoreError {
+    classify(path, err.kind(), err.into())
+}
+
+fn file_error(path: &Path, err: statefile::Error) -> StoreError {
+    let kind = err.io().map_or(ErrorKind::Other, io::Error::kind);
+    classify(path, kind, err.into())
+}
+
+fn classify(path: &Path, kind: ErrorKind, source: Box<dyn std::error::Error + Send + Sync>) -> StoreError {
+    let place = path.display().to_string();
+    let denied = [
+        ErrorKind::PermissionDenied,
+        ErrorKind::ReadOnlyFilesystem,
+        ErrorKind::NotADirectory,
+    ];
+    if denied.contains(&kind) {
+        return StoreError::Denied { place, source };
+    }
+    StoreError::Unreachable { place, source }
+}
+
+impl Directory {
+    pub(super) const fn new(path: PathBuf, clock: Clock) -> Self {
+        Self { path, clock }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(super) fn read_config(&self) -> Result<NetConf, StoreError> {
+        parse_config(&self.path)
+    }
+
+    pub(super) fn find(&self, public_ip: Ipv4Addr) -> Result<Option<Lease>, StoreError> {
+        if !subnets_path(&self.path).exists() && self.path.exists() {
+            return Ok(None);
+        }
+        let leases = self.leases()?;
+        let own = leases
+            .into_values()
+            .filter(|lease| lease.attrs.public_ip == public_ip);
+        // A reservation outlasts every end.
+        Ok(own.max_by_key(|lease| (lease.expires.is_none(), lease.expires)))
+    }
+
+    pub(super) fn acquire(&self, request: &LeaseRequest) -> Result<Lease, StoreError> {
+        let valid = request
+            .conf
+            .validated()
+            .map_err(|source| self.bad_config(source))?;
+        let _lock = self.lock()?;
+        let subnets = subnets_path(&self.path);
+        statefile::ensure_dir(&subnets, SUBNETS_MODE).map_err(|err| file_error(&subnets, err))?;
+        let leases = self.leases()?;
+        let input = AllocationInput {
+            conf: &valid,
+            leases: &leases,
+            public_ip: request.attrs.public_ip,
+            previous: &request.previous,
+            now: self.clock.now(),
+        };
+        let allocation = allocate(&input, &mut || RandomState::new().build_hasher().finish())?;
+        for key in allocation.remove {
+            let path = self.lease_path(key);
+            statefile::remove(&path).map_err(|err| file_error(&path, err))?;
+        }
+        match allocation.decision {
+            Decision::Reuse(key) => {
+                let reservation = leases.get(&key).is_some_and(|lease| lease.expires.is_none());
+                let lease = self.lease(key, &request.attrs, reservation);
+                self.replace(&lease)?;
+                Ok(lease)
+            }
+            Decision::Create(key) => {
+                let lease = self.lease(key, &request.attrs, false);
+                let path = self.lease_path(key);
+                let created = statefile::create_new(&path, entry::render(&lease).as_bytes(), LEASE_MODE);
+                match created {
+                    Ok(()) => Ok(lease),
+                    Err(statefile::Error::Exists(_)) => Err(StoreError::Conflict(key)),
+                    Err(err) => Err(file_error(&path, err)),
+                }
+            }
+        }
+    }
+
+    pub(super) fn renew(&self, lease: &Lease) -> Result<Lease, StoreError> {
+        let _lock = self.lock()?;
+        let path = self.lease_path(lease.key);
+        let text = statefile::read_text(&path).map_err(|err| file_error(&path, err))?;
+        let Some(text) = text else {
+            return Err(StoreError::Lost {
+                key: lease.key,
+                holder: None,
+            });
+        };
+        let stored = entry::parse(lease.key, &text).map_err(|why| StoreError::Malformed {
+            place: path.display().to_string(),
+            why,
+        })?;
+        if stored.attrs.public_ip != lease.attrs.public_ip {
+            return Err(StoreError::Lost {
+                key: lease.key,
+                holder: Some(stored.attrs.public_ip),
+            });
+        }
+        let renewed = self.lease(lease.key, &lease.attrs, stored.expires.is_none());
+        self.replace(&renewed)?;
+        Ok(renewed)
+    }
+
+    /// Every lease; a malformed one is an error, because its subnet is in use.
+    fn leases(&self) -> Result<BTreeMap<SubnetKey, Lease>, StoreError> {
+        let scan = Scanner::default().leases(&self.path)?;
+        match scan.malformed.first() {
+            None => Ok(scan.leases),
+            Some(malformed) => Err(malformed.error()),
+        }
+    }
+
+    fn lock(&self) -> Result<Lock, StoreError> {
+        let path = self.path.join("lock");
+        Lock::acquire(&path, LOCK_MODE, LOCK_TIMEOUT).map_err(|err| file_error(&path, err))
+    }
+
+    fn lease(&self, key: SubnetKey, attrs: &LeaseAttrs, reservation: bool) -> Lease {
+        let expires = (!reservation).then(|| self.clock.now().plus(LEASE_TTL));
+        Lease {
+            key,
+            attrs: attrs.clone(),
+            expires,
+        }
+    }
+
+    fn replace(&self, lease: &Lease) -> Result<(), StoreError> {
+        let path = self.lease_path(lease.key);
+        let replaced = statefile::replace(&path, entry::render(lease).as_bytes(), LEASE_MODE);
+        replaced.map_err(|err| file_error(&path, err))
+    }
+
+    fn lease_path(&self, key: SubnetKey) -> PathBuf {
+        subnets_path(&self.path).join(key.to_string())
+    }
+
+    fn bad_config(&self, source: NetConfError) -> StoreError {
+        StoreError::BadConfig {
+            place: config_path(&self.path).display().to_string(),
+            source,
+        }
+    }
+}
