@@ -1,0 +1,150 @@
+//! Multicast messages as notices. Pure.
+
+use std::collections::BTreeSet;
+
+use net_types::registry::RT_TABLE_MAIN;
+use net_types::{IfIndex, IfName};
+use netlink_packet_core::{NLM_F_REPLACE, NlaBuffer, NlasIterator};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::AddressHeader;
+use netlink_packet_route::link::LinkHeader;
+use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourState};
+use netlink_packet_route::route::RouteHeader;
+use nix::libc;
+
+use crate::notice::{NeighChange, NeighTable, Notice, Presence};
+
+/// Lengths of the fixed parts before the attributes (linux `struct nlmsghdr`, `ifinfomsg`, `rtmsg`).
+const HEADER_LEN: usize = 16;
+const LINK_HEADER_LEN: usize = 16;
+const ROUTE_HEADER_LEN: usize = 12;
+
+/// Messages and attributes are padded to this (linux `NLMSG_ALIGNTO`).
+const ALIGNMENT: usize = 4;
+
+/// A message of a datagram, undecoded.
+struct Frame<'a> {
+    kind: u16,
+    flags: u16,
+    payload: &'a [u8],
+}
+
+/// Reads the notices of a datagram and hands them on. Returns whether it was well-formed; what came before a malformed
+/// message was handed on.
+pub(crate) fn notices(datagram: &[u8], close: &BTreeSet<IfIndex>, mut each: impl FnMut(Notice)) -> bool {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let Some((frame, next)) = split(rest) else {
+            return false;
+        };
+        rest = next;
+        match notice(&frame, close) {
+            Ok(Some(notice)) => each(notice),
+            Ok(None) => {}
+            Err(Malformed) => return false,
+        }
+    }
+    true
+}
+
+/// A message that cannot be read: what it was about is unknown.
+struct Malformed;
+
+fn split(bytes: &[u8]) -> Option<(Frame<'_>, &[u8])> {
+    let [a, b, c, d, e, f, g, h] = *bytes.first_chunk::<8>()?;
+    let len = usize::try_from(u32::from_ne_bytes([a, b, c, d])).ok()?;
+    let frame = Frame {
+        kind: u16::from_ne_bytes([e, f]),
+        flags: u16::from_ne_bytes([g, h]),
+        payload: bytes.get(HEADER_LEN..len)?,
+    };
+    let rest = bytes.get(len.next_multiple_of(ALIGNMENT)..).unwrap_or(&[]);
+    Some((frame, rest))
+}
+
+fn notice(frame: &Frame<'_>, close: &BTreeSet<IfIndex>) -> Result<Option<Notice>, Malformed> {
+    match frame.kind {
+        libc::RTM_NEWLINK => link(frame.payload, Presence::Present),
+        libc::RTM_DELLINK => link(frame.payload, Presence::Gone),
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => addr(frame.payload),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => route(frame),
+        libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neigh(frame, close),
+        _ => Ok(None),
+    }
+}
+
+fn link(payload: &[u8], presence: Presence) -> Result<Option<Notice>, Malformed> {
+    let header = LinkHeader::parse(payload).map_err(|_| Malformed)?;
+    // A bridge reports changes of its ports in its own family, also that a port left it: the link is still there.
+    let of_bridge = header.interface_family == AddressFamily::Bridge;
+    let presence = if of_bridge { Presence::Present } else { presence };
+    let name = attribute(payload, LINK_HEADER_LEN, libc::IFLA_IFNAME, |value| {
+        let text = std::str::from_utf8(value).ok()?;
+        IfName::new(text.trim_end_matches('\0')).ok()
+    });
+    let index = IfIndex::new(header.index).ok_or(Malformed)?;
+    Ok(name.map(|name| Notice::Link {
+        index,
+        name,
+        presence,
+    }))
+}
+
+fn addr(payload: &[u8]) -> Result<Option<Notice>, Malformed> {
+    let header = AddressHeader::parse(payload).map_err(|_| Malformed)?;
+    let link = IfIndex::new(header.index).ok_or(Malformed)?;
+    Ok(Some(Notice::Addr { link }))
+}
+
+fn route(frame: &Frame<'_>) -> Result<Option<Notice>, Malformed> {
+    let header = RouteHeader::parse(frame.payload).map_err(|_| Malformed)?;
+    if u32::from(header.table) != RT_TABLE_MAIN {
+        return Ok(None);
+    }
+    let replaced = frame.flags & NLM_F_REPLACE != 0;
+    let link = attribute(frame.payload, ROUTE_HEADER_LEN, libc::RTA_OIF, |value| {
+        IfIndex::new(u32::from_ne_bytes(value.try_into().ok()?))
+    });
+    let link = link.filter(|_| !replaced);
+    Ok(Some(Notice::Route { link }))
+}
+
+fn neigh(frame: &Frame<'_>, close: &BTreeSet<IfIndex>) -> Result<Option<Notice>, Malformed> {
+    let header = NeighbourHeader::parse(frame.payload).map_err(|_| Malformed)?;
+    // A bridge's learned entries on a port report the port; some entries have no link.
+    let Some(link) = IfIndex::new(header.ifindex) else {
+        return Ok(None);
+    };
+    let table = if header.family == AddressFamily::Bridge {
+        NeighTable::Fdb
+    } else {
+        NeighTable::Neigh
+    };
+    let permanent = u16::from(header.state) & u16::from(NeighbourState::Permanent) != 0;
+    // A removed forwarding entry still tells that it was permanent; a removed neighbour does not.
+    let change = match (frame.kind, table) {
+        (libc::RTM_DELNEIGH, NeighTable::Neigh) => NeighChange::Removed,
+        (libc::RTM_DELNEIGH, NeighTable::Fdb) if permanent => NeighChange::Removed,
+        (libc::RTM_NEWNEIGH, _) if permanent => NeighChange::Permanent,
+        _ if close.contains(&link) => NeighChange::Transient,
+        _ => return Ok(None),
+    };
+    Ok(Some(Notice::Neigh { link, table, change }))
+}
+
+/// The first attribute of a kind behind a fixed header, if `read` can make something of it.
+fn attribute<T>(
+    payload: &[u8],
+    header_len: usize,
+    kind: u16,
+    read: impl FnOnce(&[u8]) -> Option<T>,
+) -> Option<T> {
+    let attributes = NlasIterator::new(payload.get(header_len..)?);
+    let found = attributes
+        .flatten()
+        .find(|attribute: &NlaBuffer<&[u8]>| attribute.kind() == kind)?;
+    read(found.value())
+}
+
+#[cfg(test)]
+mod tests;
