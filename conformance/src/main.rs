@@ -1,3 +1,7 @@
-//! Proves any CNI plugin and any node network.
+//! The program `conformance`: see the library of the same name.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    conformance::cli::run(std::env::args_os())
+}

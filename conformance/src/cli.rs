@@ -1,0 +1,116 @@
+//! The command line of `conformance`.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::demo::{self, DemoConfig};
+use crate::lab::MAX_NODES;
+
+/// Exit status for a wrong command line (as of clap, and of most of Unix).
+const USAGE: u8 = 2;
+
+/// Runs the program and returns its exit status: 0 when everything held, 1 when something failed, 2 for a wrong command
+/// line.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Nothing is left to tell when even the terminal is gone.
+            error.print().ok();
+            return if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let result = match matches.subcommand() {
+        Some(("demo", arguments)) => demo::run(&demo_config(arguments)),
+        Some(_) | None => Ok(false),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            writeln!(std::io::stderr(), "conformance: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> Command {
+    Command::new("conformance")
+        .about("Proves any CNI plugin and any node network")
+        .subcommand_required(true)
+        .subcommand(demo_command())
+}
+
+fn demo_command() -> Command {
+    let number = |name: &'static str, default: &'static str, max: u64| {
+        Arg::new(name)
+            .long(name)
+            .value_name("N")
+            .default_value(default)
+            .value_parser(RangedU64ValueParser::<u8>::new().range(1..=max))
+    };
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    let path = |name: &'static str, value: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name(value)
+            .value_parser(value_parser!(PathBuf))
+    };
+    Command::new("demo")
+        .about("Makes a lab of nodes and pods in namespaces of this machine, and shows that they all reach each other")
+        .arg(number("nodes", "3", MAX_NODES.into()).help("Number of nodes"))
+        .arg(number("pods", "2", 250).help("Number of pods on each node"))
+        .arg(switch("keep", "Leave the lab up, and print how to enter its nodes and pods"))
+        .arg(switch("down", "Only remove a lab that was kept"))
+        .arg(path("bin-dir", "DIR").help("Directory of flanneld and flannel [default: found near this program]"))
+        .arg(path("record", "FILE").default_value("/run/flannel-demo").help("Where a kept lab is noted"))
+}
+
+fn demo_config(arguments: &ArgMatches) -> DemoConfig {
+    DemoConfig {
+        nodes: arguments.get_one("nodes").copied().unwrap_or(1),
+        pods: arguments.get_one("pods").copied().unwrap_or(1),
+        keep: arguments.get_flag("keep"),
+        down: arguments.get_flag("down"),
+        bin_dir: arguments.get_one("bin-dir").cloned(),
+        record: arguments
+            .get_one::<PathBuf>("record")
+            .cloned()
+            .unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn counts_out_of_range_and_unknown_flags_are_refused() {
+        for wrong in [
+            &["--nodes=0"][..],
+            &["--nodes", "241"],
+            &["--pods", "x"],
+            &["--frobnicate"],
+            &["more"],
+        ] {
+            let arguments = ["conformance", "demo"].iter().chain(wrong);
+            assert!(command().try_get_matches_from(arguments).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A laboratory: nodes as namespaces on an underlay, with the real daemon and the real plugin on them.
+//!
+//! A [`Lab`] owns a network, a mount and a process namespace; each [`Node`] has a network and a mount namespace of its
+//! own inside. When the process that made the lab ends, however it ends, the kernel takes everything down. Start at
+//! [`Lab::new`], then [`Node::start_flanneld`] and [`Node::add_pod`].
+
+mod binaries;
+pub mod faults;
+mod flanneld;
+mod holder;
+mod iproute;
+pub mod keep;
+pub mod matrix;
+mod mounts;
+mod namespaces;
+mod node;
+pub mod observe;
+pub mod ping;
+mod pod;
+mod process;
+pub mod runtime;
+mod underlay;
+mod wait;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Child;
+
+use anyhow::{Context, Result, bail};
+
+pub use binaries::{BIN_DIR_VARIABLE, Binaries};
+pub use flanneld::{Attempt, Flanneld, SUBNET_FILE, TUNNEL};
+pub use iproute::{Ip, text};
+pub use mounts::{BIN_DIR, CNI_BIN_DIR, CNI_CONF_DIR, LEASE_DIR, LOG_DIR};
+pub use namespaces::Namespaces;
+pub use node::Node;
+pub use pod::{POD_LINK, Pod};
+pub use process::Process;
+pub use underlay::{GATEWAY, MAX_NODES, NODE_LINK};
+pub use wait::wait_until;
+
+use holder::Holder;
+
+/// The network configuration that a lab starts with (flannel's Documentation/configuration.md).
+pub const NET_CONF: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
+
+/// What a lab is made of.
+#[derive(Debug, Clone)]
+pub struct LabConfig {
+    /// The number of nodes, from 1 to [`MAX_NODES`].
+    pub nodes: u8,
+    /// The programs under test.
+    pub binaries: Binaries,
+}
+
+/// A running laboratory; everything in it ends when this value is dropped.
+#[derive(Debug)]
+pub struct Lab {
+    holder: Holder,
+    nodes: Vec<Node>,
+    node_holders: Vec<Child>,
+}
+
+impl Lab {
+    /// Makes the underlay, the nodes, the lease directory with its network configuration, and the runtime's
+    /// configuration on each node. No daemon runs yet.
+    ///
+    /// # Errors
+    /// Fails without root, or when the kernel or iproute2 refuses something; nothing is left behind then.
+    pub fn new(config: &LabConfig) -> Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!("a lab needs root, to make network namespaces");
+        }
+        if !(1..=MAX_NODES).contains(&config.nodes) {
+            bail!("a lab has 1 to {MAX_NODES} nodes, not {}", config.nodes);
+        }
+        let holder = Holder::start(&config.binaries)?;
+        let mut lab = Self {
+            holder,
+            nodes: Vec::new(),
+            node_holders: Vec::new(),
+        };
+        underlay::make_bridge(lab.holder.namespaces())?;
+        for number in 1..=config.nodes {
+            let (node, child) = Node::start(lab.holder.namespaces(), number)?;
+            lab.node_holders.push(child);
+            runtime::install_conflist(&node)?;
+            lab.nodes.push(node);
+        }
+        let net_conf = lab.shared_file("leases/config");
+        fs::write(&net_conf, NET_CONF).with_context(|| format!("writing {}", net_conf.display()))?;
+        Ok(lab)
+    }
+
+    /// All nodes, in the order of their numbers.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node with a number, from 1.
+    ///
+    /// # Errors
+    /// Fails when the lab has no such node.
+    pub fn node(&self, number: u8) -> Result<&Node> {
+        let index = usize::from(number).checked_sub(1);
+        index
+            .and_then(|index| self.nodes.get(index))
+            .with_context(|| format!("the lab has no node {number}"))
+    }
+
+    /// Where a file that all nodes share (below `/run/lab`) is reached from the host's side.
+    #[must_use]
+    pub fn shared_file(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}", self.holder.pid(), mounts::SHARED_DIR)).join(name)
+    }
+
+    /// The process id, as the host sees it, of the process whose end is the lab's end.
+    #[must_use]
+    pub fn holder_pid(&self) -> u32 {
+        self.holder.pid()
+    }
+
+    /// Lets the lab live on after this process; daemons must be detached too. [`keep::Record`] finds it again.
+    ///
+    /// # Errors
+    /// Fails when the lab's first process is gone.
+    pub fn keep(&mut self) -> Result<()> {
+        self.holder.keep()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.holder.end(&mut self.node_holders);
+    }
+}

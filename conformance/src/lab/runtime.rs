@@ -1,0 +1,198 @@
+//! The container runtime's part: calls the plugins of a configuration list as libcni does.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::mounts::CNI_BIN_DIR;
+use super::namespaces::command;
+use super::node::Node;
+
+/// The network configuration list that the runtime reads.
+const CONFLIST: &str = "/etc/cni/net.d/10-flannel.conflist";
+
+/// A CNI operation on one container's interface (CNI SPEC 1.1.0 §Section 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Attaches the container.
+    Add,
+    /// Detaches it.
+    Del,
+    /// Asks whether it is still attached as it was.
+    Check,
+}
+
+impl Verb {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+            Self::Check => "CHECK",
+        }
+    }
+}
+
+/// One container's interface, as a runtime names it to the plugins.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    /// The container's id.
+    pub container_id: String,
+    /// The path of its network namespace, as the node sees it; empty when there is none.
+    pub netns: String,
+    /// The name of the interface in the container.
+    pub ifname: String,
+}
+
+/// What one plugin of the list answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginError {
+    /// The plugin's type.
+    pub plugin: String,
+    /// The error object on its standard output; `Null` when it printed none.
+    pub object: Value,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl std::fmt::Display for PluginError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the plugin {} failed: {} {}",
+            self.plugin,
+            self.object,
+            self.stderr.trim()
+        )
+    }
+}
+
+impl std::error::Error for PluginError {}
+
+/// Writes the node's network configuration list: the one that Flannel's manifest ships (kube-flannel.yml, cni-conf.json),
+/// with the version 1.0.0, without masquerade, and with `portmap` only where that plugin is there.
+///
+/// # Errors
+/// Fails when the file cannot be written.
+pub fn install_conflist(node: &Node) -> Result<()> {
+    let delegate = json!({"hairpinMode": true, "isDefaultGateway": true, "ipMasq": false});
+    let mut plugins = vec![json!({"type": "flannel", "delegate": delegate})];
+    if node.file(CNI_BIN_DIR).join("portmap").exists() {
+        plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
+    }
+    let list = json!({"name": "cbr0", "cniVersion": "1.0.0", "plugins": plugins});
+    write_conflist(node, &list)
+}
+
+/// Replaces the node's network configuration list.
+///
+/// # Errors
+/// Fails when the file cannot be written.
+pub fn write_conflist(node: &Node, list: &Value) -> Result<()> {
+    fs::write(node.file(CONFLIST), format!("{list:#}\n")).with_context(|| format!("writing {CONFLIST}"))
+}
+
+/// Calls every plugin of the node's list as libcni does: forwards for ADD and CHECK, backwards for DEL, each with the
+/// configuration's own name and version and the previous result; returns the last result.
+///
+/// # Errors
+/// Fails with a [`PluginError`] when a plugin answers with an error, or when one cannot be run.
+pub fn call(node: &Node, verb: Verb, attachment: &Attachment, cached: Option<&Value>) -> Result<Value> {
+    let text = fs::read_to_string(node.file(CONFLIST)).with_context(|| format!("reading {CONFLIST}"))?;
+    let list: Value = serde_json::from_str(&text).with_context(|| format!("reading {CONFLIST}"))?;
+    let mut plugins = list
+        .get("plugins")
+        .and_then(Value::as_array)
+        .context("the list has no plugins")?
+        .clone();
+    if verb == Verb::Del {
+        plugins.reverse();
+    }
+    let mut result = cached.cloned().unwrap_or(Value::Null);
+    for mut conf in plugins {
+        let members = conf
+            .as_object_mut()
+            .context("a plugin's configuration is no object")?;
+        for key in ["name", "cniVersion"] {
+            members.insert(key.to_owned(), list.get(key).cloned().unwrap_or_default());
+        }
+        if !result.is_null() {
+            members.insert("prevResult".to_owned(), result.clone());
+        }
+        let answer = call_plugin(node, verb, attachment, &conf)?;
+        if verb == Verb::Add {
+            result = answer;
+        }
+    }
+    Ok(result)
+}
+
+fn call_plugin(node: &Node, verb: Verb, attachment: &Attachment, conf: &Value) -> Result<Value> {
+    let plugin = conf
+        .get("type")
+        .and_then(Value::as_str)
+        .context("a plugin without a type")?
+        .to_owned();
+    let output = run_plugin(node, &plugin, verb, attachment, &conf.to_string())?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let object = serde_json::from_str(&stdout).unwrap_or_default();
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(PluginError {
+            plugin,
+            object,
+            stderr,
+        }
+        .into());
+    }
+    if verb == Verb::Add && object.is_null() {
+        bail!("the plugin {plugin} printed no result but {stdout:?}");
+    }
+    Ok(object)
+}
+
+/// Runs one plugin with the environment that containerd gives it (spec: CNI SPEC 1.1.0 §Parameters).
+///
+/// # Errors
+/// Fails when the plugin cannot be run at all.
+pub fn run_plugin(
+    node: &Node,
+    plugin: &str,
+    verb: Verb,
+    attachment: &Attachment,
+    stdin: &str,
+) -> Result<Output> {
+    let program = format!("{CNI_BIN_DIR}/{plugin}");
+    let id = &attachment.container_id;
+    let args = format!(
+        "K8S_POD_INFRA_CONTAINER_ID={id};IgnoreUnknown=1;K8S_POD_UID={id};K8S_POD_NAMESPACE=lab;K8S_POD_NAME={id}"
+    );
+    node.namespaces().run(|| {
+        let mut process = command(&[program.as_str()])?;
+        process
+            .env("CNI_COMMAND", verb.text())
+            .env("CNI_CONTAINERID", id)
+            .env("CNI_NETNS", &attachment.netns);
+        process
+            .env("CNI_IFNAME", &attachment.ifname)
+            .env("CNI_PATH", CNI_BIN_DIR)
+            .env("CNI_ARGS", args);
+        process
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = process
+            .spawn()
+            .with_context(|| format!("starting the plugin {program}"))?;
+        // A plugin that ends before it has read everything closes the pipe; its answer says why.
+        child
+            .stdin
+            .take()
+            .map(|mut pipe| pipe.write_all(stdin.as_bytes()).ok());
+        child
+            .wait_with_output()
+            .with_context(|| format!("waiting for the plugin {program}"))
+    })
+}

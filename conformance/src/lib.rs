@@ -1,0 +1,12 @@
+//! Proves any CNI plugin and any node network.
+//!
+//! The judge shares no code with the judged: it drives the programs `flanneld` and `flannel` as black boxes and looks
+//! at the kernel only through iproute2. Everything it makes lives in namespaces that end with the process that made
+//! them; it never touches the host's links, mounts or files, except for the one record file of a lab that the user
+//! asked to keep.
+//!
+//! Start at [`lab::Lab`]; [`cli::run`] is the program.
+
+pub mod cli;
+pub mod demo;
+pub mod lab;

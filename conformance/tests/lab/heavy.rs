@@ -1,0 +1,17 @@
+//! What takes long: left out by `scripts/test --quick`.
+
+use std::time::Instant;
+
+use crate::demo::{demo, text};
+
+#[test]
+fn twenty_nodes_with_ten_pods_each_all_ping() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = Instant::now();
+    let output = demo(dir.path(), &["--nodes=20", "--pods=10"]).output().unwrap();
+    let text = text(&output);
+    println!("{:.1} s", start.elapsed().as_secs_f64());
+    assert!(output.status.success(), "{text}");
+    assert!(text.ends_with("44000 pings, 0 failed\n"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}

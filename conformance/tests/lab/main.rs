@@ -1,0 +1,21 @@
+//! The daemon and the plugin on real kernels: nodes as namespaces, looked at through iproute2.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "test code: a panic is a failed test"
+)]
+
+mod bad_input;
+mod connectivity;
+mod demo;
+mod foreign;
+mod healing;
+mod heavy;
+mod plugin;
+mod prune;
+mod restart;
+mod support;

@@ -1,0 +1,107 @@
+//! The pure crates decide and do no I/O: their dependency trees show it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::process::Command;
+
+const PURE: [&str; 4] = ["net-types", "netstate", "cni-types", "flannel-types"];
+const IMPURE: [&str; 10] = [
+    "tokio",
+    "mio",
+    "nix",
+    "libc",
+    "rustix",
+    "rtnetlink",
+    "netlink-sys",
+    "socket2",
+    "kube",
+    "tonic",
+];
+
+#[test]
+fn pure_crates_depend_on_no_io_library() {
+    for package in PURE {
+        for dependency in dependencies(package) {
+            assert!(
+                !IMPURE.contains(&dependency.as_str()),
+                "{package} depends on {dependency}"
+            );
+            assert!(
+                !dependency.starts_with("netlink-"),
+                "{package} depends on {dependency}"
+            );
+        }
+    }
+}
+
+#[test]
+fn pure_crates_depend_on_nothing_of_ours_but_the_shared_names() {
+    let ours = [
+        "netlink",
+        "statefile",
+        "lease-store",
+        "fake-kernel",
+        "netlink-monitor",
+        "netstate",
+        "cni-types",
+        "flannel-types",
+        "conformance",
+        "cni-plugin",
+        "flanneld-rs",
+    ];
+    for package in PURE {
+        for dependency in dependencies(package) {
+            assert!(
+                !ours.contains(&dependency.as_str()),
+                "{package} depends on {dependency}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_judge_shares_no_code_with_the_judged() {
+    let ours = [
+        "net-types",
+        "netstate",
+        "cni-types",
+        "flannel-types",
+        "netlink",
+        "statefile",
+        "lease-store",
+    ];
+    for dependency in dependencies("conformance") {
+        assert!(
+            !ours.contains(&dependency.as_str()),
+            "conformance depends on {dependency}"
+        );
+    }
+}
+
+/// The names of all packages that a package needs at run time, itself and procedural macros' own trees excluded.
+fn dependencies(package: &str) -> Vec<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let args = [
+        "tree",
+        "--offline",
+        "--edges",
+        "normal,no-proc-macro",
+        "--prefix",
+        "none",
+        "--package",
+        package,
+    ];
+    let output = Command::new(cargo).args(args).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    let names = text.lines().filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != package).map(str::to_owned).collect()
+}
