@@ -23,8 +23,10 @@ const MASS_LOSS_MIN: usize = 10;
 pub enum SnapshotOutcome {
     /// The leases are known in full.
     Synced,
-    /// The snapshot does not hold this node's own lease.
-    OwnLeaseMissing,
+    /// The snapshot does not hold this node's own lease yet; it does not count.
+    OwnLeaseUnseen,
+    /// This node's own lease was seen before and is gone.
+    OwnLeaseGone,
     /// More than half of the leases, and ten or more, vanished at once; they are held.
     MassLoss {
         /// How many vanished.
@@ -44,6 +46,8 @@ pub struct LeaseView {
     held: BTreeMap<SubnetKey, Duration>,
     /// Subnets of peers that the kernel held when this run began; empty after the first snapshot that counts.
     adopted: BTreeSet<Ipv4Network>,
+    /// Whether the store has shown the own lease since it was acquired.
+    own_seen: bool,
     /// Whether the last snapshot counts and the store has been in reach since.
     synced: bool,
     no_prune_until: Duration,
@@ -59,6 +63,7 @@ impl LeaseView {
             known: BTreeMap::new(),
             held: BTreeMap::new(),
             adopted,
+            own_seen: false,
             synced: false,
             no_prune_until: Duration::ZERO,
         }
@@ -76,8 +81,13 @@ impl LeaseView {
     pub fn snapshot(&mut self, now: Duration, leases: BTreeMap<SubnetKey, Lease>) -> SnapshotOutcome {
         if !leases.contains_key(&self.own) {
             self.synced = false;
-            return SnapshotOutcome::OwnLeaseMissing;
+            return if self.own_seen {
+                SnapshotOutcome::OwnLeaseGone
+            } else {
+                SnapshotOutcome::OwnLeaseUnseen
+            };
         }
+        self.own_seen = true;
         self.synced = true;
         let adopted = std::mem::take(&mut self.adopted);
         let subnets: BTreeSet<_> = leases.keys().map(SubnetKey::v4).collect();
@@ -113,6 +123,7 @@ impl LeaseView {
 
     /// Takes one lease that was made or changed.
     pub fn put(&mut self, lease: Lease) {
+        self.own_seen |= lease.key == self.own;
         self.held.remove(&lease.key);
         self.known.insert(lease.key, lease);
     }

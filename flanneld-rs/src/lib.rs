@@ -5,11 +5,20 @@
 //! the own lease. Edges (kernel, lease store, files, signals) are driven by one loop. The daemon must never remove
 //! what it does not own, and never tear the data plane down on exit.
 
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod desired;
+pub mod executor;
+pub mod host_facts;
 pub mod iface_match;
+pub mod kernel_watch;
 pub mod lease_keeper;
 pub mod lease_view;
+pub mod node;
+pub mod readiness;
 pub mod reconciler;
+pub mod settings;
+pub mod subnet_file;
 #[cfg(test)]
 mod testing;

@@ -1,3 +1,7 @@
-//! The node daemon flanneld.
+//! The node daemon `flanneld`: arguments and environment in, exit status out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flanneld_rs::cli::main(std::env::args_os().skip(1), &|name| std::env::var_os(name))
+}

@@ -9,7 +9,7 @@ fn nothing_is_removed_before_a_snapshot_that_counts() {
     assert_eq!(view.prune(at(0)), Prune::Keep);
     assert_eq!(
         view.snapshot(at(0), leases(&[1, 2])),
-        SnapshotOutcome::OwnLeaseMissing
+        SnapshotOutcome::OwnLeaseUnseen
     );
     assert_eq!(view.prune(at(0)), Prune::Keep);
     assert_eq!(
@@ -18,6 +18,13 @@ fn nothing_is_removed_before_a_snapshot_that_counts() {
     );
     assert_eq!(view.prune(at(1)), Prune::Remove);
     assert_eq!(peers(&view), [1, 2]);
+}
+
+#[test]
+fn an_own_lease_that_vanishes_is_told_from_one_that_is_not_seen_yet() {
+    let mut view = synced(&[1]);
+    assert_eq!(view.snapshot(at(1), leases(&[1])), SnapshotOutcome::OwnLeaseGone);
+    assert_eq!(view.prune(at(1)), Prune::Keep);
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use net_types::{MacAddr, Vni};
 
 use super::*;
-use crate::{Addr, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteKey, SysctlKey};
+use crate::{Addr, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind, SysctlKey};
 
 #[test]
 fn nothing_is_planned_when_nothing_differs() {

@@ -1,0 +1,74 @@
+//! From the command line to a running daemon, and from its end to an exit status.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use lease_store::FileStore;
+use tracing::level_filters::LevelFilter;
+
+use crate::config::{self, Config, ConfigError, Invocation, LogLevel};
+use crate::daemon;
+
+/// Does what the command line asks for.
+///
+/// 0 after a signal or a revoked lease, 1 when the daemon cannot do its work, 2 for a bad flag.
+pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
+    match config::parse(args, env) {
+        Ok(Invocation::PrintVersion) => print(&mut io::stderr(), env!("CARGO_PKG_VERSION")),
+        Ok(Invocation::PrintHelp(text)) => print(&mut io::stdout(), text.trim_end()),
+        Ok(Invocation::Run(config)) => run(&config),
+        Err(err) => {
+            let text = if let ConfigError::Usage { message, usage } = &err {
+                format!("error: {message}\n{usage}")
+            } else {
+                format!("error: {err}")
+            };
+            print(&mut io::stderr(), &text);
+            ExitCode::from(err.exit_code())
+        }
+    }
+}
+
+fn run(config: &Config) -> ExitCode {
+    start_log(config.log_level);
+    let result = start_runtime().and_then(|runtime| {
+        let store = FileStore::open(&config.lease_dir);
+        runtime
+            .block_on(daemon::run(config, &store))
+            .map_err(|err| daemon::sentence(&err))
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            print(&mut io::stderr(), &format!("error: {sentence}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_runtime() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|err| format!("cannot start the event loop: {err}"))
+}
+
+fn start_log(level: LogLevel) {
+    let level = match level {
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+/// Prints a line. When nobody reads it there is nobody to tell either.
+fn print(out: &mut dyn Write, text: &str) -> ExitCode {
+    match writeln!(out, "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}

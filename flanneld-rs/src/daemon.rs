@@ -1,0 +1,317 @@
+//! The driver: one loop that carries out what [`crate::node`] decides.
+//!
+//! One task owns the node. The executor thread owns the netlink socket, because applying thousands of changes takes
+//! milliseconds in which signals and the store must still be heard. The store is asked one thing at a time. Every
+//! branch of the loop is cancel-safe: what it waits for is kept by its own object, not by the dropped future.
+
+use std::collections::VecDeque;
+use std::future::{Future, pending};
+use std::io;
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use flannel_types::{Lease, LeaseAttrs, NetConf, UnixTime};
+use lease_store::{ErrorClass, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
+use net_types::MacAddr;
+use netlink::RealKernel;
+use netlink_monitor::MonitorError;
+use netstate::KernelError;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::executor::{Executor, ExecutorEnded};
+use crate::host_facts::{self, HostFactsError};
+use crate::kernel_watch::KernelWatch;
+use crate::node::{Action, Event, Node, Now, Outlook, StopReason, StoreFailure};
+use crate::reconciler::Work;
+use crate::settings::{self, SettingsError};
+use crate::{readiness, subnet_file};
+
+/// A configuration that is missing is looked for again after this long (flannel `main.go`).
+const CONFIG_RETRY: Duration = Duration::from_secs(1);
+
+/// Why the daemon ended with a failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] io::Error),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The network configuration cannot be used here.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The external interface is not known.
+    #[error(transparent)]
+    HostFacts(#[from] HostFactsError),
+    /// The kernel cannot be talked to.
+    #[error("cannot open a netlink socket")]
+    Netlink(#[source] KernelError),
+    /// Changes in the kernel cannot be followed.
+    #[error(transparent)]
+    KernelWatch(#[from] MonitorError),
+    /// No randomness.
+    #[error("cannot get random bytes for a MAC address")]
+    Random(#[source] io::Error),
+    /// No thread.
+    #[error("cannot start the thread that programs the kernel")]
+    Thread(#[source] io::Error),
+    /// The thread ended.
+    #[error(transparent)]
+    Executor(#[from] ExecutorEnded),
+    /// The node gave up.
+    #[error("{0}")]
+    Stopped(StopReason),
+}
+
+/// Runs the node until a signal or its end; the kernel is left as it is.
+///
+/// # Errors
+/// It cannot start, or cannot go on.
+pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), DaemonError> {
+    let mut signals = Signals::open()?;
+    for sentence in &config.unbuilt_defaults {
+        info!("{sentence}");
+    }
+    let conf = tokio::select! {
+        conf = read_config(store) => conf?,
+        () = signals.received() => return Ok(()),
+    };
+    if conf.backend_defaulted {
+        warn!("the network configuration has no Backend, vxlan is used");
+    }
+    let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
+    let external = host_facts::external(&mut kernel, config)?;
+    info!(link = %external.link, local = %external.local, public_ip = %external.public_ip, "external interface");
+    let settings = settings::settings(
+        config,
+        &conf,
+        &external,
+        random_mac().map_err(DaemonError::Random)?,
+    )?;
+    let mut kernel_watch = KernelWatch::open(settings.device.clone(), settings.parent.clone())?;
+    // Listed after the watch began, so that no link can slip in between.
+    kernel_watch.learn(&kernel.inventory().map_err(HostFactsError::Unobservable)?);
+    let driver = Driver {
+        config,
+        store,
+        conf,
+        kernel_watch,
+        executor: Executor::start(kernel).map_err(DaemonError::Thread)?,
+        watch: store.watch()?,
+        node: Node::new(settings),
+        job: None,
+        answers: VecDeque::from([Event::Start]),
+        started: Instant::now(),
+    };
+    driver.run(&mut signals).await
+}
+
+/// Waits for the configuration as long as the store has none or is out of reach.
+async fn read_config<S: LeaseStore>(store: &S) -> Result<NetConf, StoreError> {
+    let mut told = None;
+    loop {
+        let err = match store.read_config().await {
+            Ok(conf) => return Ok(conf),
+            Err(err) if err.class() == ErrorClass::Retry => err,
+            Err(err) => return Err(err),
+        };
+        let text = sentence(&err);
+        if told.as_ref() != Some(&text) {
+            warn!(
+                reason = text,
+                "waiting for the network configuration; the data plane stays as it is"
+            );
+            told = Some(text);
+        }
+        tokio::time::sleep(CONFIG_RETRY).await;
+    }
+}
+
+/// A request to the store that is under way.
+type Job<'a> = Pin<Box<dyn Future<Output = Event> + 'a>>;
+
+struct Driver<'a, S: LeaseStore> {
+    config: &'a Config,
+    store: &'a S,
+    conf: NetConf,
+    kernel_watch: KernelWatch,
+    executor: Executor,
+    watch: S::Watch,
+    node: Node,
+    /// The node asks the store for one thing at a time.
+    job: Option<Job<'a>>,
+    /// Answers to actions that were carried out at once.
+    answers: VecDeque<Event>,
+    started: Instant,
+}
+
+impl<S: LeaseStore> Driver<'_, S> {
+    async fn run(mut self, signals: &mut Signals) -> Result<(), DaemonError> {
+        loop {
+            let event = match self.answers.pop_front() {
+                Some(event) => event,
+                None => tokio::select! {
+                    () = signals.received() => return Ok(()),
+                    event = self.next_event() => event?,
+                },
+            };
+            let now = self.now();
+            for action in self.node.handle(now, event) {
+                if let Action::Stop(reason) = action {
+                    return stopped(reason);
+                }
+                self.carry_out(action)?;
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Result<Event, DaemonError> {
+        let now = self.now();
+        let wait = self.node.wake_at(now).map(|at| at.saturating_sub(now.monotonic));
+        let event = tokio::select! {
+            answer = self.executor.answer() => answer?,
+            answer = finish(&mut self.job) => answer,
+            event = self.watch.next_event() => Event::Lease(event),
+            () = self.kernel_watch.changed() => Event::KernelChanged,
+            () = sleep(wait) => Event::Tick,
+        };
+        Ok(event)
+    }
+
+    fn carry_out(&mut self, action: Action) -> Result<(), DaemonError> {
+        match action {
+            Action::Kernel(work) => {
+                if let Work::Apply(ops) = &work {
+                    info!(changes = ops.len(), "changing the kernel");
+                    ops.iter().for_each(|op| tracing::debug!(%op));
+                }
+                self.executor.submit(work)?;
+            }
+            Action::AcquireLease(attrs) => self.job = Some(self.acquire(attrs)),
+            Action::RenewLease(lease) => self.job = Some(renew(self.store, lease)),
+            Action::WriteSubnetFile(env) => {
+                let path = &self.config.subnet_file;
+                let result = subnet_file::write(path, &env).map_err(|err| sentence(&err));
+                if result.is_ok() {
+                    info!(path = %path.display(), "Wrote subnet file");
+                    readiness::notify();
+                }
+                self.answers.push_back(Event::SubnetFileWritten(result));
+            }
+            Action::Stop(_) => {}
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            monotonic: self.started.elapsed(),
+            wall: UnixTime::from(SystemTime::now()),
+        }
+    }
+}
+
+impl<'a, S: LeaseStore> Driver<'a, S> {
+    fn acquire(&self, attrs: LeaseAttrs) -> Job<'a> {
+        let store = self.store;
+        let previous = subnet_file::previous(&self.config.subnet_file);
+        let request = LeaseRequest {
+            conf: self.conf.clone(),
+            attrs,
+            previous,
+        };
+        Box::pin(async move { Event::LeaseAcquired(store.acquire(&request).await.map_err(failure)) })
+    }
+}
+
+fn renew<S: LeaseStore>(store: &S, lease: Lease) -> Job<'_> {
+    Box::pin(async move { Event::LeaseRenewed(store.renew(&lease).await.map_err(failure)) })
+}
+
+/// Waits for the job, which then is done with; for ever when there is none. Cancel-safe: the job stays where it is.
+async fn finish(job: &mut Option<Job<'_>>) -> Event {
+    match job {
+        Some(running) => {
+            let event = running.await;
+            *job = None;
+            event
+        }
+        None => pending().await,
+    }
+}
+
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => pending().await,
+    }
+}
+
+fn stopped(reason: StopReason) -> Result<(), DaemonError> {
+    match reason {
+        StopReason::LeaseRevoked => {
+            warn!("{reason}");
+            Ok(())
+        }
+        StopReason::NoLease(_) => Err(DaemonError::Stopped(reason)),
+    }
+}
+
+fn failure(err: StoreError) -> StoreFailure {
+    let outlook = match err.class() {
+        ErrorClass::Retry => Outlook::Retry,
+        ErrorClass::Fatal => Outlook::GiveUp,
+        ErrorClass::Lost => Outlook::Lost,
+    };
+    StoreFailure {
+        message: sentence(&err),
+        outlook,
+    }
+}
+
+/// An error and its causes in one sentence.
+#[must_use]
+pub fn sentence(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        text.push_str(": ");
+        text.push_str(&err.to_string());
+        cause = err.source();
+    }
+    text
+}
+
+fn random_mac() -> io::Result<MacAddr> {
+    let mut octets = [0; 6];
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut octets)?;
+    Ok(MacAddr::local_from_random(octets))
+}
+
+/// The signals that end the daemon.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn open() -> Result<Self, DaemonError> {
+        let open = |kind| signal(kind).map_err(DaemonError::Signals);
+        Ok(Self {
+            interrupt: open(SignalKind::interrupt())?,
+            terminate: open(SignalKind::terminate())?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        info!("Exiting cleanly...");
+    }
+}

@@ -1,0 +1,443 @@
+//! Everything the daemon decides, without I/O: events in, actions out.
+//!
+//! A node first looks whether its device is already there (its MAC address then stays), waits for a first snapshot of
+//! the leases, acquires its own, makes the device, writes the subnet file, and from then on keeps the kernel as the
+//! leases say. Peers that an earlier life programmed stay untouched through all of this. The driver only carries
+//! actions out and brings their answers back; the simulation tests do the same with kernels in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use flannel_types::{Lease, LeaseAttrs, NetConf, VxlanData};
+use ipnetwork::{IpNetwork, Ipv4Network};
+use lease_store::LeaseEvent;
+use net_types::{IfName, MacAddr, SubnetKey};
+use netstate::{KernelError, LinkKind, State};
+use tracing::{debug, error, info, warn};
+
+use crate::desired::{self, BACKEND_TYPE, VxlanDevice};
+use crate::lease_keeper::LeaseKeeper;
+use crate::lease_view::{LeaseView, SnapshotOutcome};
+use crate::reconciler::{Reconciler, Report, Work};
+
+use holding::{Holding, SubnetFile};
+pub use protocol::{Action, Event, Now, Outlook, Settings, StopReason, StoreFailure};
+
+mod holding;
+mod protocol;
+
+/// A lease store that did not answer is asked again after this long.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// A subnet file that could not be written is written again after this long.
+const SUBNET_FILE_RETRY: Duration = Duration::from_secs(5);
+
+/// The node. See the module's description.
+#[derive(Debug)]
+pub struct Node {
+    settings: Settings,
+    stage: Stage,
+    engine: Reconciler,
+    retry_at: Option<Duration>,
+    /// The last snapshot that came before the own lease was acquired.
+    early_snapshot: Option<BTreeMap<SubnetKey, Lease>>,
+    /// The configuration that was last seen in the store.
+    seen_conf: NetConf,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Not yet known whether the device exists.
+    LookingForDevice,
+    /// The device's MAC, if it exists, and the subnets of the peers that it carries are known.
+    WaitingForLeases(Found),
+    AcquiringLease(Found, LeaseAttrs),
+    /// The lease is held; until the subnet file is written only the device is made.
+    Holding(Box<Holding>),
+    Stopped,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Found {
+    mac: Option<MacAddr>,
+    peer_subnets: BTreeSet<Ipv4Network>,
+}
+
+impl Node {
+    /// A node that knows nothing yet; give it [`Event::Start`].
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let seen_conf = settings.conf.clone();
+        Self {
+            settings,
+            stage: Stage::LookingForDevice,
+            engine: Reconciler::default(),
+            retry_at: None,
+            early_snapshot: None,
+            seen_conf,
+        }
+    }
+
+    /// Takes an event and returns what to do.
+    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Start => actions.push(self.look_for_device()),
+            Event::Observed(observation) => actions.extend(self.observed(now, observation)),
+            Event::Applied(results) => self.engine.applied(results),
+            Event::KernelChanged => self.engine.look_again(),
+            Event::LeaseAcquired(result) => actions.extend(self.lease_acquired(now, result)),
+            Event::LeaseRenewed(result) => actions.extend(self.lease_renewed(now, result)),
+            Event::Lease(event) => actions.extend(self.lease_event(now, event)),
+            Event::SubnetFileWritten(result) => self.subnet_file_written(now, result),
+            Event::Tick => {}
+        }
+        actions.extend(self.due(now));
+        self.report();
+        actions
+    }
+
+    /// When [`Event::Tick`] is next needed, on the monotonic clock.
+    #[must_use]
+    pub fn wake_at(&self, now: Now) -> Option<Duration> {
+        let engine = self.engine.wake_at(now.monotonic);
+        let (view, renewal) = match &self.stage {
+            Stage::Holding(holding) => (
+                holding.view.wake_at(now.monotonic),
+                holding.keeper.wait(now.wall).map(|wait| now.monotonic + wait),
+            ),
+            Stage::LookingForDevice
+            | Stage::WaitingForLeases(_)
+            | Stage::AcquiringLease(..)
+            | Stage::Stopped => (None, None),
+        };
+        [engine, view, renewal, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// The reconciler, for whoever reports on the node's state.
+    #[must_use]
+    pub const fn engine(&self) -> &Reconciler {
+        &self.engine
+    }
+
+    /// The device, once the lease is held.
+    #[must_use]
+    pub fn device(&self) -> Option<&VxlanDevice> {
+        match &self.stage {
+            Stage::Holding(holding) => Some(&holding.device),
+            Stage::LookingForDevice
+            | Stage::WaitingForLeases(_)
+            | Stage::AcquiringLease(..)
+            | Stage::Stopped => None,
+        }
+    }
+
+    fn look_for_device(&self) -> Action {
+        Action::Kernel(Work::Observe(desired::scope_of_link(&self.settings.device)))
+    }
+
+    fn observed(&mut self, now: Now, observation: Result<State, KernelError>) -> Option<Action> {
+        if !matches!(self.stage, Stage::LookingForDevice) {
+            self.engine.observed(now.monotonic, observation);
+            return self.device_settled();
+        }
+        match observation {
+            Ok(state) => {
+                self.stage = Stage::WaitingForLeases(found(&state, &self.settings.device));
+                self.ask_for_lease()
+            }
+            Err(err) => {
+                warn!(%err, "cannot observe the kernel, will try again");
+                self.retry_at = Some(now.monotonic + STORE_RETRY);
+                None
+            }
+        }
+    }
+
+    /// Asks for the lease once device and leases are known: an existing device's MAC goes into the lease, and the
+    /// stored lease's MAC onto a device that is yet to be made.
+    fn ask_for_lease(&mut self) -> Option<Action> {
+        let Stage::WaitingForLeases(found) = &mut self.stage else {
+            return None;
+        };
+        let leases = self.early_snapshot.as_ref()?;
+        let stored = || {
+            leases
+                .values()
+                .find(|lease| lease.attrs.public_ip == self.settings.public_ip)
+        };
+        let stored_mac = || stored().and_then(vtep_mac).filter(|mac| mac.is_unicast());
+        let mac = found.mac.or_else(stored_mac).unwrap_or(self.settings.random_mac);
+        found.mac = Some(mac);
+        let data = VxlanData {
+            vni: self.settings.vni,
+            vtep_mac: mac,
+        };
+        let attrs = LeaseAttrs {
+            public_ip: self.settings.public_ip,
+            public_ipv6: None,
+            backend_type: BACKEND_TYPE.to_owned(),
+            backend_data: Some(data.to_json()),
+            backend_v6_data: None,
+        };
+        self.stage = Stage::AcquiringLease(found.clone(), attrs.clone());
+        Some(Action::AcquireLease(attrs))
+    }
+
+    fn lease_acquired(&mut self, now: Now, result: Result<Lease, StoreFailure>) -> Option<Action> {
+        let Stage::AcquiringLease(found, _) = &self.stage else {
+            return None;
+        };
+        let lease = match result {
+            Ok(lease) => lease,
+            Err(failure) => return self.store_failed(now, failure),
+        };
+        info!(subnet = %lease.key.v4(), public_ip = %self.settings.public_ip, "lease acquired");
+        let device = self.device_for(&lease, found.mac.unwrap_or(self.settings.random_mac));
+        let mut view = LeaseView::new(
+            lease.key,
+            found.peer_subnets.clone(),
+            self.settings.mass_loss_grace,
+        );
+        let early = self.early_snapshot.take().unwrap_or_default();
+        if early.contains_key(&lease.key) {
+            // The store may have nothing new to tell, and then sends no other snapshot.
+            log_outcome(view.snapshot(now.monotonic, early));
+        } else {
+            view.distrust_store(now.monotonic);
+        }
+        let mut holding = Holding::new(device, LeaseKeeper::new(lease, self.settings.renew_margin), view);
+        holding.divide();
+        self.stage = Stage::Holding(Box::new(holding));
+        None
+    }
+
+    fn device_for(&self, lease: &Lease, mac: MacAddr) -> VxlanDevice {
+        let settings = &self.settings;
+        VxlanDevice {
+            name: settings.device.clone(),
+            vni: settings.vni,
+            port: settings.port,
+            learning: settings.learning,
+            gbp: settings.gbp,
+            mac,
+            mtu_bytes: settings.mtu_bytes,
+            parent: settings.parent.clone(),
+            local: settings.local,
+            public_ip: settings.public_ip,
+            network: settings.network,
+            subnet: lease.key.v4(),
+        }
+    }
+
+    fn store_failed(&mut self, now: Now, failure: StoreFailure) -> Option<Action> {
+        match failure.outlook {
+            Outlook::Retry => {
+                warn!(
+                    reason = failure.message,
+                    "the lease store does not answer, will try again"
+                );
+                self.retry_at = Some(now.monotonic + STORE_RETRY);
+                None
+            }
+            Outlook::GiveUp => Some(self.stop(StopReason::NoLease(failure.message))),
+            Outlook::Lost => Some(self.stop(StopReason::LeaseRevoked)),
+        }
+    }
+
+    fn stop(&mut self, reason: StopReason) -> Action {
+        self.stage = Stage::Stopped;
+        self.engine = Reconciler::default();
+        Action::Stop(reason)
+    }
+
+    fn lease_renewed(&mut self, now: Now, result: Result<Lease, StoreFailure>) -> Option<Action> {
+        let Stage::Holding(holding) = &mut self.stage else {
+            return None;
+        };
+        match result {
+            Ok(lease) => {
+                info!(subnet = %lease.key.v4(), "lease renewed");
+                holding.keeper.renewed(now.wall, Some(lease));
+                None
+            }
+            Err(failure) if failure.outlook == Outlook::Lost => Some(self.stop(StopReason::LeaseRevoked)),
+            Err(failure) => {
+                warn!(
+                    reason = failure.message,
+                    "the lease could not be renewed, will try again"
+                );
+                holding.keeper.renewed(now.wall, None);
+                None
+            }
+        }
+    }
+
+    fn lease_event(&mut self, now: Now, event: LeaseEvent) -> Option<Action> {
+        if let LeaseEvent::Snapshot { config, .. } = &event {
+            self.compare_conf(config);
+        }
+        let Stage::Holding(holding) = &mut self.stage else {
+            return self.early_lease_event(event);
+        };
+        let mut revoked = false;
+        match event {
+            LeaseEvent::Snapshot { leases, .. } => {
+                let outcome = holding.view.snapshot(now.monotonic, leases);
+                log_outcome(outcome);
+                revoked = outcome == SnapshotOutcome::OwnLeaseGone;
+            }
+            LeaseEvent::Put(lease) => holding.view.put(lease),
+            LeaseEvent::Remove(key) => revoked = holding.view.remove(&key),
+            LeaseEvent::Unsynced { reason } => {
+                warn!(%reason, "the lease store is out of reach; the data plane stays as it is");
+                holding.view.unsynced();
+            }
+        }
+        if revoked {
+            return Some(self.stop(StopReason::LeaseRevoked));
+        }
+        holding.divide();
+        None
+    }
+
+    /// Takes the store's news before the own lease is held.
+    fn early_lease_event(&mut self, event: LeaseEvent) -> Option<Action> {
+        match event {
+            LeaseEvent::Snapshot { leases, .. } => self.early_snapshot = Some(leases),
+            LeaseEvent::Put(lease) => {
+                if let Some(leases) = &mut self.early_snapshot {
+                    leases.insert(lease.key, lease);
+                }
+            }
+            LeaseEvent::Remove(key) => {
+                if let Some(leases) = &mut self.early_snapshot {
+                    leases.remove(&key);
+                }
+            }
+            LeaseEvent::Unsynced { reason } => {
+                warn!(%reason, "the lease store is out of reach, waiting for it")
+            }
+        }
+        self.ask_for_lease()
+    }
+
+    fn compare_conf(&mut self, conf: &NetConf) {
+        if self.seen_conf != *conf {
+            self.seen_conf = conf.clone();
+            if self.settings.conf != *conf {
+                warn!("the network configuration has changed: restart flanneld to apply it");
+            }
+        }
+    }
+
+    /// Writes the subnet file as soon as the device is as it should be.
+    fn device_settled(&mut self) -> Option<Action> {
+        let Stage::Holding(holding) = &mut self.stage else {
+            return None;
+        };
+        if holding.file != SubnetFile::NotReady || !self.engine.is_settled() {
+            return None;
+        }
+        holding.file = SubnetFile::Writing;
+        Some(Action::WriteSubnetFile(holding.subnet_env()))
+    }
+
+    fn subnet_file_written(&mut self, now: Now, result: Result<(), String>) {
+        let Stage::Holding(holding) = &mut self.stage else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                holding.file = SubnetFile::Written;
+                info!("flannel is ready");
+            }
+            Err(reason) => {
+                // Peers are programmed all the same: pods that run already need them.
+                error!(
+                    reason,
+                    "the subnet file could not be written: no pod can start here; will try again"
+                );
+                self.retry_at = Some(now.monotonic + SUBNET_FILE_RETRY);
+            }
+        }
+    }
+
+    /// What is due by time alone.
+    fn due(&mut self, now: Now) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.retry_at.is_some_and(|at| at <= now.monotonic) {
+            self.retry_at = None;
+            actions.extend(self.retry());
+        }
+        if let Stage::Holding(holding) = &mut self.stage {
+            if holding.view.expire(now.monotonic) {
+                holding.divide();
+            }
+            if let Some(goal) = holding.new_goal(now) {
+                self.engine.set_goal(goal);
+            }
+            actions.extend(holding.keeper.due(now.wall).map(Action::RenewLease));
+        }
+        actions.extend(self.engine.next_work(now.monotonic).map(Action::Kernel));
+        actions
+    }
+
+    fn retry(&self) -> Option<Action> {
+        match &self.stage {
+            Stage::LookingForDevice => Some(self.look_for_device()),
+            Stage::AcquiringLease(_, attrs) => Some(Action::AcquireLease(attrs.clone())),
+            Stage::Holding(holding) => {
+                (holding.file == SubnetFile::Writing).then(|| Action::WriteSubnetFile(holding.subnet_env()))
+            }
+            Stage::WaitingForLeases(_) | Stage::Stopped => None,
+        }
+    }
+
+    fn report(&mut self) {
+        for report in self.engine.take_reports() {
+            match report {
+                Report::Failed(object, failure) => match failure.refusal {
+                    Some(err) => warn!(%object, %err, "the kernel refused a change, will try again"),
+                    None => debug!(%object, "a change had no effect, will try again"),
+                },
+                Report::Recovered(object) => info!(%object, "as desired again"),
+                Report::Unobservable(err) => warn!(%err, "cannot observe the kernel, will try again"),
+            }
+        }
+    }
+}
+
+fn log_outcome(outcome: SnapshotOutcome) {
+    match outcome {
+        SnapshotOutcome::Synced | SnapshotOutcome::OwnLeaseGone => {}
+        SnapshotOutcome::OwnLeaseUnseen => info!("the lease store does not show the own lease yet"),
+        SnapshotOutcome::MassLoss { lost, known } => {
+            error!(
+                lost,
+                known, "most leases vanished at once; their peers stay for the grace time"
+            );
+        }
+    }
+}
+
+fn vtep_mac(lease: &Lease) -> Option<MacAddr> {
+    let data = lease.attrs.backend_data.as_deref()?;
+    VxlanData::parse(data).ok().map(|data| data.vtep_mac)
+}
+
+/// The MAC address of the device, if it is there, and the subnets that it has routes to.
+fn found(state: &State, device: &IfName) -> Found {
+    let vxlan = state
+        .links
+        .get(device)
+        .filter(|link| matches!(link.kind, LinkKind::Vxlan(_)));
+    let mac = vxlan.and_then(|link| link.mac).filter(|mac| mac.is_unicast());
+    let peer_subnets = state.routes.keys().filter_map(|key| match key.dst {
+        IpNetwork::V4(subnet) => Some(subnet),
+        IpNetwork::V6(_) => None,
+    });
+    Found {
+        mac,
+        peer_subnets: peer_subnets.collect(),
+    }
+}

@@ -1,0 +1,123 @@
+//! What goes into a node and what comes out of it.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, UnixTime};
+use ipnetwork::Ipv4Network;
+use lease_store::LeaseEvent;
+use net_types::{IfName, MacAddr, Vni};
+use netstate::{KernelError, State};
+
+use crate::reconciler::Work;
+
+/// What is fixed for the life of the daemon.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name of the VXLAN device.
+    pub device: IfName,
+    /// Network identifier.
+    pub vni: Vni,
+    /// UDP destination port.
+    pub port: u16,
+    /// Whether the device learns forwarding entries.
+    pub learning: bool,
+    /// Whether the device has the group-based policy extension.
+    pub gbp: bool,
+    /// MTU of the device and of the pods, in bytes.
+    pub mtu_bytes: u32,
+    /// The interface that carries the outer packets.
+    pub parent: IfName,
+    /// Outer source address.
+    pub local: Ipv4Addr,
+    /// The address at which peers reach this node.
+    pub public_ip: Ipv4Addr,
+    /// The pod network.
+    pub network: Ipv4Network,
+    /// The configuration that the above was taken from.
+    pub conf: NetConf,
+    /// The MAC address of the device, unless the device or the stored lease has one.
+    pub random_mac: MacAddr,
+    /// How long before its end the lease is renewed.
+    pub renew_margin: Duration,
+    /// How long leases are held that vanish in a mass.
+    pub mass_loss_grace: Duration,
+}
+
+/// What happened. An event that answers an [`Action`] comes exactly once for it.
+#[derive(Debug)]
+pub enum Event {
+    /// The run begins.
+    Start,
+    /// Answer to [`Work::Observe`].
+    Observed(Result<State, KernelError>),
+    /// Answer to [`Work::Apply`].
+    Applied(Vec<Result<(), KernelError>>),
+    /// Something that may concern this node changed in the kernel.
+    KernelChanged,
+    /// Answer to [`Action::AcquireLease`].
+    LeaseAcquired(Result<Lease, StoreFailure>),
+    /// Answer to [`Action::RenewLease`].
+    LeaseRenewed(Result<Lease, StoreFailure>),
+    /// News from the store's watch.
+    Lease(LeaseEvent),
+    /// Answer to [`Action::WriteSubnetFile`].
+    SubnetFileWritten(Result<(), String>),
+    /// Time has passed.
+    Tick,
+}
+
+/// Why the store did not do what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreFailure {
+    /// One sentence for a person.
+    pub message: String,
+    /// Whether asking again can help.
+    pub outlook: Outlook,
+}
+
+/// Whether asking again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// It can: the store may come back.
+    Retry,
+    /// It cannot: a person must act.
+    GiveUp,
+    /// The lease belongs to another node.
+    Lost,
+}
+
+/// What the driver must do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Observe or change the kernel.
+    Kernel(Work),
+    /// Acquire a lease with these attributes.
+    AcquireLease(LeaseAttrs),
+    /// Renew this lease.
+    RenewLease(Lease),
+    /// Write the subnet file.
+    WriteSubnetFile(SubnetEnv),
+    /// End the daemon and leave the kernel as it is.
+    Stop(StopReason),
+}
+
+/// Why the daemon ends by itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StopReason {
+    /// The own lease was removed from the store, or given to another node.
+    #[error("Lease has been revoked. Shutting down daemon.")]
+    LeaseRevoked,
+    /// The store refused for good.
+    #[error("failed to acquire lease: {0}")]
+    NoLease(String),
+}
+
+/// Time as the node needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Since any fixed moment; never goes back.
+    pub monotonic: Duration,
+    /// The wall clock, for the expiry of leases.
+    pub wall: UnixTime,
+}

@@ -1,0 +1,33 @@
+//! The subnet file: what this daemon tells the CNI plugin, and what an earlier run of it left.
+
+use std::path::Path;
+
+use flannel_types::{PreviousSubnets, SubnetEnv};
+
+/// Read and written by everyone: pods' plugins run under other users' runtimes (flannel `pkg/subnet/subnet.go`).
+const FILE_MODE: u32 = 0o644;
+const DIR_MODE: u32 = 0o755;
+
+/// Writes the file atomically, and its directory if need be.
+///
+/// # Errors
+/// The directory or the file cannot be written; a file that was there is unchanged.
+pub fn write(path: &Path, env: &SubnetEnv) -> Result<(), statefile::Error> {
+    if let Some(dir) = path.parent() {
+        statefile::ensure_dir(dir, DIR_MODE)?;
+    }
+    statefile::replace(path, env.render().as_bytes(), FILE_MODE)
+}
+
+/// Reads what an earlier run wrote; a file that is missing or unreadable counts as none, because it is only a hint.
+#[must_use]
+pub fn previous(path: &Path) -> PreviousSubnets {
+    match statefile::read_text(path) {
+        Ok(Some(text)) => PreviousSubnets::parse(&text),
+        Ok(None) => PreviousSubnets::default(),
+        Err(err) => {
+            tracing::warn!(%err, "the subnet file of an earlier run is not used");
+            PreviousSubnets::default()
+        }
+    }
+}
