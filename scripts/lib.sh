@@ -1,0 +1,53 @@
+# shellcheck shell=bash
+# What the scripts of this folder share. It is sourced, not run.
+
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$project" || exit
+
+fail() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# What has to stand before a command that needs root: nothing, or sudo.
+sudo=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || fail "this needs root (network namespaces, packages), and there is no sudo: run it as root"
+    sudo=(sudo)
+fi
+
+# Installs those of the given Debian packages that are missing.
+need_packages() {
+    local missing=() package
+    command -v dpkg-query >/dev/null || fail "this is no Debian: install the equivalents of '$*' yourself"
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    echo "installing ${missing[*]}"
+    # A machine with outdated lists still has most packages; only the installation decides.
+    "${sudo[@]}" apt-get update -qq || echo "the package lists could not be renewed; going on with the old ones" >&2
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" \
+        || fail "could not install ${missing[*]}: install them yourself and run this again"
+}
+
+need_rust() {
+    command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs and run this again"
+}
+
+rust_host() {
+    rustc -vV | sed -n 's/^host: //p'
+}
+
+# Where build_static leaves the programs.
+static_dir() {
+    printf '%s/%s/release\n' "${CARGO_TARGET_DIR:-$project/target}" "$(rust_host)"
+}
+
+# Builds packages as static release programs.
+build_static() {
+    local package arguments=()
+    for package in "$@"; do arguments+=(-p "$package"); done
+    # With an explicit target the flags are kept from build scripts and procedural macros, which cannot be static.
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target "$(rust_host)" "${arguments[@]}"
+}
