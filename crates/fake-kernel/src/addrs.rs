@@ -102,8 +102,23 @@ impl Namespace {
         self.remove_routes(&key, |held| *held == route);
     }
 
+    /// Takes the IPv6 addresses from a link.
+    pub(crate) fn flush_ipv6_addrs(&mut self, link: &IfName) {
+        let Some(device) = self.links.get_mut(link) else {
+            return;
+        };
+        let gone: Vec<IpNetwork> = device
+            .addrs
+            .extract_if(.., |addr, _| addr.is_ipv6())
+            .map(|(addr, _)| addr)
+            .collect();
+        for addr in gone {
+            self.forget_source(addr.ip());
+        }
+    }
+
     /// Forgets an address as the preferred source of routes once no link holds it.
-    fn forget_source(&mut self, ip: IpAddr) {
+    pub(crate) fn forget_source(&mut self, ip: IpAddr) {
         if self.owns(ip) {
             return;
         }
@@ -121,9 +136,7 @@ impl Namespace {
 
     /// Whether a link holds this address.
     pub(crate) fn owns(&self, ip: IpAddr) -> bool {
-        self.links
-            .values()
-            .any(|device| device.addrs.keys().any(|held| held.ip() == ip))
+        self.links.values().any(|device| device.holds(ip))
     }
 }
 

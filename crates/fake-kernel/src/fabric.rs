@@ -145,7 +145,7 @@ impl Fabric {
             return None;
         }
         let is_host = |node: &str, kernel: &FakeKernel| {
-            let has_ip = |device: &Device| is_card(device) && device.is_up() && holds(device, ip);
+            let has_ip = |device: &Device| is_card(device) && device.is_up() && device.holds(ip);
             !self.unplugged.contains(node) && kernel.namespace.links.values().any(has_ip)
         };
         let mut hosts = self.nodes.iter().filter(|(name, kernel)| is_host(name, kernel));
@@ -233,8 +233,4 @@ fn is_here(namespace: &Namespace, ip: IpAddr) -> bool {
 
 fn is_card(device: &Device) -> bool {
     matches!(device.link.kind, LinkKind::Other(_))
-}
-
-fn holds(device: &Device, ip: IpAddr) -> bool {
-    device.addrs.keys().any(|held| held.ip() == ip)
 }

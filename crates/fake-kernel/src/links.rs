@@ -5,7 +5,7 @@ use net_types::{IfName, MacAddr};
 use netstate::{AdminState, BridgePort, ErrorClass, Link, LinkChange, LinkKind, VethPeer, Vxlan};
 
 use crate::namespace::{Device, Namespace, Peer};
-use crate::refusal::{Answer, enslaves_itself, exists, invalid, no_device, refusal, unsupported};
+use crate::refusal::{Answer, enslaves_itself, exists, invalid, no_device, not_found, refusal, unsupported};
 
 /// MTU of a new Ethernet device in bytes (linux `ETH_DATA_LEN`).
 const ETHERNET_MTU: u32 = 1500;
@@ -25,21 +25,22 @@ impl Namespace {
         if link.mac.is_some_and(|mac| !mac.is_unicast()) {
             return Err(invalid_mac());
         }
-        if let Some(port) = &link.port {
-            self.check_port(&link.kind, port)?;
-        }
         match &link.kind {
             LinkKind::Vxlan(vxlan) => self.check_new_vxlan(vxlan)?,
             LinkKind::Bridge => {}
-            LinkKind::Veth(None) => return Err(invalid("a veth link is made with its peer")),
-            LinkKind::Veth(Some(peer)) => self.add_veth_peer(name, link, peer)?,
+            LinkKind::Veth(None) => return Err(unsupported("a veth link is made with its peer")),
+            LinkKind::Veth(Some(peer)) => self.check_veth_peer(name, peer)?,
             LinkKind::Other(_) => return Err(unsupported("links of this kind are not made")),
+        }
+        if let Some(port) = &link.port {
+            self.check_port(&link.kind, port)?;
         }
         let mut device = self.new_device(link);
         if let LinkKind::Vxlan(vxlan) = &link.kind {
             device.mtu_bytes = self.vxlan_mtu(vxlan, link.mtu_bytes);
         }
         if let LinkKind::Veth(Some(peer)) = &link.kind {
+            self.add_veth_peer(name, link, peer);
             device.link.kind = LinkKind::Veth(None);
             device.peer = match &peer.netns {
                 None => Peer::Here(peer.name.clone()),
@@ -82,10 +83,26 @@ impl Namespace {
         MacAddr::new([0x02, 0xfa, a, b, c, d])
     }
 
-    fn add_veth_peer(&mut self, name: &IfName, link: &Link, peer: &VethPeer) -> Answer {
+    fn check_veth_peer(&self, name: &IfName, peer: &VethPeer) -> Answer {
         if peer.mac.is_some_and(|mac| !mac.is_unicast()) {
             return Err(invalid_mac());
         }
+        let links = match &peer.netns {
+            None => &self.links,
+            Some(label) => {
+                let pod = self.pods.get(label);
+                let unknown = || not_found("no network namespace is known by the peer's label");
+                &pod.ok_or_else(unknown)?.namespace.links
+            }
+        };
+        if links.contains_key(&peer.name) || (peer.netns.is_none() && peer.name == *name) {
+            return Err(exists("the name of the peer is taken"));
+        }
+        Ok(())
+    }
+
+    /// Makes the other end of a pair, which was checked.
+    fn add_veth_peer(&mut self, name: &IfName, link: &Link, peer: &VethPeer) {
         let end = Link {
             kind: LinkKind::Veth(None),
             mac: peer.mac,
@@ -93,22 +110,14 @@ impl Namespace {
             admin: AdminState::Down,
             port: None,
         };
-        let (namespace, back) = match &peer.netns {
-            None => (&mut *self, Peer::Here(name.clone())),
-            Some(label) => {
-                let pod = self.pods.get_mut(label);
-                let pod = pod.ok_or_else(|| invalid("the namespace of the peer is not known"))?;
-                (&mut pod.namespace, Peer::Outside)
-            }
+        let outside = peer.netns.as_ref().and_then(|label| self.pods.get_mut(label));
+        let (namespace, back) = match outside {
+            Some(pod) => (&mut pod.namespace, Peer::Outside),
+            None => (self, Peer::Here(name.clone())),
         };
-        let taken = namespace.links.contains_key(&peer.name);
-        if taken || (peer.netns.is_none() && peer.name == *name) {
-            return Err(exists("the name of the peer is taken"));
-        }
         let mut device = namespace.new_device(&end);
         device.peer = back;
         namespace.insert_device(&peer.name, device);
-        Ok(())
     }
 
     fn check_new_vxlan(&self, vxlan: &Vxlan) -> Answer {
@@ -175,13 +184,16 @@ impl Namespace {
         }
         device.link.admin = AdminState::Down;
         device.neighs.clear();
-        device.addrs.retain(|addr, _| addr.is_ipv4());
+        self.flush_ipv6_addrs(name);
         self.flush_routes_through(name, |_| true);
         Ok(())
     }
 
     fn set_mtu(&mut self, name: &IfName, mtu: u32) -> Answer {
         let device = self.device(name)?;
+        if device.mtu_bytes == mtu {
+            return Ok(());
+        }
         let largest = match &device.link.kind {
             LinkKind::Vxlan(vxlan) => self.largest_vxlan_mtu(vxlan),
             LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => LARGEST_MTU,
@@ -222,10 +234,22 @@ impl Namespace {
         }
     }
 
+    /// A link leaves its bridge before the next one is asked, and stays out when that one refuses.
     fn set_port(&mut self, name: &IfName, port: &BridgePort) -> Answer {
-        self.check_port(&self.device(name)?.link.kind, port)?;
-        let left = self.device_mut(name)?.link.port.replace(port.clone());
-        self.follow_ports_of(left.as_ref());
+        self.device(&port.bridge)?;
+        let device = self.device_mut(name)?;
+        let kind = device.link.kind.clone();
+        if device
+            .link
+            .port
+            .as_ref()
+            .is_none_or(|held| held.bridge != port.bridge)
+        {
+            let left = device.link.port.take();
+            self.follow_ports_of(left.as_ref());
+            self.check_port(&kind, port)?;
+        }
+        self.device_mut(name)?.link.port = Some(port.clone());
         self.follow_ports_of(Some(port));
         Ok(())
     }
@@ -282,6 +306,9 @@ impl Namespace {
         };
         self.sysctls.retain(|key, _| !is_of_link(key.as_str(), name));
         self.flush_routes_through(name, |_| true);
+        for addr in device.addrs.keys() {
+            self.forget_source(addr.ip());
+        }
         for other in self.links.values_mut() {
             let bridge = other.link.port.as_ref().map(|port| &port.bridge);
             if bridge == Some(name) {

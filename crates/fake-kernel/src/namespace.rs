@@ -79,6 +79,10 @@ impl Device {
         self.addrs.keys().any(IpNetwork::is_ipv4)
     }
 
+    pub(crate) fn holds(&self, ip: IpAddr) -> bool {
+        self.addrs.keys().any(|held| held.ip() == ip)
+    }
+
     /// The link as it is observed.
     fn observed(&self) -> Link {
         Link {

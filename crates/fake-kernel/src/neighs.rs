@@ -2,11 +2,15 @@ use net_types::MacAddr;
 use netstate::{FdbKey, LinkKind, NeighKey};
 
 use crate::namespace::{Device, HeldNeigh, Namespace};
-use crate::refusal::{Answer, not_found, unsupported};
+use crate::refusal::{Answer, invalid, not_found, unsupported};
 
 impl Namespace {
     pub(crate) fn set_neigh(&mut self, key: &NeighKey, mac: MacAddr, permanent: bool) -> Answer {
+        let ipv6_is_off = key.ip.is_ipv6() && self.ipv6_is_off(&key.link);
         let device = self.device_mut(&key.link)?;
+        if ipv6_is_off {
+            return Err(invalid("IPv6 is disabled on this device"));
+        }
         device.neighs.insert(key.ip, HeldNeigh { mac, permanent });
         Ok(())
     }

@@ -39,6 +39,10 @@ impl Namespace {
         if let RouteKind::Unicast(hop) = &route.kind {
             self.device(&hop.link)?;
         }
+        let key = &RouteKey {
+            dst: network(key.dst),
+            ..key.clone()
+        };
         // A metric of 0 in the request matches every metric.
         let (lowest, highest) = match key.metric {
             0 => (0, u32::MAX),
@@ -68,9 +72,6 @@ impl Namespace {
     }
 
     fn check_route(&self, key: &RouteKey, route: &Route) -> Answer {
-        if network(key.dst) != key.dst {
-            return Err(invalid("invalid prefix for given prefix length"));
-        }
         if let RouteKind::Unicast(hop) = &route.kind {
             let device = self.device(&hop.link)?;
             match (key.dst, hop.gateway) {
@@ -101,13 +102,16 @@ impl Namespace {
         };
         if hop.onlink {
             require_up(device)?;
-            if !is_unicast_on(gateway, device) {
+            if !self.is_unicast(gateway) {
                 return Err(invalid("nexthop has invalid gateway"));
             }
             return Ok(());
         }
-        if self.owns(IpAddr::V4(gateway)) {
+        if device.is_up() && has_broadcast(device, gateway) {
             return Err(invalid("nexthop has invalid gateway"));
+        }
+        if device.holds(IpAddr::V4(gateway)) {
+            return require_up(device);
         }
         let direct = |hop: &Nexthop| hop.gateway.is_none();
         if !self.is_reached(table, IpAddr::V4(gateway), &hop.link, direct) {
@@ -122,20 +126,50 @@ impl Namespace {
             require_up(device)?;
         }
         if let Some(IpAddr::V6(gateway)) = hop.gateway {
-            if device.addrs.keys().any(|held| held.ip() == IpAddr::V6(gateway)) {
+            if self.owns(IpAddr::V6(gateway)) {
                 return Err(invalid("gateway can not be a local address"));
             }
-            if !hop.onlink && !is_unicast_link_local(gateway) {
-                let direct = |hop: &Nexthop| hop.gateway.is_none();
-                if !self.is_reached(table, IpAddr::V6(gateway), &hop.link, direct) {
-                    return Err(unreachable_v6());
-                }
-            }
+            self.check_reach_v6(table, hop, gateway)?;
         }
         if self.ipv6_is_off(&hop.link) {
             return Err(denied("IPv6 is disabled on nexthop device"));
         }
         require_up(device)
+    }
+
+    fn check_reach_v6(&self, table: u32, hop: &Nexthop, gateway: Ipv6Addr) -> Answer {
+        let gateway_ip = IpAddr::V6(gateway);
+        if hop.onlink {
+            if self.leads_elsewhere(table, gateway_ip, &hop.link) {
+                return Err(invalid("nexthop has invalid gateway or device mismatch"));
+            }
+            return Ok(());
+        }
+        let direct = |hop: &Nexthop| hop.gateway.is_none();
+        if is_unicast_link_local(gateway) || self.is_reached(table, gateway_ip, &hop.link, direct) {
+            return Ok(());
+        }
+        Err(unreachable_v6())
+    }
+
+    /// Whether the longest-prefix routes to `ip`, a default route aside, avoid `link`.
+    fn leads_elsewhere(&self, table: u32, ip: IpAddr, link: &IfName) -> bool {
+        for net in networks_of(ip).filter(|net| net.prefix() > 0) {
+            let mut routes = self.routes_to(table, net).peekable();
+            if routes.peek().is_some() {
+                return !routes.any(|(_, route)| match &route.kind {
+                    RouteKind::Unicast(hop) => hop.link == *link,
+                    RouteKind::Blackhole => true,
+                });
+            }
+        }
+        false
+    }
+
+    /// Whether an address is neither local nor the broadcast address of a subnet (linux `inet_addr_type`).
+    fn is_unicast(&self, ip: Ipv4Addr) -> bool {
+        let has_broadcast = |device: &Device| device.is_up() && has_broadcast(device, ip);
+        !self.owns(IpAddr::V4(ip)) && !self.links.values().any(has_broadcast)
     }
 
     /// Whether the longest-prefix route through `link` to `ip` is one that `suits`.
@@ -214,13 +248,12 @@ fn require_up(device: &Device) -> Answer {
     Err(link_down("the device of the next hop is not up"))
 }
 
-/// Whether an address is no address or broadcast address of this link's own.
-fn is_unicast_on(ip: Ipv4Addr, device: &Device) -> bool {
-    let is_own = |held: &IpNetwork| match held {
-        IpNetwork::V4(held) => held.ip() == ip || (held.prefix() < 31 && held.broadcast() == ip),
+/// Whether an address is the broadcast address of a subnet on this link.
+fn has_broadcast(device: &Device, ip: Ipv4Addr) -> bool {
+    device.addrs.keys().any(|held| match held {
+        IpNetwork::V4(held) => held.prefix() < 31 && held.broadcast() == ip,
         IpNetwork::V6(_) => false,
-    };
-    !device.addrs.keys().any(is_own)
+    })
 }
 
 fn stored_key(key: &RouteKey) -> RouteKey {
@@ -229,6 +262,7 @@ fn stored_key(key: &RouteKey) -> RouteKey {
         (IpNetwork::V4(_) | IpNetwork::V6(_), metric) => metric,
     };
     RouteKey {
+        dst: network(key.dst),
         metric,
         ..key.clone()
     }

@@ -70,9 +70,9 @@ impl Namespace {
 
     fn switch_ipv6_off(&mut self, link: &IfName) {
         if let Some(device) = self.links.get_mut(link) {
-            device.addrs.retain(|addr, _| addr.is_ipv4());
             device.neighs.retain(|ip, _| ip.is_ipv4());
         }
+        self.flush_ipv6_addrs(link);
         self.flush_routes_through(link, |key| key.dst.is_ipv6());
     }
 }

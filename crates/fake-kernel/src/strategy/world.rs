@@ -83,12 +83,12 @@ fn add_link() -> impl Strategy<Value = String> {
             "u0 veth peer u1",
             "p0 veth peer p1",
             "u0 veth peer p1",
-            "x1 veth peer b1",
+            "p0 veth peer p0",
         ]),
         mac(),
         mac(),
         word(&["", "mtu 1450", "mtu 1500"]),
-        word(&["", "", "", "master b0", "master b0 hairpin", "master u1"]),
+        word(&["", "", "", "master b0", "master u1"]),
     )
         .prop_map(|(pair, mac, peer, mtu, port)| format!("{pair} peermac {peer} mac {mac} {mtu} {port}"));
     let bridge = (word(&["b0", "b1"]), mac(), word(&["", "mtu 1450"]))
@@ -195,7 +195,7 @@ fn route() -> impl Strategy<Value = String> {
             "via fd02:: onlink",
             "via fd00::2 onlink",
         ]),
-        Just(""),
+        word(&["", "", "", "src fd00::1"]),
     );
     let verb = word(&["add", "add", "replace", "del"]);
     let end = (
