@@ -20,7 +20,7 @@
 //! | Setting a MAC flushes neighbours even if it is the same; setting an equal MTU is nothing at all | compare first |
 //! | A new VXLAN device's MTU is lowered to what the parent carries; a higher one set later is refused | |
 //! | Deleting the parent deletes its VXLAN devices; parent down does not | watch deletions |
-//! | A second VXLAN device of equal VNI, port and family is refused | name the stranger |
+//! | A second VXLAN device of equal VNI, port and family is refused; the family is for life | name the stranger |
 //! | A route replaces the first of equal destination and metric, across links | gapless take-over |
 //! | A route's deletion compares protocol, link and gateway; metric 0 means any metric, no gateway any gateway | give all |
 //! | An IPv6 route without metric is stored with 1024; an IPv6 gateway out of reach is `EHOSTUNREACH` | |
@@ -42,6 +42,7 @@ mod kernel;
 mod links;
 mod namespace;
 mod neighs;
+mod ports;
 mod refusal;
 mod routes;
 #[cfg(feature = "strategy")]

@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use net_types::{IfName, MacAddr};
-use netstate::{AdminState, BridgePort, ErrorClass, Link, LinkChange, LinkKind, VethPeer, Vxlan};
+use netstate::{AdminState, ErrorClass, Link, LinkChange, LinkKind, VethPeer, Vxlan};
 
 use crate::namespace::{Device, Namespace, Peer};
-use crate::refusal::{Answer, enslaves_itself, exists, invalid, no_device, not_found, refusal, unsupported};
+use crate::refusal::{Answer, exists, invalid, no_device, not_found, refusal, unsupported};
 
 /// MTU of a new Ethernet device in bytes (linux `ETH_DATA_LEN`).
-const ETHERNET_MTU: u32 = 1500;
+pub(crate) const ETHERNET_MTU: u32 = 1500;
 /// Smallest MTU of an Ethernet device in bytes (linux `ETH_MIN_MTU`).
 const SMALLEST_MTU: u32 = 68;
 /// Largest MTU of an Ethernet device in bytes (linux `ETH_MAX_MTU`).
@@ -162,8 +162,11 @@ impl Namespace {
             LinkChange::Mtu(mtu) => self.set_mtu(name, *mtu),
             LinkChange::Mac(mac) => self.set_mac(name, *mac),
             LinkChange::Port(port) => self.set_port(name, port),
-            LinkChange::VxlanLocal(local) => self.set_vxlan(name, |vxlan| vxlan.local = Some(*local)),
-            LinkChange::VxlanLearning(learning) => self.set_vxlan(name, |vxlan| vxlan.learning = *learning),
+            LinkChange::VxlanLocal(local) => self.set_vxlan_local(name, *local),
+            LinkChange::VxlanLearning(learning) => {
+                self.vxlan_mut(name)?.learning = *learning;
+                Ok(())
+            }
         }
     }
 
@@ -222,70 +225,22 @@ impl Namespace {
         Ok(())
     }
 
-    fn set_vxlan(&mut self, name: &IfName, change: impl FnOnce(&mut Vxlan)) -> Answer {
-        match &mut self.device_mut(name)?.link.kind {
-            LinkKind::Vxlan(vxlan) => {
-                change(vxlan);
-                Ok(())
-            }
-            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
-                Err(unsupported("the link is no VXLAN device"))
-            }
+    fn set_vxlan_local(&mut self, name: &IfName, local: IpAddr) -> Answer {
+        let vxlan = self.vxlan_mut(name)?;
+        let was_v6 = vxlan.local.is_some_and(|held| held.is_ipv6());
+        if was_v6 != local.is_ipv6() {
+            return Err(unsupported("new local address family does not match old"));
         }
-    }
-
-    /// A link leaves its bridge before the next one is asked, and stays out when that one refuses.
-    fn set_port(&mut self, name: &IfName, port: &BridgePort) -> Answer {
-        self.device(&port.bridge)?;
-        let device = self.device_mut(name)?;
-        let kind = device.link.kind.clone();
-        if device
-            .link
-            .port
-            .as_ref()
-            .is_none_or(|held| held.bridge != port.bridge)
-        {
-            let left = device.link.port.take();
-            self.follow_ports_of(left.as_ref());
-            self.check_port(&kind, port)?;
-        }
-        self.device_mut(name)?.link.port = Some(port.clone());
-        self.follow_ports_of(Some(port));
+        vxlan.local = Some(local);
         Ok(())
     }
 
-    fn check_port(&self, kind: &LinkKind, port: &BridgePort) -> Answer {
-        if !self.device(&port.bridge)?.is_bridge() {
-            return Err(unsupported("the master is no bridge"));
-        }
-        match kind {
-            LinkKind::Bridge => Err(enslaves_itself()),
-            LinkKind::Vxlan(_) | LinkKind::Veth(_) | LinkKind::Other(_) => Ok(()),
-        }
-    }
-
-    /// Gives the bridge of a port the MAC and MTU that follow from its ports, where nobody chose them.
-    fn follow_ports_of(&mut self, port: Option<&BridgePort>) {
-        let Some(port) = port else { return };
-        let is_port = |device: &&Device| {
-            let bridge = device.link.port.as_ref().map(|port| &port.bridge);
-            bridge == Some(&port.bridge)
-        };
-        let lowest_mac = self.links.values().filter(is_port).map(|device| device.mac).min();
-        let lowest_mtu = self
-            .links
-            .values()
-            .filter(is_port)
-            .map(|device| device.mtu_bytes)
-            .min();
-        let Some(bridge) = self.links.get_mut(&port.bridge) else {
-            return;
-        };
-        if !bridge.mac_is_fixed {
-            bridge.mac = lowest_mac.unwrap_or(MacAddr::new([0; 6]));
-        }
-        if !bridge.mtu_is_fixed {
-            bridge.mtu_bytes = lowest_mtu.unwrap_or(ETHERNET_MTU);
+    fn vxlan_mut(&mut self, name: &IfName) -> Result<&mut Vxlan, netstate::KernelError> {
+        match &mut self.device_mut(name)?.link.kind {
+            LinkKind::Vxlan(vxlan) => Ok(vxlan),
+            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
+                Err(unsupported("the link is no VXLAN device"))
+            }
         }
     }
 
