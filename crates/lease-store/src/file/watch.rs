@@ -79,15 +79,15 @@ fn run(mut watcher: Watcher, events: &mpsc::Sender<LeaseEvent>, stop: &PipeReade
         notices.arm();
         watcher.changed |= notices.drain();
         let start = Instant::now();
-        if let Some(event) = watcher.look(if notices.work() {
+        let event = watcher.look(if notices.work() {
             Depth::AsNeeded
         } else {
             Depth::Full
-        }) && events.blocking_send(event).is_err()
-        {
+        });
+        let pause = (start.elapsed() * PAUSE_FACTOR).clamp(SHORTEST_PAUSE, LOOK_INTERVAL);
+        if event.is_some_and(|event| events.blocking_send(event).is_err()) {
             return;
         }
-        let pause = (start.elapsed() * PAUSE_FACTOR).max(SHORTEST_PAUSE);
         if sleep(stop, pause) == Woken::ToStop || wait(&notices, &mut watcher, stop) == Woken::ToStop {
             return;
         }
