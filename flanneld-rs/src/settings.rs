@@ -3,6 +3,7 @@
 use flannel_types::{Backend, NetConf, NetConfError, Vxlan};
 use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_PORT};
 use net_types::{IfName, IfNameError, MacAddr};
+use tracing::warn;
 
 use crate::config::Config;
 use crate::host_facts::External;
@@ -65,7 +66,7 @@ pub fn settings(
         return Err(not_supported("EnableIPv4 false".to_owned(), "set it to true"));
     };
     let vxlan = vxlan_of(valid.backend())?;
-    let outer_mtu_bytes = vxlan.mtu.unwrap_or(external.mtu_bytes);
+    let outer_mtu_bytes = outer_mtu_bytes(vxlan, external);
     let mtu_bytes = outer_mtu_bytes
         .checked_sub(ENCAP_OVERHEAD_BYTES)
         .filter(|mtu| *mtu >= MIN_MTU_BYTES);
@@ -91,6 +92,19 @@ pub fn settings(
         renew_margin: config.lease_renew_margin,
         mass_loss_grace: config.mass_loss_grace,
     })
+}
+
+/// The MTU of the outer packets: what is configured, but no more than the interface carries. The kernel would lower
+/// the device's MTU by itself, and pods would be told another one.
+fn outer_mtu_bytes(vxlan: &Vxlan, external: &External) -> u32 {
+    let carried = external.mtu_bytes;
+    match vxlan.mtu {
+        Some(configured) if configured > carried => {
+            warn!(configured, carried, link = %external.link, "the configured MTU is larger than the interface's");
+            carried
+        }
+        configured => configured.unwrap_or(carried),
+    }
 }
 
 fn vxlan_of(backend: &Backend) -> Result<&Vxlan, SettingsError> {

@@ -96,11 +96,21 @@ impl Run<'_> {
             }
             LinkKind::Bridge | LinkKind::Veth(None) | LinkKind::Other(_) => {}
         }
-        let mut requests = vec![encode::add_link(name, link, &refs)?];
+        let creation = encode::add_link(name, link, &refs)?;
         if link.port.as_ref().is_some_and(|port| port.hairpin) {
-            requests.push(encode::set_hairpin(name, true));
+            // The kernel ignores the flag at creation; set afterwards, it must not meet a stranger's link.
+            self.change_now(creation)?;
+            return Ok(vec![encode::set_hairpin(name, true)]);
         }
-        Ok(requests)
+        Ok(vec![creation])
+    }
+
+    /// Makes a change at once, for a request whose successor must not be sent if it fails.
+    fn change_now(&mut self, request: Request) -> Result<(), KernelError> {
+        self.flush();
+        let mut requests = Requests::default();
+        requests.push(request.message, request.flags);
+        self.socket.change(&mut requests).into_iter().collect()
     }
 
     fn set_link(&mut self, name: &IfName, change: &LinkChange) -> Result<Vec<Request>, KernelError> {

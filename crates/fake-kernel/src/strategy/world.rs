@@ -88,7 +88,7 @@ fn add_link() -> impl Strategy<Value = String> {
         mac(),
         mac(),
         word(&["", "mtu 1450", "mtu 1500"]),
-        word(&["", "", "", "master b0", "master u1"]),
+        word(&["", "", "", "master b0", "master b0 hairpin", "master u1"]),
     )
         .prop_map(|(pair, mac, peer, mtu, port)| format!("{pair} peermac {peer} mac {mac} {mtu} {port}"));
     let bridge = (word(&["b0", "b1"]), mac(), word(&["", "mtu 1450"]))
