@@ -1,0 +1,93 @@
+use std::error::Error;
+
+use cni_types::{Code, ConfError, DecodeError, EnvError, ResultError};
+
+/// What a call ends with when it fails: the content of the error object, less its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// What kind of failure it is.
+    pub(crate) code: Code,
+    /// One sentence that says what failed and why.
+    pub(crate) msg: String,
+    /// More, for whoever looks into it; may be empty.
+    pub(crate) details: String,
+}
+
+impl Failure {
+    /// Adds to the details what failed on the way out, after the first cause.
+    pub(crate) fn append_details(&mut self, text: &str) {
+        if text == self.msg {
+            return;
+        }
+        if !self.details.is_empty() {
+            self.details.push_str("; ");
+        }
+        self.details.push_str(text);
+    }
+
+    /// Adds an error to the details.
+    pub(crate) fn add_details(&mut self, error: &dyn Error) {
+        self.append_details(&sentence(error));
+    }
+}
+
+/// An error that knows its place in the specification.
+pub(crate) trait CniError: Error {
+    /// The code of the error object.
+    fn code(&self) -> Code;
+
+    /// The details of the error object.
+    fn details(&self) -> String {
+        String::new()
+    }
+}
+
+impl<E: CniError> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self {
+            code: error.code(),
+            msg: sentence(&error),
+            details: error.details(),
+        }
+    }
+}
+
+/// The error and all its sources, in one line.
+pub(crate) fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl CniError for EnvError {
+    fn code(&self) -> Code {
+        Code::BAD_ENVIRONMENT
+    }
+}
+
+impl CniError for ConfError {
+    fn code(&self) -> Code {
+        Self::code(self)
+    }
+
+    fn details(&self) -> String {
+        Self::details(self)
+    }
+}
+
+impl CniError for DecodeError {
+    fn code(&self) -> Code {
+        Code::DECODING
+    }
+}
+
+impl CniError for ResultError {
+    fn code(&self) -> Code {
+        Code::DECODING
+    }
+}

@@ -1,0 +1,105 @@
+//! The plugins of the binary, each in a folder of its own.
+
+mod bridge;
+mod flannel;
+mod host_local;
+mod ipam;
+
+use cni_types::{AddResult, NetConf, Target};
+
+use crate::context::{Attachments, Context};
+use crate::error::Failure;
+
+/// A plugin that this binary is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Builtin {
+    Flannel,
+    Bridge,
+    HostLocal,
+}
+
+impl Builtin {
+    /// The plugin of this name.
+    pub(crate) fn by_name(name: &str) -> Option<Self> {
+        [Self::Flannel, Self::Bridge, Self::HostLocal]
+            .into_iter()
+            .find(|plugin| plugin.name() == name)
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Flannel => "flannel",
+            Self::Bridge => "bridge",
+            Self::HostLocal => "host-local",
+        }
+    }
+
+    pub(crate) fn add(
+        self,
+        context: &Context<'_>,
+        conf: &NetConf,
+        target: &Target,
+        netns: &str,
+    ) -> Result<AddResult, Failure> {
+        match self {
+            Self::Flannel => flannel::add(context, conf, target, &context.sandbox(netns)?),
+            Self::Bridge => bridge::add(context, conf, target, &context.sandbox(netns)?),
+            Self::HostLocal => {
+                host_local::add(conf, &context.env.args, target, host_local::Duplicate::Refuse)
+            }
+        }
+    }
+
+    pub(crate) fn check(
+        self,
+        context: &Context<'_>,
+        conf: &NetConf,
+        target: &Target,
+        netns: &str,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Flannel => flannel::check(context, conf, target, &context.sandbox(netns)?),
+            Self::Bridge => bridge::check(context, conf, target, &context.sandbox(netns)?),
+            Self::HostLocal => host_local::check(conf, target),
+        }
+    }
+
+    pub(crate) fn del(
+        self,
+        context: &Context<'_>,
+        conf: &NetConf,
+        target: &Target,
+        netns: Option<&str>,
+    ) -> Result<(), Failure> {
+        let sandbox = || match netns {
+            Some(path) => context.remaining_sandbox(path),
+            None => Ok(None),
+        };
+        match self {
+            Self::Flannel => flannel::del(context, conf, target, sandbox()?.as_ref()),
+            Self::Bridge => bridge::del(context, conf, target, sandbox()?.as_ref()),
+            Self::HostLocal => host_local::del(conf, target),
+        }
+    }
+
+    pub(crate) fn status(self, context: &Context<'_>, conf: &NetConf) -> Result<(), Failure> {
+        match self {
+            Self::Flannel => flannel::status(context, conf),
+            Self::Bridge => bridge::status(context, conf),
+            Self::HostLocal => host_local::status(conf),
+        }
+    }
+
+    pub(crate) fn gc(
+        self,
+        context: &Context<'_>,
+        conf: &NetConf,
+        valid: &Attachments,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Flannel => flannel::gc(context, conf, valid),
+            Self::Bridge => bridge::gc(context, conf, valid),
+            Self::HostLocal => host_local::gc(conf, valid),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+use cni_types::{ArgsError, CniArgs, Code, DecodeError, NetConf, Object};
+use net_types::{IfName, IfNameError, MacAddr, MacAddrError};
+use serde_json::Value;
+
+use crate::error::CniError;
+use crate::known_args::KNOWN_ARGS;
+
+const DEFAULT_BRIDGE: &str = "cni0";
+
+/// The MTUs that a veth pair can have: the kernel's `ETH_MIN_MTU` and `ETH_MAX_MTU`.
+const MTU_RANGE_BYTES: std::ops::RangeInclusive<u32> = 68..=65535;
+
+/// The keys of bridge's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Conf {
+    pub(crate) bridge: IfName,
+    pub(crate) gateway: Gateway,
+    pub(crate) on_conflict: OnConflict,
+    /// `None` leaves it to the kernel.
+    pub(crate) mtu_bytes: Option<u32>,
+    /// Whether a container reaches its own service through the bridge.
+    pub(crate) hairpin: bool,
+    /// The container's hardware address, if the runtime asks for one.
+    pub(crate) mac: Option<MacAddr>,
+}
+
+/// Whether the bridge is the containers' gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gateway {
+    No,
+    /// It has the gateway's addresses.
+    Yes,
+    /// And the containers' default routes lead there.
+    Default,
+}
+
+/// What to do with another address of the bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnConflict {
+    Refuse,
+    Replace,
+}
+
+/// Why bridge cannot work with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfError {
+    #[error("{0}")]
+    Decode(DecodeError),
+    #[error("key {key:?} with value {value} is not supported by this plugin; remove it")]
+    Unsupported { key: &'static str, value: String },
+    #[error("bridge: {0}")]
+    Bridge(IfNameError),
+    #[error("mtu {0} is not between 68 and 65535")]
+    Mtu(i64),
+    #[error("{0}")]
+    Args(ArgsError),
+    #[error("requested mac: {0}")]
+    Mac(MacAddrError),
+    #[error("requested mac {0} is not the address of one station")]
+    MacNotUnicast(MacAddr),
+}
+
+impl CniError for ConfError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Decode(_) => Code::DECODING,
+            Self::Unsupported { .. } => Code::UNSUPPORTED_FIELD,
+            Self::Args(_) => Code::BAD_ENVIRONMENT,
+            Self::Bridge(_) | Self::Mtu(_) | Self::Mac(_) | Self::MacNotUnicast(_) => Code::BAD_CONFIG,
+        }
+    }
+}
+
+/// Keys of the reference's whose work isn't built: any value but the default is refused.
+const UNSUPPORTED_FLAGS: [&str; 6] = [
+    "ipMasq",
+    "promiscMode",
+    "macspoofchk",
+    "enabledad",
+    "disableContainerInterface",
+    "portIsolation",
+];
+
+impl Conf {
+    /// Reads everything that an ADD needs; `args` is `CNI_ARGS`.
+    pub(crate) fn parse(conf: &NetConf, args: &str) -> Result<Self, ConfError> {
+        let object = &conf.object;
+        let flag = |key| {
+            object
+                .bool(key)
+                .map(Option::unwrap_or_default)
+                .map_err(ConfError::Decode)
+        };
+        refuse_unsupported(object)?;
+        let gateway = match (flag("isGateway")?, flag("isDefaultGateway")?) {
+            (_, true) => Gateway::Default,
+            (true, false) => Gateway::Yes,
+            (false, false) => Gateway::No,
+        };
+        let on_conflict = if flag("forceAddress")? {
+            OnConflict::Replace
+        } else {
+            OnConflict::Refuse
+        };
+        Ok(Self {
+            bridge: bridge_name(object)?,
+            gateway,
+            on_conflict,
+            mtu_bytes: mtu(object)?,
+            hairpin: flag("hairpinMode")?,
+            mac: requested_mac(conf, args)?,
+        })
+    }
+}
+
+/// The bridge that a configuration names.
+pub(crate) fn bridge_name(object: &Object) -> Result<IfName, ConfError> {
+    let name = object.string("bridge").map_err(ConfError::Decode)?;
+    let name = name.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_BRIDGE);
+    IfName::new(name).map_err(ConfError::Bridge)
+}
+
+fn refuse_unsupported(object: &Object) -> Result<(), ConfError> {
+    let refused = |key, value: &Value| {
+        let value = value.to_string();
+        Err(ConfError::Unsupported { key, value })
+    };
+    for key in UNSUPPORTED_FLAGS {
+        match object.get(key) {
+            None | Some(Value::Bool(false)) => {}
+            Some(value) => return refused(key, value),
+        }
+    }
+    if let Some(vlan) = object.get("vlan").filter(|value| value.as_i64() != Some(0)) {
+        return refused("vlan", vlan);
+    }
+    match object.get("vlanTrunk") {
+        None => Ok(()),
+        Some(Value::Array(trunk)) if trunk.is_empty() => Ok(()),
+        Some(value) => refused("vlanTrunk", value),
+    }
+}
+
+fn mtu(object: &Object) -> Result<Option<u32>, ConfError> {
+    match object.int("mtu").map_err(ConfError::Decode)? {
+        None | Some(0) => Ok(None),
+        Some(given) => {
+            let mtu = u32::try_from(given).ok();
+            let mtu = mtu.filter(|mtu| MTU_RANGE_BYTES.contains(mtu));
+            mtu.map(Some).ok_or(ConfError::Mtu(given))
+        }
+    }
+}
+
+/// The hardware address asked for by the nearest of three ways: `runtimeConfig.mac`, `args.cni.mac`, `MAC` of
+/// `CNI_ARGS`.
+fn requested_mac(conf: &NetConf, args: &str) -> Result<Option<MacAddr>, ConfError> {
+    let args = CniArgs::parse(args, KNOWN_ARGS).map_err(ConfError::Args)?;
+    let runtime = conf.runtime_config().map_err(ConfError::Decode)?;
+    let args_cni = conf.args_cni().map_err(ConfError::Decode)?;
+    let texts = [
+        runtime.string("mac").map_err(ConfError::Decode)?,
+        args_cni.string("mac").map_err(ConfError::Decode)?,
+        args.get("MAC"),
+    ];
+    let Some(text) = texts.into_iter().flatten().find(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let mac: MacAddr = text.parse().map_err(ConfError::Mac)?;
+    if mac.is_unicast() {
+        Ok(Some(mac))
+    } else {
+        Err(ConfError::MacNotUnicast(mac))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn netconf(rest: &str) -> NetConf {
+        let text = format!(r#"{{"cniVersion":"1.0.0","name":"net","type":"bridge"{rest}}}"#);
+        NetConf::parse(text.as_bytes()).unwrap()
+    }
+
+    fn parse(rest: &str, args: &str) -> Result<Conf, ConfError> {
+        Conf::parse(&netconf(rest), args)
+    }
+
+    #[test]
+    fn defaults_are_the_references() {
+        let conf = parse("", "").unwrap();
+        assert_eq!(conf.bridge.as_str(), "cni0");
+        assert_eq!(conf.gateway, Gateway::No);
+        assert_eq!(conf.on_conflict, OnConflict::Refuse);
+        assert_eq!((conf.mtu_bytes, conf.hairpin, conf.mac), (None, false, None));
+    }
+
+    #[test]
+    fn a_default_gateway_is_a_gateway() {
+        assert_eq!(parse(r#","isGateway":true"#, "").unwrap().gateway, Gateway::Yes);
+        let both = parse(r#","isGateway":false,"isDefaultGateway":true"#, "");
+        assert_eq!(both.unwrap().gateway, Gateway::Default);
+    }
+
+    #[test]
+    fn keys_that_are_not_built_are_refused_with_key_and_value_unless_default() {
+        for (key, value) in [
+            ("ipMasq", "true"),
+            ("vlan", "5"),
+            ("vlanTrunk", r#"[{"id":5}]"#),
+            ("macspoofchk", "true"),
+            ("promiscMode", "true"),
+            ("portIsolation", "true"),
+            ("enabledad", "true"),
+            ("disableContainerInterface", "true"),
+            ("ipMasq", r#""yes""#),
+        ] {
+            let error = parse(&format!(r#","{key}":{value}"#), "").unwrap_err();
+            assert_eq!(error.code().0, 2);
+            let text = error.to_string();
+            assert!(text.contains(key) && text.contains(value), "{text}");
+        }
+        let defaults = r#","ipMasq":false,"vlan":0,"vlanTrunk":[],"macspoofchk":false,"promiscMode":null,
+            "ipMasqBackend":"nftables","preserveDefaultVlan":true"#;
+        assert!(parse(defaults, "").is_ok());
+    }
+
+    #[test]
+    fn the_nearest_way_to_ask_for_a_mac_wins() {
+        let args = "MAC=0a:00:00:00:00:01";
+        let mac = |rest: &str| parse(rest, args).unwrap().mac.unwrap().to_string();
+        assert_eq!(mac(""), "0a:00:00:00:00:01");
+        assert_eq!(
+            mac(r#","args":{"cni":{"mac":"0A:00:00:00:00:02"}}"#),
+            "0a:00:00:00:00:02"
+        );
+        let both =
+            r#","args":{"cni":{"mac":"0a:00:00:00:00:02"}},"runtimeConfig":{"mac":"0a:00:00:00:00:03"}"#;
+        assert_eq!(mac(both), "0a:00:00:00:00:03");
+        assert!(matches!(parse("", "MAC=x"), Err(ConfError::Mac(_))));
+        assert!(matches!(
+            parse("", "MAC=ff:ff:ff:ff:ff:ff"),
+            Err(ConfError::MacNotUnicast(_))
+        ));
+    }
+
+    #[test]
+    fn impossible_values_are_refused() {
+        for rest in [
+            r#","mtu":67"#,
+            r#","mtu":-1"#,
+            r#","mtu":65536"#,
+            r#","bridge":"a/b""#,
+        ] {
+            assert_eq!(parse(rest, "").unwrap_err().code().0, 7, "{rest}");
+        }
+        assert_eq!(parse(r#","mtu":"1450""#, "").unwrap_err().code().0, 6);
+        assert_eq!(parse(r#","hairpinMode":1"#, "").unwrap_err().code().0, 6);
+    }
+}

@@ -1,0 +1,57 @@
+use cni_types::{NetConf, Target};
+
+use super::conf::Conf;
+use super::host::Host;
+use super::names::HostVeth;
+use super::pod;
+use crate::context::{Attachments, Context};
+use crate::error::Failure;
+use crate::plugins::host_local;
+use crate::plugins::ipam::Ipam;
+use crate::sandbox::Sandbox;
+
+/// Detaches a container, then frees its addresses. Whatever is gone already is fine, the container's namespace too.
+pub(crate) fn del(
+    context: &Context<'_>,
+    conf: &NetConf,
+    target: &Target,
+    sandbox: Option<&Sandbox>,
+) -> Result<(), Failure> {
+    let removed = detach(conf, target)?;
+    let ipam = Ipam::of(conf)?;
+    // The reference's host interfaces have random names; the container's is known by its own.
+    if !removed
+        && let Some(sandbox) = sandbox
+        && ipam.may_hold(conf, target)?
+    {
+        pod::remove(sandbox, &target.ifname)?;
+    }
+    ipam.del(context, conf, target)
+}
+
+/// Removes the attachment's host interface, and with it the container's; tells whether there was one.
+fn detach(conf: &NetConf, target: &Target) -> Result<bool, Failure> {
+    let mut host = Host::open()?;
+    let found = host.find(&HostVeth::of(&conf.name, target))?;
+    for name in &found {
+        host.remove(name)?;
+    }
+    Ok(!found.is_empty())
+}
+
+/// Fails when an ADD could not be served.
+pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failure> {
+    Conf::parse(conf, "")?;
+    Ipam::of(conf)?.status(context, conf)
+}
+
+/// Detaches what is attached to this network and not valid, then lets address management clean up.
+pub(crate) fn gc(context: &Context<'_>, conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
+    let ipam = Ipam::of(conf)?;
+    if ipam == Ipam::HostLocal {
+        for target in host_local::stale(conf, valid)? {
+            detach(conf, &target)?;
+        }
+    }
+    ipam.gc(context, conf, valid)
+}

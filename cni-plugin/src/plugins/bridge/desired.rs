@@ -1,0 +1,301 @@
+//! What the host and the container shall hold for one attachment, as plain data.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use cni_types::{AddResult, Code, IpConfig, NetConf, ResultRoute, network_of};
+use ipnetwork::{IpNetwork, Ipv4Network};
+use net_types::registry::{RT_TABLE_MAIN, RTPROT_BOOT};
+use net_types::{IfName, MacAddr};
+use netstate::{
+    Addr, AddrKey, AdminState, BridgePort, Link, LinkKind, NetnsLabel, Nexthop, Route, RouteKey, RouteKind,
+    State, SysctlKey, VethPeer,
+};
+
+use super::conf::{Conf, Gateway};
+use super::names::mac_of_holder;
+use crate::error::CniError;
+
+/// The metric that the kernel gives an IPv6 route without one (linux `IP6_RT_PRIO_USER`).
+const IPV6_DEFAULT_METRIC: u32 = 1024;
+
+/// One attachment: what address management gave, as it shall be.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Attachment {
+    pub(crate) bridge: IfName,
+    pub(crate) hairpin: bool,
+    pub(crate) mtu_bytes: Option<u32>,
+    pub(crate) ifname: IfName,
+    pub(crate) mac: MacAddr,
+    /// The container's addresses, with their gateways.
+    pub(crate) ips: Vec<IpConfig>,
+    /// The container's routes, as the result shows them.
+    pub(crate) routes: Vec<ResultRoute>,
+    /// The bridge's addresses.
+    pub(crate) gateways: Vec<IpNetwork>,
+}
+
+/// Why what address management gave cannot be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AttachmentError {
+    #[error("IPAM plugin returned missing IP config")]
+    NoAddress,
+    #[error("IPAM plugin gave a route to {dst} with {key} {value}, which is not supported by this plugin")]
+    UnsupportedRoute {
+        dst: IpNetwork,
+        key: &'static str,
+        value: i64,
+    },
+}
+
+impl CniError for AttachmentError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NoAddress => Code::DELEGATE,
+            Self::UnsupportedRoute { .. } => Code::UNSUPPORTED_FIELD,
+        }
+    }
+}
+
+impl Attachment {
+    /// Completes what address management gave: gateways where the bridge is one, and default routes where it is the
+    /// default gateway. `mac` is for a container without address.
+    pub(crate) fn new(
+        conf: &Conf,
+        ifname: &IfName,
+        ipam: &AddResult,
+        mac: MacAddr,
+    ) -> Result<Self, AttachmentError> {
+        let mut ips = ipam.ips.clone();
+        let mut gateways = Vec::new();
+        if conf.gateway != Gateway::No {
+            for ip in &mut ips {
+                let gateway = *ip.gateway.get_or_insert_with(|| first_host(ip.address));
+                gateways.extend(IpNetwork::new(gateway, ip.address.prefix()));
+            }
+        }
+        let mut routes = ipam.routes.clone();
+        if conf.gateway == Gateway::Default {
+            routes.extend(default_routes(&ips, &ipam.routes));
+        }
+        for route in &routes {
+            refuse_unsupported(route)?;
+        }
+        let derived = ips.first().map_or(mac, |ip| mac_of_holder(ip.address));
+        Ok(Self {
+            bridge: conf.bridge.clone(),
+            hairpin: conf.hairpin,
+            mtu_bytes: conf.mtu_bytes,
+            ifname: ifname.clone(),
+            mac: conf.mac.unwrap_or(derived),
+            ips,
+            routes,
+            gateways,
+        })
+    }
+
+    /// The attachment less routes that were left out.
+    pub(crate) fn without_routes(&self, skipped: &[RouteKey]) -> Self {
+        let mut left = self.clone();
+        left.routes
+            .retain(|route| !skipped.contains(&self.route(route).0));
+        left
+    }
+
+    /// What the host shall hold. `bridge_mac` is for a bridge that is made; one that exists keeps its address and its
+    /// MTU, and the choice for it is `None`.
+    pub(crate) fn host(&self, veth: &IfName, veth_mac: MacAddr, bridge_mac: Option<MacAddr>) -> State {
+        let bridge = Link {
+            kind: LinkKind::Bridge,
+            mac: bridge_mac,
+            mtu_bytes: bridge_mac.and(self.mtu_bytes),
+            admin: AdminState::Up,
+            port: None,
+        };
+        let peer = VethPeer {
+            name: self.ifname.clone(),
+            mac: Some(self.mac),
+            netns: Some(pod_label()),
+        };
+        let port = Link {
+            kind: LinkKind::Veth(Some(peer)),
+            mac: Some(veth_mac),
+            mtu_bytes: self.mtu_bytes,
+            admin: AdminState::Up,
+            port: Some(BridgePort {
+                bridge: self.bridge.clone(),
+                hairpin: self.hairpin,
+            }),
+        };
+        let mut state = State::default();
+        state.links.insert(self.bridge.clone(), bridge);
+        state.links.insert(veth.clone(), port);
+        for link in [&self.bridge, veth] {
+            let accept_ra = SysctlKey::of_link("ipv6", link, "accept_ra");
+            state.sysctls.insert(accept_ra, "0".to_owned());
+        }
+        for gateway in &self.gateways {
+            let (key, addr) = address(&self.bridge, *gateway);
+            state.addrs.insert(key, addr);
+            let forwarding = if gateway.is_ipv4() {
+                "net/ipv4/ip_forward"
+            } else {
+                "net/ipv6/conf/all/forwarding"
+            };
+            state
+                .sysctls
+                .extend(SysctlKey::new(forwarding).map(|key| (key, "1".to_owned())));
+        }
+        state
+    }
+
+    /// What the container shall hold beside its loopback interface.
+    pub(crate) fn pod(&self) -> State {
+        let mut state = State::default();
+        let link = Link {
+            kind: LinkKind::Veth(None),
+            mac: None,
+            mtu_bytes: None,
+            admin: AdminState::Up,
+            port: None,
+        };
+        state.links.insert(self.ifname.clone(), link);
+        let mut set = |family, name, value: &str| {
+            let key = SysctlKey::of_link(family, &self.ifname, name);
+            state.sysctls.insert(key, value.to_owned());
+        };
+        set("ipv4", "arp_notify", "1");
+        set("ipv6", "accept_dad", "0");
+        if self.ips.iter().any(|ip| ip.address.is_ipv6()) {
+            set("ipv6", "disable_ipv6", "0");
+            set("ipv6", "keep_addr_on_down", "1");
+            set("ipv6", "ndisc_notify", "1");
+        }
+        for ip in &self.ips {
+            let (key, addr) = address(&self.ifname, ip.address);
+            state.addrs.insert(key, addr);
+        }
+        for route in &self.routes {
+            let (key, route) = self.route(route);
+            state.routes.insert(key, route);
+        }
+        state
+    }
+
+    fn route(&self, route: &ResultRoute) -> (RouteKey, Route) {
+        let number = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
+        let default_metric = if route.dst.is_ipv4() {
+            0
+        } else {
+            IPV6_DEFAULT_METRIC
+        };
+        let key = RouteKey {
+            table: RT_TABLE_MAIN,
+            dst: network_of(route.dst),
+            metric: number(route.priority)
+                .filter(|metric| *metric != 0)
+                .unwrap_or(default_metric),
+        };
+        let nexthop = Nexthop {
+            link: self.ifname.clone(),
+            gateway: route.gw.or_else(|| self.gateway_of(route.dst)),
+            onlink: false,
+        };
+        let route = Route {
+            kind: RouteKind::Unicast(nexthop),
+            protocol: RTPROT_BOOT,
+            source: None,
+            mtu_bytes: number(route.mtu_bytes),
+        };
+        (key, route)
+    }
+
+    /// The gateway of a destination's family, as address management gave it.
+    fn gateway_of(&self, dst: IpNetwork) -> Option<IpAddr> {
+        let mut of_family = self.ips.iter().filter(|ip| ip.address.is_ipv4() == dst.is_ipv4());
+        of_family.find_map(|ip| ip.gateway)
+    }
+}
+
+/// The name by which the host's plan calls the container's namespace.
+pub(crate) fn pod_label() -> NetnsLabel {
+    NetnsLabel("pod".to_owned())
+}
+
+/// Whether a result in the configuration's version can be written at all.
+pub(crate) fn check_form(conf: &NetConf, ipam: &AddResult, has_ipam: bool) -> Result<(), AttachmentError> {
+    let must_have_address = has_ipam || conf.version < cni_types::Version::V0_3_0;
+    if must_have_address && ipam.ips.is_empty() {
+        Err(AttachmentError::NoAddress)
+    } else {
+        Ok(())
+    }
+}
+
+/// Address and broadcast address as the reference sets them; nobody else can have the address, so the detection of
+/// duplicates would only cost the container's first second.
+fn address(link: &IfName, address: IpNetwork) -> (AddrKey, Addr) {
+    let broadcast = match address {
+        IpNetwork::V4(v4) => broadcast(v4),
+        IpNetwork::V6(_) => None,
+    };
+    let key = AddrKey {
+        link: link.clone(),
+        addr: address,
+    };
+    let addr = Addr {
+        broadcast,
+        nodad: address.is_ipv6(),
+    };
+    (key, addr)
+}
+
+fn broadcast(net: Ipv4Network) -> Option<Ipv4Addr> {
+    (net.prefix() <= 30).then(|| net.broadcast())
+}
+
+fn first_host(net: IpNetwork) -> IpAddr {
+    match net {
+        IpNetwork::V4(v4) => flannel_types::gateway_v4(v4).ip().into(),
+        IpNetwork::V6(v6) => flannel_types::gateway_v6(v6).ip().into(),
+    }
+}
+
+/// A default route of each family that has an address and no default route with a gateway yet.
+fn default_routes(ips: &[IpConfig], given: &[ResultRoute]) -> Vec<ResultRoute> {
+    let mut routes: Vec<ResultRoute> = Vec::new();
+    for ip in ips {
+        let v4 = ip.address.is_ipv4();
+        let is_default =
+            |route: &ResultRoute| route.dst.prefix() == 0 && route.dst.is_ipv4() == v4 && route.gw.is_some();
+        if given.iter().chain(&routes).any(is_default) {
+            continue;
+        }
+        let any: IpAddr = if v4 {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            std::net::Ipv6Addr::UNSPECIFIED.into()
+        };
+        let dst = IpNetwork::new(any, 0).ok();
+        routes.extend(dst.map(|dst| ResultRoute::new(dst, ip.gateway)));
+    }
+    routes
+}
+
+fn refuse_unsupported(route: &ResultRoute) -> Result<(), AttachmentError> {
+    let main = i64::from(RT_TABLE_MAIN);
+    let keys = [
+        ("advmss", route.advmss_bytes),
+        ("scope", route.scope),
+        ("table", route.table.filter(|table| *table != main)),
+    ];
+    for (key, value) in keys {
+        if let Some(value) = value.filter(|value| *value != 0) {
+            let dst = route.dst;
+            return Err(AttachmentError::UnsupportedRoute { dst, key, value });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+use cni_types::Code;
+use net_types::IfName;
+use netlink::{Netns, NetnsError, RealKernel};
+use netstate::{Kernel, KernelError, LinkScope, Op, Scope, State};
+
+use crate::error::CniError;
+
+/// The kernel, or what is there, stands in the way.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("cannot open the kernel's networking")]
+    Open(#[source] KernelError),
+    #[error("cannot observe {place}")]
+    Observe {
+        place: String,
+        #[source]
+        source: KernelError,
+    },
+    #[error("cannot {op} in {place}")]
+    Apply {
+        op: Box<Op>,
+        place: String,
+        #[source]
+        source: KernelError,
+    },
+    #[error("cannot enter the container's network namespace")]
+    Enter(#[source] NetnsError),
+    #[error("bridge port is not up")]
+    Port(#[source] KernelError),
+    #[error("interface {ifname:?} already exists in {netns:?}; remove it or choose another name")]
+    Exists { ifname: String, netns: String },
+    #[error(
+        "host interface {veth:?} of container {container} already exists, in use by another namespace; \
+         detach it by DEL first"
+    )]
+    Attached { veth: String, container: String },
+    #[error("{0:?} already exists but is not a bridge; remove it or choose another bridge")]
+    NotABridge(String),
+    #[error("host interfaces {0} belong to others; remove one of them")]
+    NamesTaken(String),
+    #[error(
+        "failed to set bridge addr: {bridge:?} already has an IP address different from {wanted}: \
+         {found}; remove that, or set forceAddress"
+    )]
+    Address {
+        bridge: String,
+        wanted: String,
+        found: String,
+    },
+    #[error("the kernel's networking changes too fast: {0} attempts failed")]
+    Unsettled(u32),
+}
+
+impl CniError for LinkError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Open(_) | Self::Observe { .. } | Self::Apply { .. } | Self::Port(_) => Code::KERNEL,
+            Self::Enter(_) => Code::BAD_NETNS,
+            Self::Exists { .. }
+            | Self::Attached { .. }
+            | Self::NotABridge(_)
+            | Self::NamesTaken(_)
+            | Self::Address { .. } => Code::CONFLICT,
+            Self::Unsettled(_) => Code::TRY_LATER,
+        }
+    }
+}
+
+/// A scope of links of which only the attributes matter.
+pub(crate) fn links_only<'a>(names: impl IntoIterator<Item = &'a IfName>) -> Scope {
+    let links = names.into_iter().map(|name| (name.clone(), LinkScope::default()));
+    Scope {
+        links: links.collect(),
+        ..Scope::default()
+    }
+}
+
+/// Observes, naming the place in the error.
+pub(crate) fn observe(kernel: &mut RealKernel, scope: &Scope, place: &str) -> Result<State, LinkError> {
+    kernel.observe(scope).map_err(|source| LinkError::Observe {
+        place: place.to_owned(),
+        source,
+    })
+}
+
+/// Runs a closure in a namespace.
+pub(crate) fn inside<T: Send>(
+    netns: &Netns,
+    work: impl FnOnce() -> Result<T, LinkError> + Send,
+) -> Result<T, LinkError> {
+    netns.run(work).map_err(LinkError::Enter)?
+}

@@ -1,0 +1,108 @@
+//! The container's side of an attachment.
+
+use net_types::IfName;
+use netlink::RealKernel;
+use netstate::{ErrorClass, Kernel, LinkKind, LinkScope, Op, Prune, RouteKey, Scope, State, plan};
+
+use super::kernel::{LinkError, inside, links_only, observe};
+use crate::sandbox::Sandbox;
+
+/// The container's kernel. Its socket stays in the container's namespace.
+pub(crate) struct Pod<'a> {
+    sandbox: &'a Sandbox,
+    kernel: RealKernel,
+    ifname: IfName,
+}
+
+impl<'a> Pod<'a> {
+    /// Opens the container's kernel; the interface must not exist.
+    pub(crate) fn without(sandbox: &'a Sandbox, ifname: &IfName) -> Result<Self, LinkError> {
+        let scope = links_only([ifname]);
+        let (kernel, observed) = inside(&sandbox.netns, || {
+            let mut kernel = RealKernel::open().map_err(LinkError::Open)?;
+            let observed = observe(&mut kernel, &scope, &sandbox.path)?;
+            Ok((kernel, observed))
+        })?;
+        if observed.links.is_empty() {
+            let ifname = ifname.clone();
+            return Ok(Self {
+                sandbox,
+                kernel,
+                ifname,
+            });
+        }
+        Err(LinkError::Exists {
+            ifname: ifname.as_str().to_owned(),
+            netns: sandbox.path.clone(),
+        })
+    }
+
+    /// Brings the interface, which the host made, to what is desired. Returns the routes that are left out because
+    /// another attachment of the container has them already (CNI SPEC 0.4.0 asks for that with the default route;
+    /// a second interface on one network meets it with every route).
+    pub(crate) fn configure(&mut self, desired: &State) -> Result<Vec<RouteKey>, LinkError> {
+        let scope = Scope {
+            links: [(self.ifname.clone(), LinkScope::default())].into(),
+            sysctls: desired.sysctls.keys().cloned().collect(),
+        };
+        let (kernel, place) = (&mut self.kernel, self.sandbox.path.as_str());
+        inside(&self.sandbox.netns, || {
+            let observed = observe(kernel, &scope, place)?;
+            let ops = plan(desired, &observed, Prune::Keep);
+            let mut skipped = Vec::new();
+            let mut waiting = Vec::new();
+            for (op, result) in ops.iter().zip(kernel.apply(&ops)) {
+                match (op, result) {
+                    (_, Ok(())) => {}
+                    (Op::AddRoute(key, _), Err(e)) if e.class == ErrorClass::Exists => {
+                        skipped.push(key.clone())
+                    }
+                    // Its gateway may be reached by a route that came later.
+                    (Op::AddRoute(..), Err(e)) if e.class == ErrorClass::Unreachable => {
+                        waiting.push(op.clone());
+                    }
+                    (op, Err(source)) => return Err(failed(op, place, source)),
+                }
+            }
+            let results = if waiting.is_empty() {
+                Vec::new()
+            } else {
+                kernel.apply(&waiting)
+            };
+            for (op, result) in waiting.iter().zip(results) {
+                result.map_err(|source| failed(op, place, source))?;
+            }
+            Ok(skipped)
+        })
+    }
+}
+
+fn failed(op: &Op, place: &str, source: netstate::KernelError) -> LinkError {
+    LinkError::Apply {
+        op: Box::new(op.clone()),
+        place: place.to_owned(),
+        source,
+    }
+}
+
+/// Removes an interface and with it its host end, if it is one of a virtual pair: nothing else is of bridge's making.
+pub(crate) fn remove(sandbox: &Sandbox, ifname: &IfName) -> Result<(), LinkError> {
+    let scope = links_only([ifname]);
+    let place = sandbox.path.as_str();
+    inside(&sandbox.netns, || {
+        let mut kernel = RealKernel::open().map_err(LinkError::Open)?;
+        let observed = observe(&mut kernel, &scope, place)?;
+        let is_veth = |link: &netstate::Link| matches!(link.kind, LinkKind::Veth(_));
+        if !observed.links.get(ifname).is_some_and(is_veth) {
+            return Ok(());
+        }
+        let ops = [Op::DelLink(ifname.clone())];
+        for (op, result) in ops.iter().zip(kernel.apply(&ops)) {
+            match result {
+                Err(e) if e.class != ErrorClass::NoDevice => return Err(failed(op, place, e)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    })
+}

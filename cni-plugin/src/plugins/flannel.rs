@@ -1,0 +1,7 @@
+//! The plugin `flannel`: turns the node's subnet file into the configuration of another plugin, and remembers it.
+
+mod cmd;
+mod conf;
+mod state;
+
+pub(crate) use cmd::{add, check, del, gc, status};

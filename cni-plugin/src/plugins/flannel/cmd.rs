@@ -1,0 +1,266 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cni_types::{AddResult, Code, ContainerId, NetConf, Target};
+use net_types::IfName;
+
+use super::conf::{self, Conf};
+use super::state::{self, StateFiles, Stored};
+use crate::context::{Attachments, Context};
+use crate::delegate::{self, Verb};
+use crate::error::{CniError, Failure};
+use crate::plugins::{bridge, host_local, ipam::Ipam};
+use crate::sandbox::Sandbox;
+
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    #[error("flannel knows no attachment {ifname:?} of container {container_id}: its state file is gone")]
+    NoState {
+        container_id: ContainerId,
+        ifname: String,
+    },
+}
+
+impl CniError for CheckError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NoState { .. } => Code::CHECK_FAILED,
+        }
+    }
+}
+
+/// The plugin that does the work.
+enum Delegate {
+    /// Ours, in this process.
+    Bridge,
+    Program(String),
+}
+
+impl Delegate {
+    fn of(conf: &NetConf) -> Result<Self, Failure> {
+        Ok(match conf.object.string("type")? {
+            None | Some("bridge") => Self::Bridge,
+            Some(other) => Self::Program(other.to_owned()),
+        })
+    }
+}
+
+/// Stores the delegate's configuration, then lets the delegate attach the container. On failure the state is as
+/// before.
+pub(crate) fn add(
+    context: &Context<'_>,
+    conf: &NetConf,
+    target: &Target,
+    sandbox: &Sandbox,
+) -> Result<AddResult, Failure> {
+    let own = Conf::parse(conf)?;
+    let object = own.delegate_conf(conf, Some(&own.subnet_env()?));
+    let delegate_conf = NetConf::from_object(object.clone())?;
+    let delegate = Delegate::of(&delegate_conf)?;
+    if matches!(delegate, Delegate::Bridge) {
+        bridge::validate(context, &delegate_conf)?;
+    }
+    let files = StateFiles::of(&conf::data_dir(conf)?, target);
+    let path = path_for_add(&files, &delegate_conf, target)?;
+    let before = files.write(&path, &object)?;
+    let added = match &delegate {
+        Delegate::Bridge => bridge::add(context, &delegate_conf, target, sandbox),
+        Delegate::Program(name) => program_add(context, name, &delegate_conf),
+    };
+    added.map_err(|mut failure| {
+        if let Err(e) = state::restore(&path, before.as_deref()) {
+            failure.add_details(&e);
+        }
+        failure
+    })
+}
+
+/// Runs a program's ADD, and its DEL if that fails (CNI SPEC 1.1.0 §Delegated plugin execution procedure).
+fn program_add(context: &Context<'_>, name: &str, conf: &NetConf) -> Result<AddResult, Failure> {
+    delegate::exec_add(context, name, conf).map_err(|mut failure| {
+        if let Err(e) = delegate::exec(context, name, Verb::Del, conf) {
+            failure.append_details(&e.msg);
+        }
+        failure
+    })
+}
+
+/// The file that belongs to this attachment.
+fn path_for_add(files: &StateFiles, conf: &NetConf, target: &Target) -> Result<PathBuf, Failure> {
+    let further = files.further();
+    if further.exists() {
+        return Ok(further);
+    }
+    let first = files.first();
+    if first.exists() && files.is_first_of_another(&holders(conf, target)?) {
+        return Ok(further);
+    }
+    Ok(first)
+}
+
+/// The container's interfaces that hold an address, so far as this process can know.
+fn holders(conf: &NetConf, target: &Target) -> Result<Vec<IfName>, Failure> {
+    match Ipam::of(conf)? {
+        Ipam::HostLocal => host_local::holders(conf, &target.container_id),
+        Ipam::None | Ipam::Program(_) => Ok(Vec::new()),
+    }
+}
+
+/// Lets the delegate detach the container with the configuration of the ADD, and forgets that only when the delegate
+/// is done: a failed DEL must be repeatable.
+pub(crate) fn del(
+    context: &Context<'_>,
+    conf: &NetConf,
+    target: &Target,
+    sandbox: Option<&Sandbox>,
+) -> Result<(), Failure> {
+    let files = StateFiles::of(&conf::data_dir(conf)?, target);
+    let (path, stored) = find(&files)?;
+    match stored {
+        Stored::Conf(mut delegate_conf) => {
+            pass_on_prev_result(&mut delegate_conf, conf);
+            delegate_del(context, &delegate_conf, target, sandbox)?;
+            forget(&files, &path, &delegate_conf, target)?;
+        }
+        // A crash before this plugin wrote whole files only; what the ADD made is named by the configuration.
+        Stored::Garbage => {
+            let delegate_conf = computed(conf)?;
+            delegate_del(context, &delegate_conf, target, sandbox)?;
+            forget(&files, &path, &delegate_conf, target)?;
+        }
+        // Nothing is attached, so far as flannel knows; looking for leftovers of our own is cheap.
+        Stored::Missing => match computed(conf) {
+            Ok(delegate_conf) if matches!(Delegate::of(&delegate_conf), Ok(Delegate::Bridge)) => {
+                bridge::del(context, &delegate_conf, target, sandbox)?;
+            }
+            Ok(_) | Err(_) => {}
+        },
+    }
+    Ok(files.discard_unfinished()?)
+}
+
+/// The stored configuration of this attachment, and its file.
+fn find(files: &StateFiles) -> Result<(PathBuf, Stored), Failure> {
+    let further = files.further();
+    match state::read(&further)? {
+        Stored::Missing => {
+            let first = files.first();
+            let stored = state::read(&first)?;
+            Ok((first, stored))
+        }
+        stored @ (Stored::Garbage | Stored::Conf(_)) => Ok((further, stored)),
+    }
+}
+
+/// The delegate's configuration anew, with what the subnet file tells if it can be read.
+fn computed(conf: &NetConf) -> Result<NetConf, Failure> {
+    let own = Conf::parse(conf)?;
+    let env = own.subnet_env().ok();
+    let mut computed = NetConf::from_object(own.delegate_conf(conf, env.as_ref()))?;
+    pass_on_prev_result(&mut computed, conf);
+    Ok(computed)
+}
+
+fn delegate_del(
+    context: &Context<'_>,
+    conf: &NetConf,
+    target: &Target,
+    sandbox: Option<&Sandbox>,
+) -> Result<(), Failure> {
+    match Delegate::of(conf)? {
+        Delegate::Bridge => bridge::del(context, conf, target, sandbox),
+        Delegate::Program(name) => delegate::exec(context, &name, Verb::Del, conf).map(drop),
+    }
+}
+
+/// Removes a state file, unless it is the first one and another interface's.
+fn forget(files: &StateFiles, path: &Path, conf: &NetConf, target: &Target) -> Result<(), Failure> {
+    if path == files.first() && files.is_first_of_another(&holders(conf, target)?) {
+        return Ok(());
+    }
+    Ok(state::remove(path)?)
+}
+
+/// Lets the delegate check the attachment.
+pub(crate) fn check(
+    context: &Context<'_>,
+    conf: &NetConf,
+    target: &Target,
+    sandbox: &Sandbox,
+) -> Result<(), Failure> {
+    let (_, stored) = find(&StateFiles::of(&conf::data_dir(conf)?, target))?;
+    let mut delegate_conf = match stored {
+        Stored::Conf(stored) => *stored,
+        Stored::Garbage => computed(conf)?,
+        Stored::Missing => {
+            return Err(CheckError::NoState {
+                container_id: target.container_id.clone(),
+                ifname: target.ifname.as_str().to_owned(),
+            }
+            .into());
+        }
+    };
+    pass_on_prev_result(&mut delegate_conf, conf);
+    match Delegate::of(&delegate_conf)? {
+        Delegate::Bridge => bridge::check(context, &delegate_conf, target, sandbox),
+        Delegate::Program(name) => delegate::exec(context, &name, Verb::Check, &delegate_conf).map(drop),
+    }
+}
+
+/// Fails with code 50 when an ADD could not be served: no usable subnet file, or the delegate says so.
+pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failure> {
+    let own = Conf::parse(conf)?;
+    let env = own.subnet_env().map_err(|error| Failure {
+        code: Code::NOT_AVAILABLE,
+        ..Failure::from(error)
+    })?;
+    let delegate_conf = NetConf::from_object(own.delegate_conf(conf, Some(&env)))?;
+    match Delegate::of(&delegate_conf)? {
+        Delegate::Bridge => bridge::status(context, &delegate_conf),
+        Delegate::Program(name) => delegate::exec(context, &name, Verb::Status, &delegate_conf).map(drop),
+    }
+}
+
+/// Lets the delegate clean up, then removes the state files of this network's containers that have no valid
+/// attachment.
+pub(crate) fn gc(context: &Context<'_>, conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
+    let mut delegate_conf = computed(conf)?;
+    valid.write(&mut delegate_conf);
+    match Delegate::of(&delegate_conf)? {
+        Delegate::Bridge => bridge::gc(context, &delegate_conf, valid)?,
+        Delegate::Program(name) => delegate::exec(context, &name, Verb::Gc, &delegate_conf).map(drop)?,
+    }
+    let Ok(entries) = fs::read_dir(conf::data_dir(conf)?) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_stale = name.to_str().is_some_and(|name| is_stale(name, valid));
+        if is_stale && is_of_network(&entry.path(), conf) {
+            state::remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a state file belongs to no valid attachment.
+fn is_stale(name: &str, valid: &Attachments) -> bool {
+    let (id, ifname) = name
+        .split_once(':')
+        .map_or((name, None), |(id, ifname)| (id, Some(ifname)));
+    let is_meant = |target: &Target| {
+        target.container_id.as_str() == id && ifname.is_none_or(|name| name == target.ifname.as_str())
+    };
+    ContainerId::new(id).is_ok() && !valid.0.iter().any(is_meant)
+}
+
+fn is_of_network(path: &Path, conf: &NetConf) -> bool {
+    matches!(state::read(path), Ok(Stored::Conf(stored)) if stored.name == conf.name)
+}
+
+/// Gives the delegate the result of the ADD, so that it can check and clean up by it.
+fn pass_on_prev_result(conf: &mut NetConf, given: &NetConf) {
+    if let Some(result) = given.prev_result() {
+        conf.object.set("prevResult", result.clone());
+    }
+}

@@ -1,0 +1,131 @@
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use cni_types::{Code, NetConf, Object, Target};
+use net_types::IfName;
+use serde_json::Value;
+
+use crate::error::CniError;
+
+/// Modes of the reference's directory and files.
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// Separates container id and interface name in the name of a further interface's file; neither can contain it.
+const SEPARATOR: char = ':';
+
+/// The delegate's configuration as an ADD stored it.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    /// There is none.
+    Missing,
+    /// A file is there that is no configuration.
+    Garbage,
+    Conf(Box<NetConf>),
+}
+
+/// The state files of one container, in the reference's directory: `<container id>` for its first interface, so that
+/// the reference finds it; `<container id>:<interface>` for a further one of the same network.
+#[derive(Debug)]
+pub(crate) struct StateFiles {
+    dir: PathBuf,
+    container_id: String,
+    ifname: IfName,
+}
+
+/// A state file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("flannel's state of the container")]
+pub(crate) struct StateError(#[source] statefile::Error);
+
+impl CniError for StateError {
+    fn code(&self) -> Code {
+        Code::IO
+    }
+}
+
+impl StateFiles {
+    pub(crate) fn of(dir: &Path, target: &Target) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            container_id: target.container_id.as_str().to_owned(),
+            ifname: target.ifname.clone(),
+        }
+    }
+
+    /// The file of the container's first interface.
+    pub(crate) fn first(&self) -> PathBuf {
+        self.dir.join(&self.container_id)
+    }
+
+    /// The file of this interface, if it is a further one.
+    pub(crate) fn further(&self) -> PathBuf {
+        self.further_of(&self.ifname)
+    }
+
+    /// The file of an interface, if it is a further one.
+    fn further_of(&self, ifname: &IfName) -> PathBuf {
+        self.dir.join(format!("{}{SEPARATOR}{ifname}", self.container_id))
+    }
+
+    /// Whether the first file is another interface's: one that holds an address and has no file of its own.
+    pub(crate) fn is_first_of_another(&self, holders: &[IfName]) -> bool {
+        let mut others = holders.iter().filter(|ifname| **ifname != self.ifname);
+        others.any(|ifname| !self.further_of(ifname).exists())
+    }
+
+    /// Removes what a killed writer of these files left: `statefile` prepares `name` in `.name.tmp`.
+    pub(crate) fn discard_unfinished(&self) -> Result<(), StateError> {
+        for path in [self.first(), self.further()] {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            match fs::remove_file(self.dir.join(format!(".{name}.tmp"))) {
+                Err(source)
+                    if source.kind() != ErrorKind::NotFound && source.kind() != ErrorKind::NotADirectory =>
+                {
+                    let action = statefile::Action::Remove;
+                    return Err(StateError(statefile::Error::Io { action, path, source }));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a configuration, atomically and durably; returns what was there before.
+    pub(crate) fn write(&self, path: &Path, conf: &Object) -> Result<Option<Vec<u8>>, StateError> {
+        statefile::ensure_dir(&self.dir, DIR_MODE).map_err(StateError)?;
+        let before = statefile::read_optional(path).map_err(StateError)?;
+        let text = Value::Object(conf.as_map().clone()).to_string();
+        statefile::replace(path, text.as_bytes(), FILE_MODE).map_err(StateError)?;
+        Ok(before)
+    }
+}
+
+/// Puts back what [`StateFiles::write`] found.
+pub(crate) fn restore(path: &Path, before: Option<&[u8]>) -> Result<(), StateError> {
+    let restored = match before {
+        Some(text) => statefile::replace(path, text, FILE_MODE),
+        None => statefile::remove(path).map(drop),
+    };
+    restored.map_err(StateError)
+}
+
+/// Removes a state file.
+pub(crate) fn remove(path: &Path) -> Result<(), StateError> {
+    statefile::remove(path).map(drop).map_err(StateError)
+}
+
+/// Reads a state file.
+pub(crate) fn read(path: &Path) -> Result<Stored, StateError> {
+    match statefile::read_optional(path) {
+        Ok(None) => Ok(Stored::Missing),
+        Ok(Some(text)) => {
+            Ok(NetConf::parse(&text).map_or(Stored::Garbage, |conf| Stored::Conf(Box::new(conf))))
+        }
+        Err(statefile::Error::TooLarge(_) | statefile::Error::NotText(_)) => Ok(Stored::Garbage),
+        // A path with a plain file where the directory should be holds nothing.
+        Err(error) if error.io().is_some_and(|e| e.kind() == ErrorKind::NotADirectory) => Ok(Stored::Missing),
+        Err(error) => Err(StateError(error)),
+    }
+}

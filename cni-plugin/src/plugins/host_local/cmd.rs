@@ -1,0 +1,275 @@
+use std::net::IpAddr;
+
+use cni_types::{AddResult, Code, ContainerId, IpConfig, NetConf, Target};
+use ipnetwork::IpNetwork;
+use net_types::IfName;
+
+use super::conf::{self, Conf, store_dir};
+use super::range::RangeSet;
+use super::store::{Reservation, Store, StoreError, addresses};
+use crate::context::Attachments;
+use crate::error::{CniError, Failure};
+
+/// What to do when the attachment holds an address already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Duplicate {
+    /// It is an error: the attachment may be alive.
+    Refuse,
+    /// Give the same address again: the caller knows that the attachment isn't alive, but was left by a crash.
+    Reuse,
+}
+
+/// Why host-local gives no address.
+#[derive(Debug, thiserror::Error)]
+enum AllocateError {
+    #[error("failed to allocate for range {range}: {reason}")]
+    Range { range: usize, reason: Reason },
+    #[error("failed to allocate all requested IPs: {}", join(.0))]
+    Unusable(Vec<IpAddr>),
+    #[error("failed to find an address added for container {0}")]
+    NotReserved(ContainerId),
+    #[error("no IP addresses available in range set: {0}")]
+    Full(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Reason {
+    #[error("no IP addresses available in range set: {0}")]
+    Exhausted(String),
+    #[error("{ip} has been allocated to {container_id}, duplicate allocation is not allowed")]
+    Duplicate { ip: IpAddr, container_id: ContainerId },
+    #[error("requested IP address {ip} is not available in range set {set}")]
+    Taken { ip: IpAddr, set: String },
+    #[error("requested ip {0} is subnet's gateway")]
+    Gateway(IpAddr),
+}
+
+impl CniError for AllocateError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Range { reason, .. } => match reason {
+                Reason::Exhausted(_) => Code::TRY_LATER,
+                Reason::Duplicate { .. } | Reason::Taken { .. } => Code::CONFLICT,
+                Reason::Gateway(_) => Code::BAD_CONFIG,
+            },
+            Self::Unusable(_) => Code::BAD_CONFIG,
+            Self::NotReserved(_) => Code::CHECK_FAILED,
+            Self::Full(_) => Code::NOT_AVAILABLE,
+        }
+    }
+}
+
+fn join(ips: &[IpAddr]) -> String {
+    let texts: Vec<_> = ips.iter().map(ToString::to_string).collect();
+    texts.join(", ")
+}
+
+/// Reserves one address of each range set; on failure none stays reserved that was not before.
+pub(crate) fn add(
+    conf: &NetConf,
+    args: &str,
+    target: &Target,
+    duplicate: Duplicate,
+) -> Result<AddResult, Failure> {
+    let own = Conf::parse(conf, args)?;
+    let store = Store::open_or_create(&store_dir(conf)?)?;
+    let reservations = store.reservations()?;
+    let mut allocation = Allocation {
+        store: &store,
+        reservations: &reservations,
+        target,
+        duplicate,
+        requested: own.requested,
+        made: Vec::new(),
+    };
+    let result = allocation.ips(&own.sets);
+    let ips = match result {
+        Ok(ips) => ips,
+        Err(failure) => {
+            allocation.roll_back();
+            return Err(failure);
+        }
+    };
+    Ok(AddResult {
+        ips,
+        routes: own.routes,
+        dns: own.dns,
+        ..AddResult::default()
+    })
+}
+
+/// One ADD's way through the range sets.
+struct Allocation<'a> {
+    store: &'a Store,
+    reservations: &'a [Reservation],
+    target: &'a Target,
+    duplicate: Duplicate,
+    /// Addresses asked for that no set has given yet.
+    requested: Vec<IpAddr>,
+    /// Addresses that were reserved by this ADD.
+    made: Vec<IpAddr>,
+}
+
+impl Allocation<'_> {
+    fn ips(&mut self, sets: &[RangeSet]) -> Result<Vec<IpConfig>, Failure> {
+        let mut ips = Vec::with_capacity(sets.len());
+        for (position, set) in sets.iter().enumerate() {
+            ips.push(self.ip(position, set)?);
+        }
+        if self.requested.is_empty() {
+            Ok(ips)
+        } else {
+            Err(AllocateError::Unusable(self.requested.clone()).into())
+        }
+    }
+
+    fn ip(&mut self, position: usize, set: &RangeSet) -> Result<IpConfig, Failure> {
+        let (ip, is_new) = match self.choose(position, set) {
+            Ok(chosen) => chosen,
+            Err(reason) => {
+                let range = position;
+                return Err(AllocateError::Range { range, reason }.into());
+            }
+        };
+        if is_new {
+            self.store.reserve(ip, self.target)?;
+            self.made.push(ip);
+            self.store.set_last_reserved(position, ip)?;
+        }
+        let range = set.range_of(ip);
+        let prefix = range.map_or(if ip.is_ipv4() { 32 } else { 128 }, |range| range.subnet.prefix());
+        let address = IpNetwork::new(ip, prefix).unwrap_or(ip.into());
+        Ok(IpConfig::new(address, range.map(|range| range.gateway)))
+    }
+
+    /// The address to give, and whether it has to be reserved.
+    fn choose(&mut self, position: usize, set: &RangeSet) -> Result<(IpAddr, bool), Reason> {
+        let in_set = |ip: &IpAddr| set.range_of(*ip).is_some();
+        let mut own = self.reservations.iter().filter(|r| r.holder.is(self.target));
+        let own = own.find(|reservation| in_set(&reservation.ip));
+        let asked_at = self.requested.iter().position(in_set);
+        let asked = asked_at.map(|at| self.requested.remove(at));
+        match (own.map(|reservation| reservation.ip), asked) {
+            (Some(ip), None) if self.duplicate == Duplicate::Reuse => Ok((ip, false)),
+            (Some(ip), Some(asked)) if self.duplicate == Duplicate::Reuse && ip == asked => Ok((ip, false)),
+            (Some(ip), _) => Err(Reason::Duplicate {
+                ip,
+                container_id: self.target.container_id.clone(),
+            }),
+            (None, Some(asked)) => self.requested_free(asked, set),
+            (None, None) => {
+                let taken = addresses(self.reservations);
+                let next = set.next_free(self.store.last_reserved(position), &taken);
+                let (ip, _) = next.ok_or_else(|| Reason::Exhausted(set.to_string()))?;
+                Ok((ip, true))
+            }
+        }
+    }
+
+    fn requested_free(&self, ip: IpAddr, set: &RangeSet) -> Result<(IpAddr, bool), Reason> {
+        if set.range_of(ip).is_some_and(|range| range.gateway == ip) {
+            return Err(Reason::Gateway(ip));
+        }
+        if self.reservations.iter().any(|reservation| reservation.ip == ip) {
+            let set = set.to_string();
+            return Err(Reason::Taken { ip, set });
+        }
+        Ok((ip, true))
+    }
+
+    /// Frees what this ADD reserved; the first failure has been reported already, and a reservation that cannot be
+    /// removed is found by the DEL.
+    fn roll_back(&self) {
+        for ip in &self.made {
+            drop(self.store.release(*ip));
+        }
+    }
+}
+
+/// Frees every address of an attachment. Needs no valid ranges and creates nothing.
+pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
+    let Some(store) = Store::open(&store_dir(conf)?)? else {
+        return Ok(());
+    };
+    release_where(&store, |reservation| reservation.holder.is(target))?;
+    Ok(())
+}
+
+/// Whether the attachment holds an address.
+pub(crate) fn holds(conf: &NetConf, target: &Target) -> Result<bool, Failure> {
+    let all = all(conf)?;
+    Ok(all.iter().any(|reservation| reservation.holder.is(target)))
+}
+
+/// Fails unless the attachment holds an address.
+pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
+    if holds(conf, target)? {
+        Ok(())
+    } else {
+        Err(AllocateError::NotReserved(target.container_id.clone()).into())
+    }
+}
+
+/// Fails unless every range set has a free address.
+pub(crate) fn status(conf: &NetConf) -> Result<(), Failure> {
+    let sets = conf::range_sets(conf, &conf::ipam(conf)?)?;
+    let taken = addresses(&all(conf)?);
+    match sets.iter().find(|set| set.next_free(None, &taken).is_none()) {
+        None => Ok(()),
+        Some(full) => Err(AllocateError::Full(full.to_string()).into()),
+    }
+}
+
+/// Frees every address whose attachment is not valid.
+pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
+    let Some(store) = Store::open(&store_dir(conf)?)? else {
+        return Ok(());
+    };
+    release_where(&store, |reservation| !valid.holds(reservation))?;
+    Ok(())
+}
+
+/// The attachments that hold an address and are not valid.
+pub(crate) fn stale(conf: &NetConf, valid: &Attachments) -> Result<Vec<Target>, Failure> {
+    let all = all(conf)?;
+    let stale = all.iter().filter(|reservation| !valid.holds(reservation));
+    Ok(stale.filter_map(attachment).collect())
+}
+
+/// The names of a container's interfaces that hold an address.
+pub(crate) fn holders(conf: &NetConf, container_id: &ContainerId) -> Result<Vec<IfName>, Failure> {
+    let targets = all(conf)?;
+    let targets = targets.iter().filter_map(attachment);
+    let own = targets.filter(|target| target.container_id == *container_id);
+    Ok(own.map(|target| target.ifname).collect())
+}
+
+fn attachment(reservation: &Reservation) -> Option<Target> {
+    Some(Target {
+        container_id: ContainerId::new(&reservation.holder.container_id).ok()?,
+        ifname: IfName::new(reservation.holder.ifname.as_deref()?).ok()?,
+    })
+}
+
+impl Attachments {
+    /// Whether a reservation is of a valid attachment; one without interface name is valid with its container.
+    fn holds(&self, reservation: &Reservation) -> bool {
+        self.0.iter().any(|target| reservation.holder.is(target))
+    }
+}
+
+fn all(conf: &NetConf) -> Result<Vec<Reservation>, Failure> {
+    match Store::open(&store_dir(conf)?)? {
+        Some(store) => Ok(store.reservations()?),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn release_where(store: &Store, mut is_meant: impl FnMut(&Reservation) -> bool) -> Result<(), StoreError> {
+    for reservation in store.reservations()? {
+        if is_meant(&reservation) {
+            store.release(reservation.ip)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cni_types::{Code, ContainerId, Target};
+use statefile::{Action, Lock};
+
+use crate::error::CniError;
+
+/// How long another process may hold the store; each holds it for milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Modes of the reference's files.
+const DIR_MODE: u32 = 0o755;
+const LOCK_MODE: u32 = 0o750;
+const FILE_MODE: u32 = 0o600;
+
+const LOCK_NAME: &str = "lock";
+const LAST_RESERVED_PREFIX: &str = "last_reserved_ip.";
+
+/// Longest content of a reservation that is read; ids have no limit of their own.
+const RESERVATION_MAX_BYTES: u64 = 4096;
+
+/// The reservations of one network, locked: one file for each address, named by it, in the reference's layout (flannel
+/// and reference plugins share it, spec: containernetworking/plugins host-local `backend/disk`).
+///
+/// A reservation appears with its whole content, so one that is empty or without an id is what a crash of another
+/// writer left: it counts as absent and is removed.
+#[derive(Debug)]
+pub(crate) struct Store {
+    dir: PathBuf,
+    _lock: Lock,
+}
+
+/// A reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reservation {
+    pub(crate) ip: IpAddr,
+    pub(crate) holder: Holder,
+}
+
+/// Whom an address is reserved for, as the file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) container_id: String,
+    /// `None` in files of versions that wrote only the id.
+    pub(crate) ifname: Option<String>,
+}
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("host-local")]
+pub(crate) struct StoreError(#[source] statefile::Error);
+
+impl CniError for StoreError {
+    fn code(&self) -> Code {
+        if matches!(self.0, statefile::Error::LockTimeout { .. }) {
+            Code::TRY_LATER
+        } else {
+            Code::IO
+        }
+    }
+}
+
+fn io_error(action: Action, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    move |source| {
+        StoreError(statefile::Error::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        })
+    }
+}
+
+impl Store {
+    /// Locks the store, creating its directory if needed.
+    pub(crate) fn open_or_create(dir: &Path) -> Result<Self, StoreError> {
+        match Self::open(dir)? {
+            Some(store) => Ok(store),
+            None => {
+                statefile::ensure_dir(dir, DIR_MODE).map_err(StoreError)?;
+                Self::lock(dir)
+            }
+        }
+    }
+
+    /// Locks the store; `None` if there is none, in which case nothing is reserved.
+    pub(crate) fn open(dir: &Path) -> Result<Option<Self>, StoreError> {
+        match fs::metadata(dir) {
+            Ok(meta) if meta.is_dir() => Self::lock(dir).map(Some),
+            Ok(_) => Err(io_error(Action::Open, dir)(ErrorKind::NotADirectory.into())),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io_error(Action::Open, dir)(e)),
+        }
+    }
+
+    fn lock(dir: &Path) -> Result<Self, StoreError> {
+        let lock = Lock::acquire(&dir.join(LOCK_NAME), LOCK_MODE, LOCK_TIMEOUT);
+        Ok(Self {
+            dir: dir.to_owned(),
+            _lock: lock.map_err(StoreError)?,
+        })
+    }
+
+    /// Reads all reservations and removes what crashed writers left.
+    pub(crate) fn reservations(&self) -> Result<Vec<Reservation>, StoreError> {
+        let mut found = Vec::new();
+        let read = fs::read_dir(&self.dir).map_err(io_error(Action::Read, &self.dir))?;
+        for entry in read {
+            let entry = entry.map_err(io_error(Action::Read, &self.dir))?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if name.starts_with('.') && name.ends_with(".tmp") {
+                // Writers hold the lock that we hold.
+                self.remove(name)?;
+                continue;
+            }
+            let Ok(ip) = name.parse::<IpAddr>() else { continue };
+            match self.read(name)? {
+                Content::Holder(holder) => found.push(Reservation { ip, holder }),
+                Content::Unfinished => self.remove(name)?,
+                Content::Gone => {}
+            }
+        }
+        Ok(found)
+    }
+
+    fn read(&self, name: &str) -> Result<Content, StoreError> {
+        let path = self.dir.join(name);
+        let file = match OpenOptions::new().read(true).open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Content::Gone),
+            Err(e) => return Err(io_error(Action::Open, &path)(e)),
+        };
+        let mut bytes = Vec::with_capacity(256);
+        let read = file.take(RESERVATION_MAX_BYTES).read_to_end(&mut bytes);
+        read.map_err(io_error(Action::Read, &path))?;
+        Ok(Holder::parse(&bytes).map_or(Content::Unfinished, Content::Holder))
+    }
+
+    /// Reserves an address that is not reserved.
+    pub(crate) fn reserve(&self, ip: IpAddr, target: &Target) -> Result<(), StoreError> {
+        let content = format!("{}\r\n{}", target.container_id, target.ifname);
+        let path = self.dir.join(ip.to_string());
+        statefile::create_new(&path, content.as_bytes(), FILE_MODE).map_err(StoreError)
+    }
+
+    /// Frees an address.
+    pub(crate) fn release(&self, ip: IpAddr) -> Result<(), StoreError> {
+        self.remove(&ip.to_string())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(io_error(Action::Remove, &path)(e)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The address last given out of a set. An unreadable file only makes the search begin at the start.
+    pub(crate) fn last_reserved(&self, set: usize) -> Option<IpAddr> {
+        let text = fs::read_to_string(self.last_reserved_path(set)).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// Notes the address last given out of a set. It is a hint, so it is not flushed.
+    pub(crate) fn set_last_reserved(&self, set: usize, ip: IpAddr) -> Result<(), StoreError> {
+        let path = self.last_reserved_path(set);
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).mode(FILE_MODE);
+        let mut file = options.open(&path).map_err(io_error(Action::Create, &path))?;
+        let text = ip.to_string();
+        file.write_all(text.as_bytes())
+            .map_err(io_error(Action::Write, &path))
+    }
+
+    fn last_reserved_path(&self, set: usize) -> PathBuf {
+        self.dir.join(format!("{LAST_RESERVED_PREFIX}{set}"))
+    }
+}
+
+enum Content {
+    Holder(Holder),
+    Unfinished,
+    Gone,
+}
+
+impl Holder {
+    /// Reads `id CR LF ifname`, or only the id, with any white space around; `None` when there is no id.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut lines = text.split_whitespace();
+        let container_id = ContainerId::new(lines.next()?).ok()?.as_str().to_owned();
+        Some(Self {
+            container_id,
+            ifname: lines.next().map(str::to_owned),
+        })
+    }
+
+    /// Whether the reservation is of this attachment; one without interface name is of any of its container.
+    pub(crate) fn is(&self, target: &Target) -> bool {
+        let ifname = self.ifname.as_deref();
+        self.container_id == target.container_id.as_str()
+            && ifname.is_none_or(|name| name == target.ifname.as_str())
+    }
+}
+
+/// The addresses of reservations.
+pub(crate) fn addresses(reservations: &[Reservation]) -> BTreeSet<IpAddr> {
+    reservations.iter().map(|reservation| reservation.ip).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! Address management for the plugins that make interfaces: host-local in this process, others as programs.
+
+use cni_types::{AddResult, NetConf, Target};
+
+use super::host_local::{self, Duplicate};
+use crate::context::{Attachments, Context};
+use crate::delegate::{self, Verb};
+use crate::error::Failure;
+
+/// The address management that a configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ipam {
+    /// None: the interface gets no address.
+    None,
+    HostLocal,
+    Program(String),
+}
+
+impl Ipam {
+    /// Reads `ipam.type`.
+    pub(crate) fn of(conf: &NetConf) -> Result<Self, Failure> {
+        let ipam = conf.ipam()?.unwrap_or_default();
+        Ok(match ipam.string("type")? {
+            None | Some("") => Self::None,
+            Some("host-local") => Self::HostLocal,
+            Some(other) => Self::Program(other.to_owned()),
+        })
+    }
+
+    /// Reserves addresses. The caller vouches that the attachment isn't alive.
+    pub(crate) fn add(
+        &self,
+        context: &Context<'_>,
+        conf: &NetConf,
+        target: &Target,
+    ) -> Result<AddResult, Failure> {
+        match self {
+            Self::None => Ok(AddResult::default()),
+            Self::HostLocal => host_local::add(conf, &context.env.args, target, Duplicate::Reuse),
+            Self::Program(name) => delegate::exec_add(context, name, conf),
+        }
+    }
+
+    /// Whether the attachment may hold an address: `false` tells that it does not exist, because its addresses are the
+    /// last thing that a DEL frees.
+    pub(crate) fn may_hold(&self, conf: &NetConf, target: &Target) -> Result<bool, Failure> {
+        match self {
+            Self::HostLocal => host_local::holds(conf, target),
+            Self::None | Self::Program(_) => Ok(true),
+        }
+    }
+
+    pub(crate) fn del(&self, context: &Context<'_>, conf: &NetConf, target: &Target) -> Result<(), Failure> {
+        match self {
+            Self::None => Ok(()),
+            Self::HostLocal => host_local::del(conf, target),
+            Self::Program(name) => delegate::exec(context, name, Verb::Del, conf).map(drop),
+        }
+    }
+
+    pub(crate) fn check(
+        &self,
+        context: &Context<'_>,
+        conf: &NetConf,
+        target: &Target,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::None => Ok(()),
+            Self::HostLocal => host_local::check(conf, target),
+            Self::Program(name) => delegate::exec(context, name, Verb::Check, conf).map(drop),
+        }
+    }
+
+    pub(crate) fn status(&self, context: &Context<'_>, conf: &NetConf) -> Result<(), Failure> {
+        match self {
+            Self::None => Ok(()),
+            Self::HostLocal => host_local::status(conf),
+            Self::Program(name) => delegate::exec(context, name, Verb::Status, conf).map(drop),
+        }
+    }
+
+    pub(crate) fn gc(
+        &self,
+        context: &Context<'_>,
+        conf: &NetConf,
+        valid: &Attachments,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::None => Ok(()),
+            Self::HostLocal => host_local::gc(conf, valid),
+            Self::Program(name) => delegate::exec(context, name, Verb::Gc, conf).map(drop),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::path::Path;
+
+use cni_types::{
+    Call, Code, DecodeError, Environment, ErrorObject, NetConf, RenderError, Version, asked_version,
+    version_answer,
+};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+use crate::context::{Attachments, Context};
+use crate::error::{CniError, Failure};
+use crate::plugins::Builtin;
+
+/// Longest configuration that is read.
+const STDIN_MAX_BYTES: u64 = 4 << 20;
+
+/// How a call begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// The path that the program was called by; its file name says which plugin is meant.
+    pub program: String,
+    /// The environment.
+    pub vars: BTreeMap<String, String>,
+}
+
+/// What a call needs from outside beside the kernel and its files.
+pub struct Edges<'a> {
+    /// Standard input; read only when the variables are valid.
+    pub stdin: &'a mut dyn Read,
+    /// Random bits, for names that must be nobody else's.
+    pub random: u64,
+}
+
+/// How a call ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Output {
+    /// What goes to standard output: one JSON document or nothing.
+    pub stdout: String,
+    /// What goes to standard error.
+    pub stderr: String,
+    /// The exit status.
+    pub code: u8,
+}
+
+/// Runs one call of the plugin: reads, checks in the reference's order, acts, answers.
+#[must_use]
+pub fn run(input: &Input, edges: &mut Edges<'_>) -> Output {
+    let env = match Environment::from_vars(&input.vars) {
+        Ok(Some(env)) => env,
+        Ok(None) => return about(),
+        Err(error) => return failed(error.into(), Version::NEWEST),
+    };
+    let mut text = Vec::new();
+    let read = edges.stdin.take(STDIN_MAX_BYTES).read_to_end(&mut text);
+    if env.call == Call::Version {
+        // The answer must not depend on a configuration.
+        return answered(&version_answer(asked_version(&text).as_deref()));
+    }
+    let asked = asked_version(&text).and_then(|asked| Version::parse(&asked).ok());
+    let version = asked.unwrap_or(Version::NEWEST);
+    let context = Context {
+        env: &env,
+        vars: &input.vars,
+        random: edges.random,
+    };
+    let result = read
+        .map_err(|e| RunError::Stdin(e).into())
+        .and_then(|_| act(&context, &input.program, &text));
+    match result {
+        Ok(None) => Output::default(),
+        Ok(Some(value)) => answered(&value),
+        Err(failure) => failed(failure, version),
+    }
+}
+
+/// Why a call fails before any plugin is at work.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("cannot read the configuration from standard input")]
+    Stdin(#[source] io::Error),
+    #[error("this program is no plugin {0:?}; call it flannel, bridge or host-local")]
+    Program(String),
+    #[error("config version does not allow {0}")]
+    NotAllowed(&'static str),
+    #[error("{0}")]
+    Render(RenderError),
+    #[error("{0}")]
+    Decode(DecodeError),
+}
+
+impl CniError for RunError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Stdin(_) => Code::IO,
+            Self::Program(_) => Code::BAD_ENVIRONMENT,
+            Self::NotAllowed(_) => Code::INCOMPATIBLE_VERSION,
+            Self::Render(_) => Code::BAD_CONFIG,
+            Self::Decode(_) => Code::DECODING,
+        }
+    }
+}
+
+fn act(context: &Context<'_>, program: &str, text: &[u8]) -> Result<Option<Value>, Failure> {
+    let plugin = plugin_of(program)?;
+    let mut conf = NetConf::parse(text)?;
+    match &context.env.call {
+        Call::Add { target, netns } => {
+            let result = plugin.add(context, &conf, target, netns)?;
+            result.render(conf.version).map(Some).map_err(|error| {
+                // Nobody can be told what was made.
+                let mut failure = Failure::from(RunError::Render(error));
+                if let Err(e) = plugin.del(context, &conf, target, Some(netns)) {
+                    failure.append_details(&e.msg);
+                }
+                failure
+            })
+        }
+        Call::Del { target, netns } => {
+            let done = plugin.del(context, &conf, target, netns.as_deref());
+            done.map(|()| None)
+        }
+        Call::Check { target, netns } => {
+            require(&conf, Version::V0_4_0, "CHECK")?;
+            plugin.check(context, &conf, target, netns).map(|()| None)
+        }
+        Call::Status => {
+            require(&conf, Version::V1_1_0, "STATUS")?;
+            plugin.status(context, &conf).map(|()| None)
+        }
+        Call::Gc => {
+            require(&conf, Version::V1_1_0, "GC")?;
+            let given: Value = serde_json::from_slice(text).unwrap_or_default();
+            Attachments::fill_in_null(&mut conf, &given);
+            match Attachments::parse(&conf).map_err(RunError::Decode)? {
+                Some(valid) => plugin.gc(context, &conf, &valid).map(|()| None),
+                None => Ok(None),
+            }
+        }
+        Call::Version => Ok(None),
+    }
+}
+
+/// The plugin that the program was called as.
+fn plugin_of(program: &str) -> Result<Builtin, RunError> {
+    let name = Path::new(program)
+        .file_name()
+        .and_then(OsStr::to_str)
+        .unwrap_or_default();
+    Builtin::by_name(name).ok_or_else(|| RunError::Program(name.to_owned()))
+}
+
+fn require(conf: &NetConf, since: Version, verb: &'static str) -> Result<(), RunError> {
+    if conf.version >= since {
+        Ok(())
+    } else {
+        Err(RunError::NotAllowed(verb))
+    }
+}
+
+/// The answer to a call without operation: people and packagers ask this way who the plugin is.
+fn about() -> Output {
+    let versions: Vec<_> = Version::ALL.iter().map(|version| version.as_str()).collect();
+    Output {
+        stderr: format!(
+            "CNI plugins flannel, bridge and host-local {}\nCNI protocol versions supported: {}\n",
+            env!("CARGO_PKG_VERSION"),
+            versions.join(", ")
+        ),
+        ..Output::default()
+    }
+}
+
+fn answered(value: &Value) -> Output {
+    Output {
+        stdout: pretty(value),
+        ..Output::default()
+    }
+}
+
+fn failed(failure: Failure, version: Version) -> Output {
+    let Failure { code, msg, details } = failure;
+    let object = ErrorObject {
+        version,
+        code,
+        msg,
+        details,
+    };
+    Output {
+        stdout: pretty(&object.to_value()),
+        code: 1,
+        ..Output::default()
+    }
+}
+
+/// JSON with the reference's indentation, and a line end.
+fn pretty(value: &Value) -> String {
+    let mut text = Vec::new();
+    let format = PrettyFormatter::with_indent(b"    ");
+    let written = value.serialize(&mut Serializer::with_formatter(&mut text, format));
+    let indented = written.ok().and_then(|()| String::from_utf8(text).ok());
+    indented.unwrap_or_else(|| value.to_string()) + "\n"
+}

@@ -1,0 +1,130 @@
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use cni_types::Code;
+use netlink::{Netns, NetnsError};
+
+use crate::error::CniError;
+
+/// How long another call may work on the same container.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Pause between two attempts to get the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
+
+/// A container's network namespace, held open and locked: calls for one container come one after the other, so that
+/// none mistakes another's half-made attachment for what a crash left.
+pub(crate) struct Sandbox {
+    /// The path as the runtime gave it.
+    pub(crate) path: String,
+    pub(crate) netns: Netns,
+    /// `flock` on the namespace itself: it needs no file, and ends with the process.
+    _lock: Option<File>,
+}
+
+/// Why a container's network namespace cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SandboxError {
+    #[error("failed to open netns {path:?}")]
+    Open {
+        path: String,
+        #[source]
+        source: NetnsError,
+    },
+    #[error("failed to open the plugin's own network namespace")]
+    Own(#[source] NetnsError),
+    #[error(
+        "CNI_NETNS {0:?} is the plugin's own network namespace; set CNI_NETNS_OVERRIDE=1 if that is meant"
+    )]
+    IsOwn(String),
+    #[error("cannot lock network namespace {path:?}")]
+    Lock {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("another call for the container of network namespace {0:?} is still at work; try again")]
+    Busy(String),
+}
+
+impl CniError for SandboxError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Open { .. } | Self::Own(_) | Self::IsOwn(_) | Self::Lock { .. } => Code::BAD_NETNS,
+            Self::Busy(_) => Code::TRY_LATER,
+        }
+    }
+}
+
+impl Sandbox {
+    /// Opens and locks a namespace, which must not be the plugin's own unless that is allowed.
+    pub(crate) fn open(path: &str, own_allowed: bool) -> Result<Self, SandboxError> {
+        let netns = Netns::open(Path::new(path)).map_err(|source| SandboxError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        let is_own = netns.is_same(&Netns::current().map_err(SandboxError::Own)?);
+        if is_own && !own_allowed {
+            return Err(SandboxError::IsOwn(path.to_owned()));
+        }
+        // The own namespace's lock guards its bridges.
+        let lock = if is_own { None } else { Some(lock(path, &netns)?) };
+        Ok(Self {
+            path: path.to_owned(),
+            netns,
+            _lock: lock,
+        })
+    }
+
+    /// Opens a namespace that may be gone: `None` when nothing, or something else, is at the path.
+    pub(crate) fn open_remaining(path: &str, own_allowed: bool) -> Result<Option<Self>, SandboxError> {
+        match Self::open(path, own_allowed) {
+            Ok(sandbox) => Ok(Some(sandbox)),
+            Err(SandboxError::Open {
+                source: NetnsError::NotFound(_) | NetnsError::NotNetns(_),
+                ..
+            }) => Ok(None),
+            // Of a process that is gone, or below a file where a directory was: `ENOTDIR`, `ESRCH`, `ENOENT`.
+            Err(SandboxError::Open {
+                source: NetnsError::Open { source, .. },
+                ..
+            }) if is_gone(&source) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    /// `ESRCH` (linux `errno-base.h`).
+    const NO_SUCH_PROCESS: i32 = 3;
+    let kind = error.kind();
+    kind == io::ErrorKind::NotFound
+        || kind == io::ErrorKind::NotADirectory
+        || error.raw_os_error() == Some(NO_SUCH_PROCESS)
+}
+
+/// A handle whose lock is that of the open namespace file.
+pub(crate) fn lock_handle(netns: &Netns) -> io::Result<File> {
+    netns.as_fd().try_clone_to_owned().map(File::from)
+}
+
+fn lock(path: &str, netns: &Netns) -> Result<File, SandboxError> {
+    let failed = |source| SandboxError::Lock {
+        path: path.to_owned(),
+        source,
+    };
+    let file = lock_handle(netns).map_err(failed)?;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(SandboxError::Busy(path.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+    }
+}

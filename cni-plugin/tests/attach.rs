@@ -1,0 +1,415 @@
+//! ADD, CHECK and DEL against the real kernel.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test code: a panic is a failed test"
+)]
+
+mod common;
+
+use std::fs;
+
+use common::{Node, Pod, ip, on_a_node, printed};
+use serde_json::{Value, json};
+
+/// The reference's result, with the values that are random or ours by design replaced.
+fn golden(text: &str, result: &Value, pod: &Pod) -> Value {
+    let mut golden: Value = serde_json::from_str(text).unwrap();
+    for (position, interface) in golden["interfaces"]
+        .as_array_mut()
+        .unwrap()
+        .iter_mut()
+        .enumerate()
+    {
+        interface["mac"] = result["interfaces"][position]["mac"].clone();
+    }
+    golden["interfaces"][1]["name"] = result["interfaces"][1]["name"].clone();
+    golden["interfaces"][2]["sandbox"] = json!(pod.netns);
+    golden
+}
+
+fn dual_stack(node: &Node) {
+    node.write_subnet_env(
+        "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\n\
+         FLANNEL_IPV6_NETWORK=fd00:10:244::/48\nFLANNEL_IPV6_SUBNET=fd00:10:244:7::1/64\n\
+         FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n",
+    );
+}
+
+fn sysctl(name: &str) -> String {
+    fs::read_to_string(format!("/proc/sys/net/{name}"))
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn an_added_pod_has_the_references_result_and_state_and_answers_pings() {
+    on_a_node(|node| {
+        let pod = Pod::new("cnitool-0cea03627191eaa6cdf9");
+        let result = node.add(&pod);
+        let text = include_str!("data/add-result-v4.json");
+        assert_eq!(result, golden(text, &result, &pod));
+
+        let veth = result["interfaces"][1]["name"].as_str().unwrap();
+        let stored = fs::read_to_string(node.path("flannel").join(&pod.id)).unwrap();
+        let mut stored: Value = serde_json::from_str(&stored).unwrap();
+        stored["ipam"].as_object_mut().unwrap().remove("dataDir");
+        assert_eq!(
+            stored.to_string(),
+            include_str!("data/delegate-v4.json").trim_end()
+        );
+        assert_eq!(
+            node.leases(),
+            [("10.244.7.2".into(), format!("{}\r\neth0", pod.id))].into()
+        );
+
+        let addresses = pod.sh("ip -o addr show dev eth0 | awk '{print $3,$4,$5,$6}'");
+        assert!(
+            addresses.starts_with("inet 10.244.7.2/24 brd 10.244.7.255\n"),
+            "{addresses}"
+        );
+        assert_eq!(
+            pod.sh("ip -d -4 route"),
+            "unicast default via 10.244.7.1 dev eth0 proto boot scope global \n\
+             unicast 10.244.0.0/16 via 10.244.7.1 dev eth0 proto boot scope global \n\
+             unicast 10.244.7.0/24 dev eth0 proto kernel scope link src 10.244.7.2 \n"
+        );
+        let link = pod.sh("ip link show dev eth0");
+        assert!(link.contains("mtu 1450") && link.contains("state UP"), "{link}");
+        assert_eq!(pod.sh("cat /proc/sys/net/ipv4/conf/eth0/arp_notify").trim(), "1");
+        assert_eq!(pod.sh("cat /proc/sys/net/ipv6/conf/eth0/accept_dad").trim(), "0");
+
+        let port = ip(&["-d", "link", "show", "dev", veth]);
+        for words in [
+            "mtu 1450",
+            "master cni0",
+            "state UP",
+            "hairpin on",
+            "bridge_slave state forwarding",
+        ] {
+            assert!(port.contains(words), "{words}: {port}");
+        }
+        let bridge = ip(&["-d", "addr", "show", "dev", "cni0"]);
+        for words in [
+            "mtu 1450",
+            "inet 10.244.7.1/24 brd 10.244.7.255 scope global cni0",
+            "state UP",
+        ] {
+            assert!(bridge.contains(words), "{words}: {bridge}");
+        }
+        assert_eq!(sysctl("ipv4/ip_forward"), "1");
+        assert_eq!(sysctl("ipv6/conf/cni0/accept_ra"), "0");
+        assert_eq!(sysctl(&format!("ipv6/conf/{veth}/accept_ra")), "0");
+        assert_eq!(
+            fs::read_to_string("/proc/thread-self/net/../../../sys/net/ipv6/conf/all/forwarding").ok(),
+            None
+        );
+
+        let second = Pod::new("b");
+        node.add(&second);
+        assert!(pod.reaches("10.244.7.1"));
+        assert!(pod.reaches("10.244.7.3"));
+        printed(std::process::Command::new("ping").args(["-c1", "-W2", "10.244.7.2"]));
+        node.del(&pod);
+        node.del(&second);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn a_dual_stack_pod_has_both_addresses_at_once() {
+    on_a_node(|node| {
+        dual_stack(&node);
+        let pod = Pod::new("d");
+        let result = node.add(&pod);
+        let text = include_str!("data/add-result-dualstack.json");
+        assert_eq!(result, golden(text, &result, &pod));
+        // No duplicate address detection is under way anywhere.
+        assert_eq!(pod.sh("ip -6 addr show tentative"), "");
+        assert!(pod.reaches("fd00:10:244:7::1"));
+        assert_eq!(
+            pod.sh("ip -d -6 route show dev eth0 proto boot"),
+            "unicast fd00:10:244::/48 via fd00:10:244:7::1 scope global metric 1024 pref medium\n\
+             unicast default via fd00:10:244:7::1 scope global metric 1024 pref medium\n"
+        );
+        assert_eq!(sysctl("ipv6/conf/all/forwarding"), "1");
+        assert_eq!(
+            pod.sh("cat /proc/sys/net/ipv6/conf/eth0/keep_addr_on_down")
+                .trim(),
+            "1"
+        );
+        let mut call = node.call("CHECK", &pod, &node.conf("1.0.0"));
+        call.conf["prevResult"] = result;
+        call.succeeds();
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn every_version_gets_its_own_result_form() {
+    on_a_node(|node| {
+        for version in ["", "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+            let pod = Pod::new("v");
+            let result = node.call("ADD", &pod, &node.conf(version)).succeeds();
+            let wanted = if version.is_empty() { "0.1.0" } else { version };
+            assert_eq!(result["cniVersion"], wanted);
+            assert_eq!(result.get("ip4").is_some(), wanted < "0.3.0", "{result}");
+            assert_eq!(result.get("interfaces").is_some(), wanted >= "0.3.0");
+            let family = result["ips"][0].get("version").is_some();
+            assert_eq!(family, ("0.3.0".."1.0.0").contains(&wanted));
+            node.call("DEL", &pod, &node.conf(version)).succeeds();
+        }
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn del_can_be_repeated_and_needs_no_add() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        node.del(&pod);
+        assert!(!node.path("networks").exists() && !node.path("flannel").exists());
+        node.add(&pod);
+        for _ in 0..3 {
+            node.del(&pod);
+            node.assert_nothing_left(&["cni0"]);
+        }
+        node.add(&pod);
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn del_without_a_usable_namespace_still_removes_everything() {
+    on_a_node(|node| {
+        let plain = node.path("file");
+        fs::write(&plain, "").unwrap();
+        let gone = [
+            "",
+            "/run/netns/nonexistent",
+            plain.to_str().unwrap(),
+            "/proc/999999999/ns/net",
+        ];
+        for netns in gone {
+            let pod = Pod::new("a");
+            node.add(&pod);
+            assert_eq!(node.links().len(), 2);
+            let conf = node.conf("0.3.1");
+            node.call("DEL", &pod, &conf).var("CNI_NETNS", netns).succeeds();
+            node.assert_nothing_left(&["cni0"]);
+        }
+        // The namespace vanishes with its container, and no subnet file is there any more.
+        let pod = Pod::new("a");
+        node.add(&pod);
+        fs::remove_file(node.path("subnet.env")).unwrap();
+        let call = node.call("DEL", &pod, &node.conf("1.0.0"));
+        drop(pod);
+        call.succeeds();
+        call.succeeds();
+        assert_eq!(node.leases().len() + node.state_files().len(), 0);
+    });
+}
+
+#[test]
+fn del_releases_only_the_attachment_that_is_meant() {
+    on_a_node(|node| {
+        let (pod, other) = (Pod::new("a"), Pod::new("b"));
+        node.add(&pod);
+        node.add(&other);
+        let second = node
+            .call("ADD", &pod, &node.conf("1.0.0"))
+            .var("CNI_IFNAME", "eth1");
+        second.succeeds();
+        assert_eq!(node.state_files(), ["a", "a:eth1", "b"]);
+        let del = node
+            .call("DEL", &pod, &node.conf("1.0.0"))
+            .var("CNI_IFNAME", "eth1");
+        for _ in 0..2 {
+            del.succeeds();
+            assert_eq!(node.state_files(), ["a", "b"]);
+            assert_eq!(node.leases().len(), 2);
+        }
+        node.call("DEL", &pod, &node.conf("1.0.0"))
+            .var("CNI_IFNAME", "eth7")
+            .succeeds();
+        node.call("DEL", &pod, &node.conf("1.0.0"))
+            .var("CNI_CONTAINERID", "c")
+            .succeeds();
+        assert_eq!(node.leases().len(), 2);
+        assert!(pod.reaches("10.244.7.1") && other.reaches("10.244.7.1"));
+        // The first interface may go first, too.
+        second.succeeds();
+        node.del(&pod);
+        assert_eq!(node.state_files(), ["a:eth1", "b"]);
+        del.succeeds();
+        node.del(&other);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn a_state_file_that_is_garbage_does_not_stop_a_del() {
+    on_a_node(|node| {
+        for garbage in [
+            "",
+            "{\"name\":",
+            "\0\0\0\0",
+            "[]",
+            "{\"name\":\"cbr0\",\"cniVersion\":\"9\"}",
+        ] {
+            let pod = Pod::new("a");
+            node.add(&pod);
+            fs::write(node.path("flannel/a"), garbage).unwrap();
+            node.del(&pod);
+            node.assert_nothing_left(&["cni0"]);
+        }
+        let pod = Pod::new("a");
+        node.add(&pod);
+        fs::remove_file(node.path("flannel/a")).unwrap();
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn a_failed_del_keeps_the_state_file_so_that_it_can_be_repeated() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        node.add(&pod);
+        let (store, aside) = (node.path("networks/cbr0"), node.path("networks/aside"));
+        fs::rename(&store, &aside).unwrap();
+        fs::write(&store, "not a directory").unwrap();
+        let error = node.call("DEL", &pod, &node.conf("1.0.0")).fails();
+        assert_eq!(error["code"], 5, "{error}");
+        assert_eq!(node.state_files(), ["a"]);
+        fs::remove_file(&store).unwrap();
+        fs::rename(&aside, &store).unwrap();
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn the_bridge_keeps_its_address_when_pods_come_and_go() {
+    on_a_node(|node| {
+        ip(&[
+            "link",
+            "add",
+            "cni0",
+            "address",
+            "02:11:22:33:44:55",
+            "type",
+            "bridge",
+        ]);
+        ip(&["link", "set", "cni0", "mtu", "1400"]);
+        let pods: Vec<_> = (0..3).map(|i| Pod::new(&format!("p{i}"))).collect();
+        for pod in &pods {
+            let result = node.add(pod);
+            assert_eq!(result["interfaces"][0]["mac"], "02:11:22:33:44:55");
+        }
+        for pod in &pods {
+            node.del(pod);
+            let link = ip(&["link", "show", "dev", "cni0"]);
+            assert!(
+                link.contains("02:11:22:33:44:55") && link.contains("mtu 1400"),
+                "{link}"
+            );
+        }
+    });
+}
+
+#[test]
+fn an_address_that_is_given_again_is_reached_at_once() {
+    on_a_node(|node| {
+        dual_stack(&node);
+        for _ in 0..2 {
+            let pod = Pod::new("a");
+            let conf = node.conf("1.0.0");
+            let add = node
+                .call("ADD", &pod, &conf)
+                .var("CNI_ARGS", "IgnoreUnknown=1;IP=10.244.7.9;K8S_POD_NAME=x");
+            let result = add.succeeds();
+            assert_eq!(result["ips"][0]["address"], "10.244.7.9/24");
+            assert_eq!(result["interfaces"][2]["mac"], "0a:58:0a:f4:07:09");
+            let v6 = result["ips"][1]["address"]
+                .as_str()
+                .unwrap()
+                .split('/')
+                .next()
+                .unwrap()
+                .to_owned();
+            for address in ["10.244.7.9", v6.as_str()] {
+                printed(std::process::Command::new("ping").args(["-c1", "-W1", address]));
+            }
+            node.del(&pod);
+        }
+    });
+}
+
+#[test]
+fn a_requested_mac_is_the_pods() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        let mut conf = node.conf("1.0.0");
+        conf["RuntimeConfig"] = json!({"Mac": "0a:00:00:00:00:99"});
+        let result = node.call("ADD", &pod, &conf).succeeds();
+        assert_eq!(result["interfaces"][2]["mac"], "0a:00:00:00:00:99");
+        assert!(pod.sh("ip link show dev eth0").contains("0a:00:00:00:00:99"));
+        node.del(&pod);
+    });
+}
+
+#[test]
+fn a_bridge_without_addresses_is_a_mere_switch() {
+    on_a_node(|node| {
+        let (pod, other) = (Pod::new("a"), Pod::new("b"));
+        let conf = json!({"cniVersion": "1.0.0", "name": "l2", "type": "bridge", "bridge": "br7"});
+        let result = node.call("ADD", &pod, &conf).succeeds();
+        assert!(
+            result.get("ips").is_none() && result["interfaces"][0]["name"] == "br7",
+            "{result}"
+        );
+        node.call("ADD", &other, &conf).succeeds();
+        pod.sh("ip addr add 192.0.2.1/24 dev eth0");
+        other.sh("ip addr add 192.0.2.2/24 dev eth0");
+        assert!(pod.reaches("192.0.2.2"));
+        assert_eq!(sysctl("ipv4/ip_forward"), "0");
+        node.call("DEL", &pod, &conf).succeeds();
+        node.call("DEL", &other, &conf).succeeds();
+        assert_eq!(node.links(), ["br7"]);
+    });
+}
+
+#[test]
+fn status_and_gc_tell_the_truth() {
+    on_a_node(|node| {
+        let conf = node.conf("1.1.0");
+        let (pod, stale) = (Pod::new("a"), Pod::new("b"));
+        let status = node.call("STATUS", &pod, &conf);
+        status.succeeds();
+        fs::rename(node.path("subnet.env"), node.path("aside")).unwrap();
+        assert_eq!(status.fails()["code"], 50);
+        fs::rename(node.path("aside"), node.path("subnet.env")).unwrap();
+
+        node.call("ADD", &pod, &conf).succeeds();
+        node.call("ADD", &stale, &conf).succeeds();
+        let mut gc = node.call("GC", &pod, &conf);
+        gc.succeeds();
+        assert_eq!(node.leases().len(), 2, "without a list nothing is removed");
+        gc.conf["cni.dev/valid-attachments"] = json!([{"containerID": "a", "ifname": "eth0"}]);
+        gc.succeeds();
+        assert_eq!(node.state_files(), ["a"]);
+        assert_eq!(node.leases().len(), 1);
+        assert_eq!(node.links().len(), 2);
+        assert!(pod.reaches("10.244.7.1"));
+        gc.conf["cni.dev/valid-attachments"] = Value::Null;
+        gc.succeeds();
+        node.assert_nothing_left(&["cni0"]);
+    });
+}

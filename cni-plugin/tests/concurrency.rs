@@ -1,0 +1,209 @@
+//! Many calls at once, and calls that are killed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "test code: a panic is a failed test"
+)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::thread::{scope, sleep};
+use std::time::{Duration, Instant};
+
+use common::{BINARY, Node, Pod, ip, on_a_node};
+use serde_json::Value;
+
+fn pods(count: usize) -> Vec<Pod> {
+    (0..count).map(|i| Pod::new(&format!("pod{i}"))).collect()
+}
+
+/// Makes a call for each pod at once; the threads are in the node's namespace as their parent is.
+fn at_once<T: Send>(pods: &[Pod], call: impl Fn(&Pod) -> T + Sync) -> Vec<T> {
+    scope(|scope| {
+        let call = &call;
+        let threads: Vec<_> = pods.iter().map(|pod| scope.spawn(move || call(pod))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn twenty_first_pods_at_once_all_get_their_own_address() {
+    on_a_node(|node| {
+        let pods = pods(20);
+        let results = at_once(&pods, |pod| node.add(pod));
+        let addresses: BTreeSet<_> = results
+            .iter()
+            .map(|r| r["ips"][0]["address"].to_string())
+            .collect();
+        assert_eq!(addresses.len(), 20);
+        let macs: BTreeSet<_> = results
+            .iter()
+            .map(|r| r["interfaces"][0]["mac"].to_string())
+            .collect();
+        assert_eq!(macs.len(), 1, "all name the same bridge");
+        assert_eq!(node.links().len(), 21);
+        let first = results[0]["ips"][0]["address"]
+            .as_str()
+            .unwrap()
+            .split('/')
+            .next()
+            .unwrap();
+        assert!(pods[1..].iter().all(|pod| pod.reaches(first)));
+        at_once(&pods, |pod| node.del(pod));
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn duplicates_at_once_make_one_attachment() {
+    on_a_node(|node| {
+        let pods = pods(4);
+        let calls: Vec<_> = pods.iter().cycle().take(16).collect();
+        let outputs: Vec<_> = scope(|scope| {
+            let node = &node;
+            let spawn = |pod: &&'_ Pod| {
+                let call = node.call("ADD", pod, &node.conf("1.0.0"));
+                scope.spawn(move || call.run())
+            };
+            let threads: Vec<_> = calls.iter().map(spawn).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let won = outputs.iter().filter(|output| output.code == 0).count();
+        assert_eq!(won, 4, "{outputs:?}");
+        assert_eq!(
+            (node.leases().len(), node.links().len(), node.state_files().len()),
+            (4, 5, 4)
+        );
+        assert!(pods.iter().all(|pod| pod.reaches("10.244.7.1")));
+        at_once(&pods, |pod| node.del(pod));
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn adds_that_fail_do_not_take_the_bridge_from_adds_that_succeed() {
+    on_a_node(|node| {
+        let pods = pods(16);
+        let results = at_once(&pods, |pod| {
+            let number: u32 = pod.id.trim_start_matches("pod").parse().unwrap();
+            let meant = number.is_multiple_of(2);
+            let mut call = node.call("ADD", pod, &node.bridge_conf("1.0.0"));
+            if !meant {
+                call.conf["ipam"]["routes"] = serde_json::json!([{"dst": "10.0.0.0/8", "gw": "192.0.2.1"}]);
+            }
+            (meant, call.run())
+        });
+        for (meant, output) in results {
+            assert_eq!(output.code == 0, meant, "{output:?}");
+        }
+        assert_eq!((node.leases().len(), node.links().len()), (8, 9));
+        assert!(pods.iter().step_by(2).all(|pod| pod.reaches("10.244.7.1")));
+    });
+}
+
+/// One ADD by the real binary, killed after a time; returns whether it came to its end before.
+fn killed_add(node: &Node, pod: &Pod, after: Duration) -> bool {
+    let start = Instant::now();
+    let mut child = node
+        .call("ADD", pod, &node.conf("1.0.0"))
+        .spawn(Path::new(BINARY));
+    while start.elapsed() < after {
+        std::hint::spin_loop();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap().success()
+}
+
+#[test]
+fn an_add_killed_at_any_moment_is_undone_by_the_del() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        let whole = Instant::now();
+        node.call("ADD", &pod, &node.conf("1.0.0"))
+            .exec(Path::new(BINARY));
+        let whole = whole.elapsed() * 2;
+        node.del(&pod);
+        ip(&["link", "del", "cni0"]);
+        let mut finished = 0;
+        let rounds = 60;
+        for round in 0..rounds {
+            let pod = Pod::new(&format!("pod{round}"));
+            finished += u32::from(killed_add(&node, &pod, whole * round / rounds));
+            let conf = node.conf("1.0.0");
+            let mut del = node.call("DEL", &pod, &conf);
+            if round % 2 == 1 {
+                del = del.var("CNI_NETNS", "");
+            }
+            del.exec(Path::new(BINARY));
+            let left: Vec<_> = node.links().into_iter().filter(|name| name != "cni0").collect();
+            assert_eq!(left, Vec::<String>::new(), "round {round}");
+            assert_eq!(
+                (node.leases().len(), node.state_files().len()),
+                (0, 0),
+                "round {round}"
+            );
+            assert_eq!(pod.sh("ip -o link | wc -l").trim(), "1", "round {round}");
+        }
+        println!("{finished} of {rounds} were finished before they were killed");
+        // Whatever a killed one left half-made, the next pod works.
+        let pod = Pod::new("last");
+        node.add(&pod);
+        assert!(pod.reaches("10.244.7.1"));
+        assert!(hidden_files(&node).is_empty(), "{:?}", hidden_files(&node));
+    });
+}
+
+/// Files in preparation that were left.
+fn hidden_files(node: &Node) -> Vec<String> {
+    let names = ["networks/cbr0", "flannel"].map(|dir| common::names_in(&node.path(dir)));
+    names
+        .into_iter()
+        .flatten()
+        .filter(|name| name.starts_with('.'))
+        .collect()
+}
+
+#[test]
+fn a_del_killed_at_any_moment_can_be_repeated() {
+    on_a_node(|node| {
+        for round in 0..40 {
+            let pod = Pod::new(&format!("pod{round}"));
+            node.add(&pod);
+            let mut child = node
+                .call("DEL", &pod, &node.conf("1.0.0"))
+                .spawn(Path::new(BINARY));
+            sleep(Duration::from_micros(700 * round));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            node.del(&pod);
+            node.assert_nothing_left(&["cni0"]);
+        }
+    });
+}
+
+#[test]
+fn the_binary_answers_as_the_library_does() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        let call = node.call("ADD", &pod, &node.conf("1.0.0"));
+        let result = call.exec(Path::new(BINARY));
+        assert_eq!(result["ips"][0]["address"], "10.244.7.2/24");
+        let again = call.spawn(Path::new(BINARY)).wait_with_output().unwrap();
+        assert_eq!(again.status.code(), Some(1));
+        assert!(again.stderr.is_empty());
+        let error: Value = serde_json::from_slice(&again.stdout).unwrap();
+        assert_eq!(error["code"], 101);
+        assert_eq!(
+            node.call("DEL", &pod, &node.conf("1.0.0"))
+                .exec(Path::new(BINARY)),
+            Value::Null
+        );
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
