@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use crate::bench;
 use crate::demo::{self, DemoConfig};
 use crate::lab::MAX_NODES;
 
@@ -30,6 +31,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let result = match matches.subcommand() {
+        Some(("bench", arguments)) => bench::cli::run(arguments),
         Some(("demo", arguments)) => demo::run(&demo_config(arguments)),
         Some(_) | None => Ok(false),
     };
@@ -47,6 +49,7 @@ fn command() -> Command {
     Command::new("conformance")
         .about("Proves any CNI plugin and any node network")
         .subcommand_required(true)
+        .subcommand(bench::cli::command())
         .subcommand(demo_command())
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Start at [`lab::Lab`]; [`cli::run`] is the program.
 
+pub mod bench;
 pub mod cli;
 pub mod demo;
 pub mod lab;

@@ -13,8 +13,9 @@ use super::underlay::{GATEWAY, NODE_LINK};
 
 /// How long the underlay stays away.
 const AWAY: Duration = Duration::from_millis(300);
-/// A MAC and an underlay address that no node has.
+/// Addresses that no node has: of the tunnel's link layer, of the tunnel, of the underlay.
 const NOBODYS_MAC: &str = "02:00:00:00:00:01";
+const NOBODYS_VTEP: &str = "10.244.254.0";
 const NOBODYS_ADDRESS: &str = "192.168.77.254";
 
 /// One thing that goes wrong on a node; where it concerns a peer, it is the one peer given.
@@ -22,8 +23,10 @@ const NOBODYS_ADDRESS: &str = "192.168.77.254";
 pub enum Fault {
     /// The peer's route is deleted.
     RouteDeleted,
-    /// The peer's route leads elsewhere.
+    /// The peer's route has another gateway.
     RouteAltered,
+    /// The peer's route is replaced by one over another device.
+    RouteMoved,
     /// The peer's neighbour entry is deleted.
     NeighbourDeleted,
     /// The peer's neighbour entry has another MAC address.
@@ -46,9 +49,10 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RouteDeleted,
         Self::RouteAltered,
+        Self::RouteMoved,
         Self::NeighbourDeleted,
         Self::NeighbourAltered,
         Self::FdbDeleted,
@@ -66,6 +70,7 @@ impl Fault {
         match self {
             Self::RouteDeleted => "a peer's route deleted",
             Self::RouteAltered => "a peer's route altered",
+            Self::RouteMoved => "a peer's route moved elsewhere",
             Self::NeighbourDeleted => "a peer's neighbour entry deleted",
             Self::NeighbourAltered => "a peer's neighbour entry altered",
             Self::FdbDeleted => "a peer's forwarding entry deleted",
@@ -84,6 +89,7 @@ impl Fault {
         match self {
             Self::RouteDeleted
             | Self::RouteAltered
+            | Self::RouteMoved
             | Self::NeighbourDeleted
             | Self::NeighbourAltered
             | Self::FdbDeleted
@@ -101,35 +107,27 @@ impl Fault {
     /// Fails when iproute2 does.
     pub fn inject(self, node: &Node, peer: &Node) -> Result<()> {
         let (subnet, length) = peer.subnet()?;
-        let (route, neighbour) = (format!("{subnet}/{length}"), subnet.to_string());
+        let route = format!("{subnet}/{length}");
         match self {
-            Self::RouteDeleted => node.ip(&["route", "delete", &route, "dev", TUNNEL]).map(drop),
-            Self::RouteAltered => node
-                .ip(&[
-                    "route",
-                    "replace",
-                    &route,
-                    "via",
-                    &GATEWAY.to_string(),
-                    "dev",
-                    NODE_LINK,
-                ])
-                .map(drop),
-            Self::NeighbourDeleted => node
-                .ip(&["neighbour", "delete", &neighbour, "dev", TUNNEL])
-                .map(drop),
-            Self::NeighbourAltered => {
-                let wrong = ["lladdr", NOBODYS_MAC, "nud", "permanent", "dev", TUNNEL];
-                node.ip(&[&["neighbour", "replace", &neighbour], &wrong[..]].concat())
-                    .map(drop)
-            }
+            Self::RouteDeleted => ip(node, &format!("route delete {route} dev {TUNNEL}")),
+            Self::RouteAltered => ip(
+                node,
+                &format!("route replace {route} via {NOBODYS_VTEP} dev {TUNNEL} onlink"),
+            ),
+            Self::RouteMoved => ip(
+                node,
+                &format!("route replace {route} via {GATEWAY} dev {NODE_LINK}"),
+            ),
+            Self::NeighbourDeleted => ip(node, &format!("neighbour delete {subnet} dev {TUNNEL}")),
+            Self::NeighbourAltered => ip(
+                node,
+                &format!("neighbour replace {subnet} lladdr {NOBODYS_MAC} nud permanent dev {TUNNEL}"),
+            ),
             Self::FdbDeleted => fdb(node, "delete", peer, &peer.address().to_string()),
             Self::FdbAltered => fdb(node, "replace", peer, NOBODYS_ADDRESS),
-            Self::AddressDeleted => node
-                .ip(&["address", "flush", "dev", TUNNEL, "scope", "global"])
-                .map(drop),
-            Self::DeviceDown => node.ip(&["link", "set", TUNNEL, "down"]).map(drop),
-            Self::DeviceDeleted => node.ip(&["link", "delete", TUNNEL]).map(drop),
+            Self::AddressDeleted => ip(node, &format!("address flush dev {TUNNEL} scope global")),
+            Self::DeviceDown => ip(node, &format!("link set {TUNNEL} down")),
+            Self::DeviceDeleted => ip(node, &format!("link delete {TUNNEL}")),
             Self::UnderlayFlap => {
                 node.underlay_down()?;
                 thread::sleep(AWAY);
@@ -142,6 +140,10 @@ impl Fault {
             }
         }
     }
+}
+
+fn ip(node: &Node, words: &str) -> Result<()> {
+    node.ip(&words.split(' ').collect::<Vec<_>>()).map(drop)
 }
 
 fn fdb(node: &Node, verb: &str, peer: &Node, outer: &str) -> Result<()> {

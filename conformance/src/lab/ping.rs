@@ -31,7 +31,7 @@ impl Patience {
     /// For measuring when traffic is back: one quick try.
     pub const PROBE: Self = Self {
         tries: 1,
-        timeout: Duration::from_millis(50),
+        timeout: Duration::from_millis(10),
     };
 }
 

@@ -55,8 +55,11 @@ fn an_unanswered_ping_is_named_and_makes_the_exit_status_non_zero() {
     fs::copy(real.dir().join("flanneld"), bin_dir.join("flanneld")).unwrap();
     fs::copy(real.dir().join("flannel"), bin_dir.join("flannel-real")).unwrap();
     // A plugin that attaches the pod, and then cuts it off from the other nodes.
-    let script = "#!/bin/sh\nresult=$(/opt/cni/bin/flannel-real) || exit\n[ \"$CNI_COMMAND\" = ADD ] && \
-                  nsenter --net=\"$CNI_NETNS\" ip route replace blackhole 10.244.0.0/16\necho \"$result\"\n";
+    let script = r#"#!/bin/bash
+result=$(exec -a flannel /opt/cni/bin/flannel-real) || { echo "$result"; exit 1; }
+[ "$CNI_COMMAND" != ADD ] || nsenter --net="$CNI_NETNS" ip route replace blackhole 10.244.0.0/16
+echo "$result"
+"#;
     fs::write(bin_dir.join("flannel"), script).unwrap();
     fs::set_permissions(bin_dir.join("flannel"), fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_conformance"));

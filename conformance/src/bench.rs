@@ -1,0 +1,100 @@
+//! The measurements: how long the work takes and what it costs, paired with whom it can be compared with.
+//!
+//! Whoever is on this machine takes turns with ours in the same run, on the same kernel state, with the same
+//! configuration; the reference, which is not, stands beside with the figures of another sitting, marked as such.
+//! No sample is left out. Times are taken around the programs alone: namespaces are entered before. All state is in
+//! memory on either side.
+
+mod baseline;
+pub(crate) mod cli;
+mod cni;
+mod daemon;
+mod echo;
+mod floor;
+mod footprint;
+mod leases;
+mod machine;
+mod memory;
+mod peer_watch;
+mod report;
+mod rtnl;
+mod sample;
+mod side;
+mod start;
+mod stats;
+mod table;
+mod usage;
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::lab::Binaries;
+use machine::Machine;
+use report::{Section, as_json};
+
+/// The bounds of the number of runs: fewer have no 95th percentile, and more pods don't fit into a node's subnet.
+pub const MIN_RUNS: u8 = 20;
+/// See [`MIN_RUNS`].
+pub const MAX_RUNS: u8 = 200;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The plugin.
+    Cni,
+    /// The daemon's reactions.
+    Daemon,
+    /// Sizes and idle costs.
+    Footprint,
+}
+
+/// What a run of measurements is made of.
+#[derive(Debug, Clone)]
+pub struct BenchConfig {
+    /// What is measured, in this order.
+    pub subjects: Vec<Subject>,
+    /// Samples of each of the daemon's figures; the plugin's have more. From [`MIN_RUNS`] to [`MAX_RUNS`].
+    pub runs: u8,
+    /// The programs that are ours.
+    pub binaries: Binaries,
+    /// The directory of the `bridge` and `host-local` that ours take turns with, where there are such.
+    pub peer_dir: Option<PathBuf>,
+    /// Where the report is written as JSON, too.
+    pub json: Option<PathBuf>,
+}
+
+/// Measures, and prints the report on standard output; progress goes to standard error.
+///
+/// # Errors
+/// Fails when something cannot be measured; there is no report then.
+pub fn run(config: &BenchConfig) -> Result<bool> {
+    let mut machine = Machine::look(config.binaries.dir(), config.peer_dir.as_deref());
+    let mut sections: Vec<Section> = Vec::new();
+    for subject in &config.subjects {
+        match subject {
+            Subject::Cni => sections.extend([cni::sequential(config)?, cni::parallel(config)?]),
+            Subject::Daemon => sections.push(daemon::measure(config)?),
+            Subject::Footprint => sections.push(footprint::measure(config)?),
+        }
+    }
+    machine.finish();
+    if let Some(path) = &config.json {
+        let text = format!("{:#}\n", as_json(&machine, &sections));
+        fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    let drawn: String = sections.iter().map(table::draw).collect();
+    let head = "ratio: how many times better ours is than the peer, by the medians";
+    let text = format!("{}{head}\n{drawn}", machine.text());
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("writing the report")?;
+    Ok(true)
+}
+
+/// Tells on standard error what is being measured.
+fn progress(text: &str) -> Result<()> {
+    writeln!(std::io::stderr(), "measuring {text} …").context("writing to the standard error")
+}

@@ -1,0 +1,99 @@
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::builder::RangedU64ValueParser;
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use super::{BenchConfig, MAX_RUNS, MIN_RUNS, Subject};
+use crate::lab::Binaries;
+
+/// Where Debian's containernetworking-plugins are.
+const PEER_DIR: &str = "/usr/lib/cni";
+
+/// The subcommand `bench`.
+pub(crate) fn command() -> Command {
+    let path = |name: &'static str, value: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name(value)
+            .value_parser(value_parser!(PathBuf))
+    };
+    let runs = RangedU64ValueParser::<u8>::new().range(u64::from(MIN_RUNS)..=u64::from(MAX_RUNS));
+    Command::new("bench")
+        .about("Measures the plugin and the daemon, paired with whom they can be compared with")
+        .arg(
+            Arg::new("subject")
+                .value_parser(["cni", "daemon", "footprint", "all"])
+                .default_value("all")
+                .help("What is measured"),
+        )
+        .arg(
+            Arg::new("runs")
+                .long("runs")
+                .value_name("N")
+                .default_value("20")
+                .value_parser(runs)
+                .help("Samples of each of the daemon's figures; a side's turn has so many pods, at least 50"),
+        )
+        .arg(path("json", "FILE").help("Write the report, with every sample, as JSON too"))
+        .arg(
+            path("bin-dir", "DIR")
+                .help("Directory of flanneld and flannel [default: found near this program]"),
+        )
+        .arg(
+            path("peer-dir", "DIR")
+                .default_value(PEER_DIR)
+                .help("Directory of the bridge and host-local that ours take turns with"),
+        )
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// Fails when something cannot be measured.
+pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
+    let path = |name: &str| arguments.get_one::<PathBuf>(name).cloned();
+    let is_peer = |dir: &PathBuf| {
+        ["bridge", "host-local"]
+            .iter()
+            .all(|name| dir.join(name).is_file())
+    };
+    let subjects = match arguments.get_one::<String>("subject").map(String::as_str) {
+        Some("cni") => vec![Subject::Cni],
+        Some("daemon") => vec![Subject::Daemon],
+        Some("footprint") => vec![Subject::Footprint],
+        Some(_) | None => vec![Subject::Cni, Subject::Daemon, Subject::Footprint],
+    };
+    super::run(&BenchConfig {
+        subjects,
+        runs: arguments.get_one("runs").copied().unwrap_or(MIN_RUNS),
+        binaries: path("bin-dir")
+            .as_deref()
+            .map_or_else(Binaries::find, Binaries::in_dir)?,
+        peer_dir: path("peer-dir").filter(is_peer),
+        json: path("json"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_subjects_and_too_few_or_too_many_runs_are_refused() {
+        for wrong in [
+            &["everything"][..],
+            &["--runs", "19"],
+            &["--runs=201"],
+            &["cni", "daemon"],
+        ] {
+            let arguments = ["bench"].iter().chain(wrong);
+            assert!(command().try_get_matches_from(arguments).is_err(), "{wrong:?}");
+        }
+        assert!(
+            command()
+                .try_get_matches_from(["bench", "cni", "--runs", "20"])
+                .is_ok()
+        );
+    }
+}
