@@ -46,6 +46,8 @@ pub struct LeaseView {
     held: BTreeMap<SubnetKey, Duration>,
     /// Subnets of peers that the kernel held when this run began; empty after the first snapshot that counts.
     adopted: BTreeSet<Ipv4Network>,
+    /// A snapshot that does not count because it was taken before the own lease, with what followed it.
+    uncounted: Option<BTreeMap<SubnetKey, Lease>>,
     /// Whether the store has shown the own lease since it was acquired.
     own_seen: bool,
     /// Whether the last snapshot counts and the store has been in reach since.
@@ -63,6 +65,7 @@ impl LeaseView {
             known: BTreeMap::new(),
             held: BTreeMap::new(),
             adopted,
+            uncounted: None,
             own_seen: false,
             synced: false,
             no_prune_until: Duration::ZERO,
@@ -81,12 +84,16 @@ impl LeaseView {
     pub fn snapshot(&mut self, now: Duration, leases: BTreeMap<SubnetKey, Lease>) -> SnapshotOutcome {
         if !leases.contains_key(&self.own) {
             self.synced = false;
-            return if self.own_seen {
-                SnapshotOutcome::OwnLeaseGone
-            } else {
-                SnapshotOutcome::OwnLeaseUnseen
-            };
+            if self.own_seen {
+                return SnapshotOutcome::OwnLeaseGone;
+            }
+            // It names peers all the same; only what is missing from it proves nothing.
+            self.held.retain(|key, _| !leases.contains_key(key));
+            self.known.extend(leases.clone());
+            self.uncounted = Some(leases);
+            return SnapshotOutcome::OwnLeaseUnseen;
         }
+        self.uncounted = None;
         self.own_seen = true;
         self.synced = true;
         let adopted = std::mem::take(&mut self.adopted);
@@ -121,23 +128,35 @@ impl LeaseView {
         outcome
     }
 
-    /// Takes one lease that was made or changed.
-    pub fn put(&mut self, lease: Lease) {
-        self.own_seen |= lease.key == self.own;
+    /// Takes one lease that was made or changed. With the own lease, a snapshot that had been taken before it counts.
+    pub fn put(&mut self, now: Duration, lease: Lease) -> SnapshotOutcome {
+        let is_own = lease.key == self.own;
+        self.own_seen |= is_own;
         self.held.remove(&lease.key);
+        if let Some(leases) = &mut self.uncounted {
+            leases.insert(lease.key, lease.clone());
+        }
         self.known.insert(lease.key, lease);
+        match self.uncounted.take_if(|_| is_own) {
+            Some(leases) => self.snapshot(now, leases),
+            None => SnapshotOutcome::Synced,
+        }
     }
 
     /// Takes the news that one lease was removed; true when it was this node's own.
     pub fn remove(&mut self, key: &SubnetKey) -> bool {
         self.held.remove(key);
         self.known.remove(key);
+        if let Some(leases) = &mut self.uncounted {
+            leases.remove(key);
+        }
         *key == self.own
     }
 
     /// Takes the news that the store is out of reach: what is known stays, and nothing is removed.
-    pub const fn unsynced(&mut self) {
+    pub fn unsynced(&mut self) {
         self.synced = false;
+        self.uncounted = None;
     }
 
     /// Forgets the held leases whose time is over; true when there were any.
@@ -153,6 +172,12 @@ impl LeaseView {
             self.known.remove(key);
         }
         !expired.is_empty()
+    }
+
+    /// Whether the store has shown this node's own lease.
+    #[must_use]
+    pub const fn own_seen(&self) -> bool {
+        self.own_seen
     }
 
     /// The leases of the other nodes, those that are held included.

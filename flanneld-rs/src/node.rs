@@ -40,6 +40,8 @@ pub struct Node {
     retry_at: Option<Duration>,
     /// The last snapshot that came before the own lease was acquired.
     early_snapshot: Option<BTreeMap<SubnetKey, Lease>>,
+    /// Whether the store has been in reach since that snapshot.
+    in_reach: bool,
     /// The configuration that was last seen in the store.
     seen_conf: NetConf,
 }
@@ -73,6 +75,7 @@ impl Node {
             engine: Reconciler::default(),
             retry_at: None,
             early_snapshot: None,
+            in_reach: false,
             seen_conf,
         }
     }
@@ -199,14 +202,16 @@ impl Node {
             self.settings.mass_loss_grace,
         );
         let early = self.early_snapshot.take().unwrap_or_default();
-        if early.contains_key(&lease.key) {
-            // The store may have nothing new to tell, and then sends no other snapshot.
-            log_outcome(view.snapshot(now.monotonic, early));
-        } else {
+        if !early.contains_key(&lease.key) {
             view.distrust_store(now.monotonic);
         }
+        // The store sends no other snapshot while it has only single changes to tell.
+        log_outcome(view.snapshot(now.monotonic, early));
+        if !self.in_reach {
+            view.unsynced();
+        }
         let mut holding = Holding::new(device, LeaseKeeper::new(lease, self.settings.renew_margin), view);
-        holding.divide();
+        holding.leases_changed(now.wall);
         self.stage = Stage::Holding(Box::new(holding));
         None
     }
@@ -286,7 +291,7 @@ impl Node {
                 log_outcome(outcome);
                 revoked = outcome == SnapshotOutcome::OwnLeaseGone;
             }
-            LeaseEvent::Put(lease) => holding.view.put(lease),
+            LeaseEvent::Put(lease) => log_outcome(holding.view.put(now.monotonic, lease)),
             LeaseEvent::Remove(key) => revoked = holding.view.remove(&key),
             LeaseEvent::Unsynced { reason } => {
                 warn!(%reason, "the lease store is out of reach; the data plane stays as it is");
@@ -296,14 +301,17 @@ impl Node {
         if revoked {
             return Some(self.stop(StopReason::LeaseRevoked));
         }
-        holding.divide();
+        holding.leases_changed(now.wall);
         None
     }
 
     /// Takes the store's news before the own lease is held.
     fn early_lease_event(&mut self, event: LeaseEvent) -> Option<Action> {
         match event {
-            LeaseEvent::Snapshot { leases, .. } => self.early_snapshot = Some(leases),
+            LeaseEvent::Snapshot { leases, .. } => {
+                self.early_snapshot = Some(leases);
+                self.in_reach = true;
+            }
             LeaseEvent::Put(lease) => {
                 if let Some(leases) = &mut self.early_snapshot {
                     leases.insert(lease.key, lease);
@@ -315,7 +323,8 @@ impl Node {
                 }
             }
             LeaseEvent::Unsynced { reason } => {
-                warn!(%reason, "the lease store is out of reach, waiting for it")
+                warn!(%reason, "the lease store is out of reach, waiting for it");
+                self.in_reach = false;
             }
         }
         self.ask_for_lease()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flannel_types::{SubnetEnv, gateway_v4};
+use flannel_types::{SubnetEnv, UnixTime, gateway_v4};
 use netstate::Prune;
 use tracing::{info, warn};
 
@@ -71,6 +71,17 @@ impl Holding {
         })
     }
 
+    /// Takes over what the view learned from the store.
+    pub(super) fn leases_changed(&mut self, wall: UnixTime) {
+        if self.view.own_seen() {
+            self.keeper.shown();
+        } else {
+            self.keeper.doubt(wall);
+        }
+        self.divide();
+    }
+
+    /// Divides the leases of the view anew.
     pub(super) fn divide(&mut self) {
         let peers = Peers::divide(&self.device, self.view.peers(), &self.peers);
         for (key, problem) in peers.new_problems(&self.peers) {

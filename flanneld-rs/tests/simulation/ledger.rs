@@ -1,0 +1,191 @@
+//! What one run of a daemon was told about leases, and what it may therefore remove.
+//!
+//! The rules stand here a second time, written from the design: a daemon may remove an object of a peer only while
+//! the last thing that the store said was not that it is out of reach, after a snapshot that held the daemon's own
+//! lease or was followed by it, if no lease that was told since names the object, and if the lease was not lost in a
+//! mass within the grace time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use flannel_types::Lease;
+use flanneld_rs::node::Event;
+use ipnetwork::IpNetwork;
+use lease_store::LeaseEvent;
+use net_types::SubnetKey;
+use netstate::Op;
+
+use crate::kernel_view::vtep_mac;
+
+pub(crate) const GRACE: Duration = Duration::from_secs(60);
+/// Fewer losses than this are never a mass.
+const MASS: usize = 10;
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    own: Option<SubnetKey>,
+    named: BTreeMap<SubnetKey, Lease>,
+    /// A snapshot without the own lease, and what followed it.
+    without_own: Option<BTreeMap<SubnetKey, Lease>>,
+    held: BTreeMap<SubnetKey, (Lease, Duration)>,
+    /// Subnets that the kernel had routes to when the run began.
+    adopted: Option<BTreeSet<IpNetwork>>,
+    has_counted: bool,
+    in_reach: bool,
+    no_removal_until: Duration,
+}
+
+impl Ledger {
+    pub(crate) fn note(&mut self, now: Duration, event: &Event) {
+        match event {
+            Event::Observed(Ok(state)) if self.adopted.is_none() => {
+                self.adopted = Some(state.routes.keys().map(|key| key.dst).collect());
+            }
+            Event::LeaseAcquired(Ok(lease)) => self.acquired(now, lease),
+            Event::Lease(LeaseEvent::Snapshot { leases, .. }) => self.snapshot(now, leases),
+            Event::Lease(LeaseEvent::Put(lease)) => self.put(now, lease),
+            Event::Lease(LeaseEvent::Remove(key)) => {
+                self.held.remove(key);
+                self.named.remove(key);
+                if let Some(leases) = &mut self.without_own {
+                    leases.remove(key);
+                }
+            }
+            Event::Lease(LeaseEvent::Unsynced { .. }) => {
+                self.in_reach = false;
+                self.without_own = None;
+            }
+            Event::Start
+            | Event::Observed(_)
+            | Event::Applied(_)
+            | Event::KernelChanged
+            | Event::LeaseAcquired(_)
+            | Event::LeaseRenewed(_)
+            | Event::SubnetFileWritten(_)
+            | Event::Tick => {}
+        }
+    }
+
+    fn acquired(&mut self, now: Duration, lease: &Lease) {
+        self.own = Some(lease.key);
+        if !self.named.contains_key(&lease.key) && !self.adopted().is_empty() {
+            self.no_removal_until = now + GRACE;
+        }
+        let told = std::mem::take(&mut self.named);
+        let in_reach = self.in_reach;
+        self.snapshot(now, &told);
+        if !in_reach {
+            self.in_reach = false;
+            self.without_own = None;
+        }
+    }
+
+    fn put(&mut self, now: Duration, lease: &Lease) {
+        self.held.remove(&lease.key);
+        self.named.insert(lease.key, lease.clone());
+        if let Some(mut leases) = self.without_own.take() {
+            leases.insert(lease.key, lease.clone());
+            if self.own == Some(lease.key) {
+                self.snapshot(now, &leases);
+            } else {
+                self.without_own = Some(leases);
+            }
+        }
+    }
+
+    fn snapshot(&mut self, now: Duration, leases: &BTreeMap<SubnetKey, Lease>) {
+        let Some(own) = self.own else {
+            self.in_reach = true;
+            self.named = leases.clone();
+            return;
+        };
+        if !leases.contains_key(&own) {
+            self.in_reach = false;
+            self.named.extend(leases.clone());
+            self.without_own = Some(leases.clone());
+            return;
+        }
+        self.in_reach = true;
+        self.without_own = None;
+        let named = std::mem::replace(&mut self.named, leases.clone());
+        let known = named.len();
+        let lost: Vec<_> = named
+            .into_iter()
+            .filter(|(key, _)| !leases.contains_key(key))
+            .collect();
+        if lost.len() >= MASS && lost.len() * 2 > known {
+            self.held
+                .extend(lost.into_iter().map(|(key, lease)| (key, (lease, now + GRACE))));
+        }
+        self.held.retain(|key, _| !leases.contains_key(key));
+        self.count(now);
+    }
+
+    /// The first snapshot that counts is compared with what the kernel had.
+    fn count(&mut self, now: Duration) {
+        if std::mem::replace(&mut self.has_counted, true) {
+            return;
+        }
+        let named: BTreeSet<_> = self.named.keys().map(|key| IpNetwork::V4(key.v4())).collect();
+        let adopted = self.adopted();
+        let lost = adopted.difference(&named).count();
+        if lost >= MASS && lost * 2 > adopted.len() {
+            self.no_removal_until = now + GRACE;
+        }
+    }
+
+    /// Whether the store has shown the daemon its own lease.
+    pub(crate) fn saw_own(&self) -> bool {
+        self.own.is_some_and(|own| self.named.contains_key(&own))
+    }
+
+    fn adopted(&self) -> BTreeSet<IpNetwork> {
+        self.adopted.clone().unwrap_or_default()
+    }
+
+    /// Says why a change must not be made now, if so.
+    pub(crate) fn objection(&self, now: Duration, op: &Op) -> Option<String> {
+        let is_removal = matches!(
+            op,
+            Op::DelRoute(..) | Op::DelNeigh(_) | Op::DelFdb(_) | Op::DelAddr(_)
+        );
+        if !is_removal {
+            return None;
+        }
+        if !(self.has_counted && self.in_reach) {
+            return Some(format!(
+                "{op}: nothing may be removed while the leases are not known"
+            ));
+        }
+        if now < self.no_removal_until {
+            return Some(format!("{op}: nothing may be removed within the grace time"));
+        }
+        let held = self.held.values().filter(|(_, until)| now < *until);
+        let leases = self.named.values().chain(held.map(|(lease, _)| lease));
+        let mut peers = leases.filter(|lease| Some(lease.key) != self.own);
+        let owner = peers.find(|lease| is_of(op, lease))?;
+        Some(format!("{op}: it belongs to the peer {}", owner.key))
+    }
+}
+
+/// Whether a removal takes an object that this lease asks for.
+fn is_of(op: &Op, lease: &Lease) -> bool {
+    let subnet = lease.key.v4();
+    let gateway = IpAddr::V4(subnet.network());
+    match op {
+        Op::DelRoute(key, _) => key.dst == IpNetwork::V4(subnet) && key.metric == 0,
+        Op::DelNeigh(key) => key.ip == gateway,
+        Op::DelFdb(key) => key.mac == vtep_mac(lease) && key.remote == IpAddr::V4(lease.attrs.public_ip),
+        Op::AddLink(..)
+        | Op::SetLink(..)
+        | Op::DelLink(_)
+        | Op::AddAddr(..)
+        | Op::DelAddr(_)
+        | Op::AddRoute(..)
+        | Op::ReplaceRoute(..)
+        | Op::SetNeigh(..)
+        | Op::SetFdb(_)
+        | Op::SetSysctl(..) => false,
+    }
+}
