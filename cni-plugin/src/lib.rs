@@ -13,6 +13,7 @@
 mod context;
 mod delegate;
 mod error;
+mod files;
 mod known_args;
 mod plugins;
 mod run;

@@ -254,6 +254,32 @@ fn del_releases_only_the_attachment_that_is_meant() {
 }
 
 #[test]
+fn two_networks_of_one_container_are_kept_apart() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        let mut other = node.conf("1.0.0");
+        other["name"] = json!("cbr1");
+        other["delegate"]["bridge"] = json!("cni1");
+        let call = |verb: &str, ifname: &str| node.call(verb, &pod, &other).var("CNI_IFNAME", ifname);
+        node.add(&pod);
+        call("ADD", "eth1").succeeds();
+        assert_eq!(node.state_files(), ["a", "a:eth1"]);
+        // The networks have the same range here, which is nobody's configuration; each has its own store.
+        for _ in 0..2 {
+            call("DEL", "eth1").succeeds();
+            call("DEL", "eth0").succeeds();
+            assert_eq!(
+                (node.state_files(), node.leases().len()),
+                (vec!["a".to_owned()], 1)
+            );
+        }
+        assert!(pod.reaches("10.244.7.1"));
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0", "cni1"]);
+    });
+}
+
+#[test]
 fn a_state_file_that_is_garbage_does_not_stop_a_del() {
     on_a_node(|node| {
         for garbage in [

@@ -92,10 +92,12 @@ fn path_for_add(files: &StateFiles, conf: &NetConf, target: &Target) -> Result<P
         return Ok(further);
     }
     let first = files.first();
-    if first.exists() && files.is_first_of_another(&holders(conf, target)?) {
-        return Ok(further);
-    }
-    Ok(first)
+    let is_anothers = match state::read(&first)? {
+        Stored::Missing => false,
+        Stored::Conf(stored) if stored.name != conf.name => true,
+        Stored::Garbage | Stored::Conf(_) => files.is_first_of_another(&holders(conf, target)?),
+    };
+    Ok(if is_anothers { further } else { first })
 }
 
 /// The container's interfaces that hold an address, so far as this process can know.
@@ -115,7 +117,7 @@ pub(crate) fn del(
     sandbox: Option<&Sandbox>,
 ) -> Result<(), Failure> {
     let files = StateFiles::of(&conf::data_dir(conf)?, target);
-    let (path, stored) = find(&files)?;
+    let (path, stored) = find(&files, conf)?;
     match stored {
         Stored::Conf(mut delegate_conf) => {
             pass_on_prev_result(&mut delegate_conf, conf);
@@ -139,17 +141,16 @@ pub(crate) fn del(
     Ok(files.discard_unfinished()?)
 }
 
-/// The stored configuration of this attachment, and its file.
-fn find(files: &StateFiles) -> Result<(PathBuf, Stored), Failure> {
-    let further = files.further();
-    match state::read(&further)? {
-        Stored::Missing => {
-            let first = files.first();
-            let stored = state::read(&first)?;
-            Ok((first, stored))
+/// The stored configuration of this attachment, and its file. One of another network is not its own.
+fn find(files: &StateFiles, conf: &NetConf) -> Result<(PathBuf, Stored), Failure> {
+    for path in [files.further(), files.first()] {
+        match state::read(&path)? {
+            Stored::Conf(stored) if stored.name != conf.name => {}
+            Stored::Missing => {}
+            stored @ (Stored::Garbage | Stored::Conf(_)) => return Ok((path, stored)),
         }
-        stored @ (Stored::Garbage | Stored::Conf(_)) => Ok((further, stored)),
     }
+    Ok((files.first(), Stored::Missing))
 }
 
 /// The delegate's configuration anew, with what the subnet file tells if it can be read.
@@ -188,7 +189,7 @@ pub(crate) fn check(
     target: &Target,
     sandbox: &Sandbox,
 ) -> Result<(), Failure> {
-    let (_, stored) = find(&StateFiles::of(&conf::data_dir(conf)?, target))?;
+    let (_, stored) = find(&StateFiles::of(&conf::data_dir(conf)?, target), conf)?;
     let mut delegate_conf = match stored {
         Stored::Conf(stored) => *stored,
         Stored::Garbage => computed(conf)?,

@@ -1,4 +1,3 @@
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -7,10 +6,10 @@ use net_types::IfName;
 use serde_json::Value;
 
 use crate::error::CniError;
+use crate::files;
 
-/// Modes of the reference's directory and files.
+/// Mode of the reference's directory.
 const DIR_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
 
 /// Separates container id and interface name in the name of a further interface's file; neither can contain it.
 const SEPARATOR: char = ':';
@@ -75,29 +74,20 @@ impl StateFiles {
         others.any(|ifname| !self.further_of(ifname).exists())
     }
 
-    /// Removes what a killed writer of these files left: `statefile` prepares `name` in `.name.tmp`.
+    /// Removes what a killed writer of these files left.
     pub(crate) fn discard_unfinished(&self) -> Result<(), StateError> {
         for path in [self.first(), self.further()] {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            match fs::remove_file(self.dir.join(format!(".{name}.tmp"))) {
-                Err(source)
-                    if source.kind() != ErrorKind::NotFound && source.kind() != ErrorKind::NotADirectory =>
-                {
-                    let action = statefile::Action::Remove;
-                    return Err(StateError(statefile::Error::Io { action, path, source }));
-                }
-                Ok(()) | Err(_) => {}
-            }
+            files::remove_unfinished(&path).map_err(StateError)?;
         }
         Ok(())
     }
 
-    /// Writes a configuration, atomically and durably; returns what was there before.
+    /// Writes a configuration, atomically; returns what was there before.
     pub(crate) fn write(&self, path: &Path, conf: &Object) -> Result<Option<Vec<u8>>, StateError> {
         statefile::ensure_dir(&self.dir, DIR_MODE).map_err(StateError)?;
         let before = statefile::read_optional(path).map_err(StateError)?;
         let text = Value::Object(conf.as_map().clone()).to_string();
-        statefile::replace(path, text.as_bytes(), FILE_MODE).map_err(StateError)?;
+        files::replace(path, text.as_bytes()).map_err(StateError)?;
         Ok(before)
     }
 }
@@ -105,15 +95,15 @@ impl StateFiles {
 /// Puts back what [`StateFiles::write`] found.
 pub(crate) fn restore(path: &Path, before: Option<&[u8]>) -> Result<(), StateError> {
     let restored = match before {
-        Some(text) => statefile::replace(path, text, FILE_MODE),
-        None => statefile::remove(path).map(drop),
+        Some(text) => files::replace(path, text),
+        None => files::remove(path),
     };
     restored.map_err(StateError)
 }
 
 /// Removes a state file.
 pub(crate) fn remove(path: &Path) -> Result<(), StateError> {
-    statefile::remove(path).map(drop).map_err(StateError)
+    files::remove(path).map_err(StateError)
 }
 
 /// Reads a state file.

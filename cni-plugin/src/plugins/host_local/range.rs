@@ -216,6 +216,8 @@ fn from_number(subnet: IpNetwork, number: u128) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn object(text: &str) -> Object {
@@ -359,5 +361,34 @@ mod tests {
         let end = ip("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
         assert_eq!(set.next_free(Some(last), &BTreeSet::new()).unwrap().0, end);
         assert_eq!(set.next_free(Some(end), &BTreeSet::new()).unwrap().0, last);
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_is_found_exactly_when_one_is_free(
+            last in prop::option::of(0_u8..40),
+            used in prop::collection::btree_set(0_u8..40, 0..16),
+            start in 1_u8..6,
+            gateway in 1_u8..14,
+        ) {
+            let ranges = [
+                format!(r#"{{"subnet":"10.0.0.0/28","rangeStart":"10.0.0.{start}","gateway":"10.0.0.{gateway}"}}"#),
+                r#"{"subnet":"10.0.0.16/29"}"#.to_owned(),
+            ];
+            let set = set(&[&ranges[0], &ranges[1]]);
+            let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
+            let taken: BTreeSet<_> = used.into_iter().map(ip).collect();
+            let is_free = |n: u8| {
+                let assignable = (start..=14).contains(&n) && n != gateway || (18..=22).contains(&n);
+                assignable && !taken.contains(&ip(n))
+            };
+            match set.next_free(last.map(ip), &taken) {
+                Some((found, range)) => {
+                    let IpAddr::V4(v4) = found else { unreachable!() };
+                    prop_assert!(is_free(v4.octets()[3]) && range.contains(found));
+                }
+                None => prop_assert!(!(0..40).any(is_free)),
+            }
+        }
     }
 }

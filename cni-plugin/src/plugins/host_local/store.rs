@@ -10,6 +10,7 @@ use cni_types::{Code, ContainerId, Target};
 use statefile::{Action, Lock};
 
 use crate::error::CniError;
+use crate::files;
 
 /// How long another process may hold the store; each holds it for milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,14 +67,10 @@ impl CniError for StoreError {
     }
 }
 
+/// The wrapper for an answer of the system.
 fn io_error(action: Action, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    move |source| {
-        StoreError(statefile::Error::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        })
-    }
+    let failed = files::failed(action, path);
+    move |source| StoreError(failed(source))
 }
 
 impl Store {
@@ -114,7 +111,7 @@ impl Store {
             let entry = entry.map_err(io_error(Action::Read, &self.dir))?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            if name.starts_with('.') && name.ends_with(".tmp") {
+            if files::is_unfinished(name) {
                 // Writers hold the lock that we hold.
                 self.remove(name)?;
                 continue;
@@ -146,7 +143,7 @@ impl Store {
     pub(crate) fn reserve(&self, ip: IpAddr, target: &Target) -> Result<(), StoreError> {
         let content = format!("{}\r\n{}", target.container_id, target.ifname);
         let path = self.dir.join(ip.to_string());
-        statefile::create_new(&path, content.as_bytes(), FILE_MODE).map_err(StoreError)
+        files::create_new(&path, content.as_bytes()).map_err(StoreError)
     }
 
     /// Frees an address.
@@ -155,11 +152,7 @@ impl Store {
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
-        let path = self.dir.join(name);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(io_error(Action::Remove, &path)(e)),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        files::remove(&self.dir.join(name)).map_err(StoreError)
     }
 
     /// The address last given out of a set. An unreadable file only makes the search begin at the start.

@@ -108,3 +108,12 @@ fn a_missing_store_is_not_created_by_looking() {
     fs::write(temp.path().join("file"), "").unwrap();
     assert!(Store::open(&temp.path().join("file")).is_err());
 }
+
+proptest::proptest! {
+    #[test]
+    fn arbitrary_content_of_a_reservation_never_panics(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
+        if let Some(holder) = Holder::parse(&bytes) {
+            assert!(ContainerId::new(&holder.container_id).is_ok());
+        }
+    }
+}
