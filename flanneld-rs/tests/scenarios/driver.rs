@@ -1,0 +1,216 @@
+//! Carries out what a node decides, at once, in virtual time.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use flannel_types::{NetConf, PreviousSubnets, SubnetEnv, UnixTime};
+use flanneld_rs::node::{Action, Event, Node, Now, Outlook, Settings, StopReason, StoreFailure};
+use flanneld_rs::reconciler::Work;
+use lease_store::{ErrorClass, LeaseRequest, LeaseStore, LeaseWatch, MemoryStore, MemoryWatch, StoreError};
+use net_types::registry::VXLAN_PORT;
+use net_types::{MacAddr, Vni};
+use netstate::{Kernel, Op};
+
+/// The address of the node on the underlay.
+pub(crate) const PUBLIC_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 250);
+/// The MAC address that the device gets if nothing else decides.
+pub(crate) const RANDOM_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 0xfa]);
+const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
+const EPOCH_SECS: u64 = 1_800_000_000;
+/// More events than this without time passing are a loop.
+const MAX_EVENTS: u32 = 10_000;
+
+/// A node with its kernel, its store and its clock.
+pub(crate) struct Driver {
+    pub(crate) kernel: Box<dyn Kernel>,
+    pub(crate) store: MemoryStore,
+    pub(crate) subnet_file: Option<SubnetEnv>,
+    pub(crate) subnet_file_refused: bool,
+    pub(crate) run: Option<Run>,
+    pub(crate) stopped: Option<StopReason>,
+    /// The changes that were asked for since the last step.
+    pub(crate) changes: Vec<Op>,
+    now: Duration,
+}
+
+/// One run of the daemon.
+pub(crate) struct Run {
+    pub(crate) node: Node,
+    watch: MemoryWatch,
+    events: VecDeque<Event>,
+}
+
+impl Driver {
+    pub(crate) fn new(kernel: Box<dyn Kernel>) -> Self {
+        let store = MemoryStore::new(0);
+        store.set_config(Some(net_conf()));
+        Self {
+            kernel,
+            store,
+            subnet_file: None,
+            subnet_file_refused: false,
+            run: None,
+            stopped: None,
+            changes: Vec::new(),
+            now: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.stopped = None;
+        self.run = Some(Run {
+            node: Node::new(settings()),
+            watch: self.store.watch().unwrap(),
+            events: VecDeque::from([Event::Start]),
+        });
+    }
+
+    /// Lets the kernel tell that something changed.
+    pub(crate) fn notice(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.events.push_back(Event::KernelChanged);
+        }
+    }
+
+    /// Lets time pass, and everything happen that is due in it.
+    pub(crate) fn pass(&mut self, time: Duration) -> Result<(), String> {
+        let end = self.now + time;
+        for _ in 0..MAX_EVENTS {
+            let now = self.clock();
+            let Some(run) = &mut self.run else { break };
+            let wake = run.node.wake_at(now);
+            let event = match run.next_event() {
+                Some(event) => event,
+                None => match wake {
+                    Some(at) if at <= end => {
+                        self.now = self.now.max(at);
+                        Event::Tick
+                    }
+                    Some(_) | None => break,
+                },
+            };
+            self.deliver(event);
+        }
+        let now = self.clock();
+        let is_hot = self
+            .run
+            .as_ref()
+            .is_some_and(|run| run.node.wake_at(now).is_some_and(|at| at <= self.now));
+        self.now = end;
+        self.store.set_now(self.clock().wall);
+        if is_hot {
+            Err("the daemon does not come to rest".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn clock(&self) -> Now {
+        Now {
+            monotonic: self.now,
+            wall: UnixTime::from_secs(EPOCH_SECS + self.now.as_secs()),
+        }
+    }
+
+    fn deliver(&mut self, event: Event) {
+        let now = self.clock();
+        let Some(run) = &mut self.run else { return };
+        for action in run.node.handle(now, event) {
+            let answers = self.carry_out(action);
+            if let Some(run) = &mut self.run {
+                run.events.extend(answers);
+            }
+        }
+    }
+
+    /// Carries out an action; the answer may be followed by the echo of what it did.
+    fn carry_out(&mut self, action: Action) -> Vec<Event> {
+        match action {
+            Action::Kernel(Work::Observe(scope)) => vec![Event::Observed(self.kernel.observe(&scope))],
+            Action::Kernel(Work::Apply(ops)) => {
+                self.changes.extend(ops.iter().cloned());
+                vec![Event::Applied(self.kernel.apply(&ops)), Event::KernelChanged]
+            }
+            Action::AcquireLease(attrs) => {
+                let previous = PreviousSubnets {
+                    subnet: Some("10.244.250.0/24".parse().unwrap()),
+                    ..PreviousSubnets::default()
+                };
+                let request = LeaseRequest {
+                    conf: net_conf(),
+                    attrs,
+                    previous,
+                };
+                let answer = self.store.acquire_now(&request);
+                vec![Event::LeaseAcquired(answer.map_err(|err| failure(&err)))]
+            }
+            Action::RenewLease(lease) => {
+                let answer = self.store.renew_now(&lease);
+                vec![Event::LeaseRenewed(answer.map_err(|err| failure(&err)))]
+            }
+            Action::WriteSubnetFile(env) => {
+                if self.subnet_file_refused {
+                    return vec![Event::SubnetFileWritten(Err("the disk is full".to_owned()))];
+                }
+                self.subnet_file = Some(env);
+                vec![Event::SubnetFileWritten(Ok(()))]
+            }
+            Action::Stop(reason) => {
+                self.stopped = Some(reason);
+                self.run = None;
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl Run {
+    fn next_event(&mut self) -> Option<Event> {
+        let watch = |watch: &mut MemoryWatch| {
+            let mut context = Context::from_waker(Waker::noop());
+            match pin!(watch.next_event()).poll(&mut context) {
+                Poll::Ready(event) => Some(Event::Lease(event)),
+                Poll::Pending => None,
+            }
+        };
+        self.events.pop_front().or_else(|| watch(&mut self.watch))
+    }
+}
+
+pub(crate) fn net_conf() -> NetConf {
+    NetConf::parse(NET_CONF).unwrap()
+}
+
+fn settings() -> Settings {
+    Settings {
+        device: "flannel.1".parse().unwrap(),
+        vni: Vni::DEFAULT,
+        port: VXLAN_PORT,
+        learning: false,
+        gbp: false,
+        mtu_bytes: 1450,
+        parent: "eth0".parse().unwrap(),
+        local: PUBLIC_IP,
+        public_ip: PUBLIC_IP,
+        network: "10.244.0.0/16".parse().unwrap(),
+        conf: net_conf(),
+        random_mac: RANDOM_MAC,
+        renew_margin: Duration::from_secs(3600),
+        mass_loss_grace: Duration::from_secs(60),
+    }
+}
+
+fn failure(err: &StoreError) -> StoreFailure {
+    let outlook = match err.class() {
+        ErrorClass::Retry => Outlook::Retry,
+        ErrorClass::Fatal => Outlook::GiveUp,
+        ErrorClass::Lost => Outlook::Lost,
+    };
+    StoreFailure {
+        message: err.to_string(),
+        outlook,
+    }
+}
