@@ -74,9 +74,12 @@ pub(super) const RSS: Peer = at(DAEMON, 38.0, None);
 pub(super) const PSS: Peer = at(DAEMON, 16.0, None);
 /// Threads of a daemon.
 pub(super) const THREADS: Peer = at(DAEMON, 8.0, None);
-/// Milliseconds of processor time a minute of an idle daemon that watches over its rules (iptables mode); in the other
-/// mode the reference watches over nothing and uses none.
-pub(super) const IDLE_CPU: Peer = at(DAEMON, 490.0, None);
+/// Milliseconds of processor time a minute of an idle daemon. In one mode it looks after its rules every five seconds,
+/// in the other never.
+pub(super) const IDLE_CPU: [Peer; 2] = [
+    at("reference, iptables, looks after its rules", 490.0, None),
+    at("reference, nftables, never looks", 0.0, None),
+];
 /// MiB of the plugin programs: flannel, bridge, host-local and portmap.
 pub(super) const PLUGIN_SIZE: Peer = at(CHAIN, 18.3, None);
 /// MiB of memory that the chain holds at once in an ADD: flannel, bridge and host-local.

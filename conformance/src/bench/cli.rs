@@ -33,7 +33,7 @@ pub(crate) fn command() -> Command {
                 .value_name("N")
                 .default_value("20")
                 .value_parser(runs)
-                .help("Samples of each of the daemon's figures; a side's turn has so many pods, at least 50"),
+                .help("Samples of each of the daemon's figures; pods of each side, at least 100"),
         )
         .arg(path("json", "FILE").help("Write the report, with every sample, as JSON too"))
         .arg(

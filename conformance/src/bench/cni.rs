@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::baseline;
 use super::report::{Figure, Peer, Section};
 use super::sample::{Sample, millis};
-use super::side::{Operation, PROOF, PodSeat, Ready, Side, netns};
+use super::side::{Operation, PROOF, Plugin, PodSeat, Ready, Side, netns};
 use super::stats::Summary;
 use super::{BenchConfig, progress};
 use crate::lab::ping::{Patience, ping_all};
@@ -79,8 +79,10 @@ pub(super) fn sequential(config: &BenchConfig) -> Result<Section> {
         stands.iter().try_for_each(|stand| stand.prove(operation))?;
     }
     let figures = |side, others: &[Side], reference| {
+        // Our program starts the same under either name.
         OPERATIONS
             .into_iter()
+            .filter(|operation| side == Side::OurFlannel || *operation != Operation::Version)
             .flat_map(|operation| sequential_figures(&sides, &samples, operation, side, others, reference))
             .collect::<Vec<_>>()
     };
@@ -241,6 +243,7 @@ fn notes(config: &BenchConfig) -> Vec<String> {
         "flannel chain: our flannel with bridge's and host-local's part; bridge conf: what it hands on, our binary as bridge"
             .to_owned(),
         "kernel floor: the same links, addresses and routes in one thread, without process, files or looks".to_owned(),
+        "VERSION: nothing but the start and the end of the program, of the peer's bridge alone".to_owned(),
         baseline::CHAIN_NOTE.to_owned(),
     ];
     if config.peer_dir.is_none() {
@@ -284,6 +287,14 @@ impl Stand {
 
     pub(super) fn lab(&self) -> &Lab {
         &self.lab
+    }
+
+    /// The program of the side, unless it is the bare kernel.
+    pub(super) fn plugin(&self) -> Option<&Plugin> {
+        match &self.ready {
+            Ready::Plugin(plugin) => Some(plugin),
+            Ready::Floor(_) => None,
+        }
     }
 
     pub(super) fn seats(&self) -> &[PodSeat] {

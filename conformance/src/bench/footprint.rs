@@ -11,7 +11,7 @@ use super::baseline;
 use super::cni::Stand;
 use super::memory::peak_of;
 use super::report::{Figure, Peer, Section};
-use super::side::{Operation, Plugin, Side};
+use super::side::{Operation, Side};
 use super::start::start;
 use super::stats::Summary;
 use super::usage::Usage;
@@ -87,7 +87,7 @@ fn idle(config: &BenchConfig) -> Result<Vec<Figure>> {
         Figure::low("flanneld RSS, idle", "MiB", rss, vec![baseline::RSS]),
         Figure::low("flanneld PSS, idle", "MiB", pss, vec![baseline::PSS]),
         Figure::low("flanneld threads", "", threads, vec![baseline::THREADS]),
-        Figure::low("flanneld CPU, idle", "ms/min", cpu, vec![baseline::IDLE_CPU]),
+        Figure::low("flanneld CPU, idle", "ms/min", cpu, baseline::IDLE_CPU.to_vec()),
         Figure::low("flanneld waits (wake-ups), idle", "/min", waits, Vec::new()),
     ])
 }
@@ -96,11 +96,12 @@ fn idle(config: &BenchConfig) -> Result<Vec<Figure>> {
 fn plugin_memory(config: &BenchConfig) -> Result<Figure> {
     let of = |side: Side| {
         let stand = Stand::new(config, side, config.runs)?;
-        let (node, plugin) = (stand.lab().node(1)?, Plugin::of(side));
+        let plugin = stand.plugin().context("the bare kernel has no process")?;
+        let node = stand.lab().node(1)?;
         let peaks = stand
             .seats()
             .iter()
-            .map(|seat| Ok(mebibytes(peak_of(&plugin, Operation::Add, node, seat)? * 1024)));
+            .map(|seat| Ok(mebibytes(peak_of(plugin, Operation::Add, node, seat)? * 1024)));
         anyhow::Ok(Summary::of(peaks.collect::<Result<Vec<_>>>()?))
     };
     let ours = of(Side::OurFlannel)?;

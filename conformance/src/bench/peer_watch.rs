@@ -124,3 +124,61 @@ fn object(message: &Message<'_>, keys: &PeerKeys, change: Change) -> Option<Obje
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::thread;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    fn run(line: &str) {
+        let mut words = line.split_whitespace();
+        let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
+        assert!(status.success(), "{line}");
+    }
+
+    fn socket_in_a_new_namespace() -> PeerWatch {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        run("ip link add t0 type vxlan id 9 dstport 8472 nolearning");
+        run("ip link set t0 up");
+        run("ip address add 10.9.0.0/32 dev t0");
+        PeerWatch {
+            socket: Socket::open(NEIGHBOURS_AND_ROUTES).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_peers_objects_are_heard_when_they_are_made_and_when_they_go() {
+        let peer = |number: u8| PeerKeys {
+            subnet: Ipv4Addr::new(10, 9, number, 0),
+            vtep_mac: [2, 0, 0, 0, 0, number],
+        };
+        let change = |route: &str, fdb: &str, number: u8| {
+            let (subnet, mac) = (format!("10.9.{number}.0"), format!("02:00:00:00:00:{number:02x}"));
+            run(&format!(
+                "ip route {route} {subnet}/24 via {subnet} dev t0 onlink"
+            ));
+            run(&format!(
+                "bridge fdb {fdb} {mac} dev t0 dst 192.0.2.1 self permanent"
+            ));
+            run(&format!(
+                "ip neighbour {fdb} {subnet} lladdr {mac} dev t0 nud permanent"
+            ));
+        };
+        thread::spawn(move || {
+            let watch = socket_in_a_new_namespace();
+            change("add", "add", 1);
+            let begun = Instant::now();
+            change("add", "add", 2);
+            assert!(watch.all(&peer(2), Change::Made).unwrap() > begun);
+            watch.drain().unwrap();
+            change("delete", "delete", 2);
+            watch.all(&peer(2), Change::Gone).unwrap();
+        })
+        .join()
+        .unwrap();
+    }
+}

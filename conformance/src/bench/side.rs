@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::floor::{Floor, FloorPod};
 use super::sample::{Sample, cpu_time};
-use crate::lab::{Node, POD_LINK};
+use crate::lab::{CNI_BIN_DIR, Node, POD_LINK, SUBNET_FILE};
 
 /// The node's lease and what the plugin `flannel` makes of it (flannel-io/cni-plugin, flannel.go).
 const SUBNET_ENV: &str =
@@ -97,24 +97,26 @@ pub(super) struct PodSeat {
 impl Ready {
     /// Puts a side's programs, and what it finds on a node, in place.
     pub(super) fn prepare(side: Side, node: &Node, peer_dir: Option<&Path>) -> Result<Self> {
-        match side {
-            Side::OurFlannel | Side::OurBridge => {
-                let ours = node.file("/opt/cni/bin/flannel");
-                for name in ["flannel", "bridge", "host-local"] {
-                    install(&ours, node, OURS_DIR, name)?;
-                }
-            }
-            Side::PeerBridge => {
-                let dir = peer_dir.context("there is no other bridge to take turns with")?;
-                for name in ["bridge", "host-local"] {
-                    install(&dir.join(name), node, PEER_DIR, name)?;
-                }
-            }
+        let plugin = match side {
+            Side::OurFlannel => Plugin::new(OURS_DIR, "flannel", flannel_conf()),
+            Side::OurBridge => Plugin::new(OURS_DIR, "bridge", bridge_conf()),
+            Side::PeerBridge => Plugin::new(PEER_DIR, "bridge", bridge_conf()),
             Side::Floor => return floor(node).map(Self::Floor),
+        };
+        if side == Side::PeerBridge {
+            let dir = peer_dir.context("there is no other bridge to take turns with")?;
+            for name in ["bridge", "host-local"] {
+                install(&dir.join(name), node, PEER_DIR, name)?;
+            }
+        } else {
+            let ours = node.file(CNI_BIN_DIR).join("flannel");
+            for name in ["flannel", "bridge", "host-local"] {
+                install(&ours, node, OURS_DIR, name)?;
+            }
         }
         fs::create_dir_all(node.file("/run/flannel")).context("making /run/flannel")?;
-        fs::write(node.file("/run/flannel/subnet.env"), SUBNET_ENV).context("writing subnet.env")?;
-        Ok(Self::Plugin(Plugin::of(side)))
+        fs::write(node.file(SUBNET_FILE), SUBNET_ENV).context("writing subnet.env")?;
+        Ok(Self::Plugin(plugin))
     }
 
     /// Does one operation, on a thread in the node's namespaces, and notes what ADD answers.
@@ -136,29 +138,10 @@ impl Ready {
 }
 
 impl Plugin {
-    /// A side's program and configuration; the floor's stands for nothing and is never run.
-    pub(super) fn of(side: Side) -> Self {
-        let delegate = json!({"hairpinMode": true, "isDefaultGateway": true});
-        let ipam = json!({
-            "type": "host-local",
-            "ranges": [[{"subnet": "10.244.7.0/24"}]],
-            // Without the gateway, which is the default, the CHECK of containernetworking-plugins 1.1.1 finds its own
-            // route missing.
-            "routes": [{"dst": "10.244.0.0/16", "gw": GATEWAY.to_string()}],
-        });
-        let bridge = json!({
-            "name": "cbr0", "cniVersion": "1.0.0", "type": "bridge", "mtu": MTU,
-            "hairpinMode": true, "ipMasq": false, "isGateway": true, "isDefaultGateway": true, "ipam": ipam,
-        });
-        let flannel = json!({"name": "cbr0", "cniVersion": "1.0.0", "type": "flannel", "delegate": delegate});
-        let (dir, program, conf) = match side {
-            Side::OurFlannel => (OURS_DIR, "flannel", flannel),
-            Side::OurBridge => (OURS_DIR, "bridge", bridge),
-            Side::PeerBridge | Side::Floor => (PEER_DIR, "bridge", bridge),
-        };
+    fn new(dir: &'static str, name: &str, conf: Value) -> Self {
         Self {
             dir,
-            program: format!("{dir}/{program}"),
+            program: format!("{dir}/{name}"),
             conf,
         }
     }
@@ -218,6 +201,26 @@ impl Plugin {
         }
         Ok(Sample { wall, cpu })
     }
+}
+
+fn flannel_conf() -> Value {
+    let delegate = json!({"hairpinMode": true, "isDefaultGateway": true});
+    json!({"name": "cbr0", "cniVersion": "1.0.0", "type": "flannel", "delegate": delegate})
+}
+
+/// What `flannel` hands on, for our `bridge` and the other one.
+fn bridge_conf() -> Value {
+    let ipam = json!({
+        "type": "host-local",
+        "ranges": [[{"subnet": "10.244.7.0/24"}]],
+        // Without the gateway, which is the default, the CHECK of containernetworking-plugins 1.1.1 finds its own
+        // route missing.
+        "routes": [{"dst": "10.244.0.0/16", "gw": GATEWAY.to_string()}],
+    });
+    json!({
+        "name": "cbr0", "cniVersion": "1.0.0", "type": "bridge", "mtu": MTU,
+        "hairpinMode": true, "ipMasq": false, "isGateway": true, "isDefaultGateway": true, "ipam": ipam,
+    })
 }
 
 /// Hands a program its configuration and reads its answer. Neither fills a pipe.
