@@ -25,6 +25,8 @@ pub use protocol::{Action, Event, Now, Outlook, Settings, StopReason, StoreFailu
 
 mod holding;
 mod protocol;
+#[cfg(test)]
+mod tests;
 
 /// A lease store that did not answer is asked again after this long.
 const STORE_RETRY: Duration = Duration::from_secs(1);

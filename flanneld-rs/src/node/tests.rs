@@ -1,0 +1,381 @@
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flannel_types::UnixTime;
+use netstate::{AdminState, ErrorClass};
+
+use super::*;
+use crate::testing::{key, lease, mac, public_ip};
+
+use bench::Bench;
+
+mod bench;
+
+const DAY_SECS: u64 = 24 * 60 * 60;
+
+#[test]
+fn the_device_s_mac_precedes_the_stored_one_and_that_the_random_one() {
+    let multicast = MacAddr::new([1, 0, 0, 0, 0, 1]);
+    for (device, stored, expected) in [
+        (None, None, mac(250)),
+        (None, Some(mac(9)), mac(9)),
+        (None, Some(multicast), mac(250)),
+        (Some(mac(8)), None, mac(8)),
+        (Some(mac(8)), Some(mac(9)), mac(8)),
+    ] {
+        let mut node = Node::new(settings());
+        let found = device.map_or_else(State::default, |mac| device_state(mac, LinkKindOf::Vxlan));
+        let own = stored.map(|mac| own_lease(mac, None));
+        let attrs = asks_for_lease(&mut node, found, own.into_iter().collect());
+        assert_eq!(
+            announced(&attrs),
+            expected,
+            "device {device:?}, stored {stored:?}"
+        );
+        assert_eq!(attrs.public_ip, public_ip(250));
+        assert_eq!(attrs.backend_type, "vxlan");
+    }
+}
+
+#[test]
+fn a_link_of_another_kind_under_the_device_s_name_decides_nothing() {
+    let mut node = Node::new(settings());
+    let found = device_state(mac(8), LinkKindOf::Bridge);
+    let attrs = asks_for_lease(&mut node, found, vec![own_lease(mac(9), None)]);
+    assert_eq!(announced(&attrs), mac(9));
+}
+
+#[test]
+fn the_lease_is_asked_for_once_device_and_leases_are_known_whichever_comes_first() {
+    let mut node = Node::new(settings());
+    node.handle(at(0), Event::Start);
+    assert_eq!(node.handle(at(0), snapshot(&[])), []);
+    let actions = node.handle(at(0), Event::Observed(Ok(State::default())));
+    assert!(
+        matches!(actions.as_slice(), [Action::AcquireLease(_)]),
+        "{actions:?}"
+    );
+    assert_eq!(node.handle(at(0), snapshot(&[])), []);
+}
+
+#[test]
+fn a_failed_first_observation_is_repeated_after_a_second() {
+    let mut node = Node::new(settings());
+    node.handle(at(0), Event::Start);
+    let err = KernelError {
+        class: ErrorClass::Busy,
+        message: "busy".to_owned(),
+    };
+    assert_eq!(node.handle(at(5), Event::Observed(Err(err))), []);
+    assert_eq!(node.wake_at(at(5)), Some(Duration::from_secs(6)));
+    let actions = node.handle(at(6), Event::Tick);
+    assert!(
+        matches!(actions.as_slice(), [Action::Kernel(Work::Observe(_))]),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_store_that_may_answer_later_is_asked_again_and_one_that_will_not_ends_the_daemon() {
+    for (outlook, expected) in [
+        (Outlook::Retry, None),
+        (
+            Outlook::GiveUp,
+            Some(StopReason::NoLease("out of subnets".to_owned())),
+        ),
+        (Outlook::Lost, Some(StopReason::LeaseRevoked)),
+    ] {
+        let mut node = Node::new(settings());
+        asks_for_lease(&mut node, State::default(), Vec::new());
+        let failure = StoreFailure {
+            message: "out of subnets".to_owned(),
+            outlook,
+        };
+        let actions = node.handle(at(1), Event::LeaseAcquired(Err(failure)));
+        let stops: Vec<_> = expected.clone().map(Action::Stop).into_iter().collect();
+        assert_eq!(actions, stops);
+        if expected.is_none() {
+            assert_eq!(node.wake_at(at(1)), Some(Duration::from_secs(2)));
+            let actions = node.handle(at(2), Event::Tick);
+            assert!(
+                matches!(actions.as_slice(), [Action::AcquireLease(_)]),
+                "{actions:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_subnet_file_is_written_once_the_device_is_settled_and_only_then() {
+    let mut bench = Bench::holding(&[1]);
+
+    let written = bench.run(|bench, action| {
+        if let Action::WriteSubnetFile(_) = action {
+            assert!(bench.kernel.links[&device_name()].admin == AdminState::Up);
+            assert_eq!(bench.kernel.addrs.len(), 1);
+            assert!(bench.kernel.routes.is_empty(), "peers come after the file");
+        }
+    });
+
+    let files: Vec<_> = written
+        .iter()
+        .filter(|action| matches!(action, Action::WriteSubnetFile(_)))
+        .collect();
+    let [Action::WriteSubnetFile(env)] = files.as_slice() else {
+        panic!("{files:?}")
+    };
+    assert_eq!(env.networks, ["10.244.0.0/16".parse().unwrap()]);
+    assert_eq!(env.subnet, Some("10.244.250.1/24".parse().unwrap()));
+    assert_eq!((env.mtu, env.ip_masq), (1450, false));
+    assert_eq!(bench.kernel.routes.len(), 1);
+}
+
+#[test]
+fn peers_are_programmed_although_the_subnet_file_cannot_be_written_and_it_is_written_again() {
+    let mut bench = Bench::holding(&[1]);
+    bench.file_fails = true;
+    bench.run(|_, _| {});
+    assert_eq!(bench.kernel.routes.len(), 1);
+
+    bench.file_fails = false;
+    bench.now += Duration::from_secs(4);
+    assert!(
+        !bench
+            .tick()
+            .iter()
+            .any(|action| matches!(action, Action::WriteSubnetFile(_)))
+    );
+    bench.now += Duration::from_secs(1);
+    assert!(
+        bench
+            .tick()
+            .iter()
+            .any(|action| matches!(action, Action::WriteSubnetFile(_)))
+    );
+    bench.now += Duration::from_secs(100);
+    assert!(
+        !bench
+            .tick()
+            .iter()
+            .any(|action| matches!(action, Action::WriteSubnetFile(_)))
+    );
+}
+
+#[test]
+fn an_own_lease_that_is_gone_or_another_s_ends_the_daemon_for_good() {
+    let gone = |_: &mut Bench| snapshot(&[lease(1, None)]);
+    let removed = |_: &mut Bench| Event::Lease(LeaseEvent::Remove(key(250)));
+    let lost = |bench: &mut Bench| {
+        bench.now = Duration::from_secs(DAY_SECS);
+        bench.tick();
+        Event::LeaseRenewed(Err(failure(Outlook::Lost)))
+    };
+    for event in [&gone as &dyn Fn(&mut Bench) -> Event, &removed, &lost] {
+        let mut bench = Bench::holding(&[1]);
+        bench.run(|_, _| {});
+        let event = event(&mut bench);
+        let now = bench.clock();
+        let text = format!("{event:?}");
+        assert_eq!(
+            bench.node.handle(now, event),
+            [Action::Stop(StopReason::LeaseRevoked)],
+            "{text}"
+        );
+        assert_eq!(bench.node.handle(now, snapshot(&[])), []);
+        assert_eq!(bench.node.handle(now, Event::KernelChanged), []);
+        assert_eq!(bench.node.wake_at(now), None);
+    }
+}
+
+#[test]
+fn the_lease_is_renewed_in_time_and_again_a_minute_after_a_failure() {
+    let mut bench = Bench::holding(&[]);
+    bench.run(|_, _| {});
+    let renews = |actions: &[Action]| {
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::RenewLease(_)))
+    };
+    bench.now = Duration::from_secs(DAY_SECS - 3601);
+    assert!(!renews(&bench.tick()));
+    bench.now += Duration::from_secs(1);
+    assert!(renews(&bench.tick()));
+    let failed = Event::LeaseRenewed(Err(failure(Outlook::Retry)));
+    bench.node.handle(bench.clock(), failed);
+    bench.now += Duration::from_secs(59);
+    assert!(!renews(&bench.tick()));
+    bench.now += Duration::from_secs(1);
+    assert!(renews(&bench.tick()));
+    let renewed = own_lease(mac(250), Some(3 * DAY_SECS));
+    bench.node.handle(bench.clock(), Event::LeaseRenewed(Ok(renewed)));
+    bench.now += Duration::from_secs(DAY_SECS);
+    assert!(!renews(&bench.tick()));
+}
+
+#[test]
+fn the_snapshot_from_before_the_own_lease_names_peers_and_counts_once_the_own_lease_follows() {
+    let mut bench = Bench::found(State::default(), &[lease(1, None), lease(2, None)]);
+    bench.deliver(Event::Lease(LeaseEvent::Put(lease(3, None))));
+    bench.deliver(Event::Lease(LeaseEvent::Remove(key(1))));
+    bench.acquire();
+    bench.run(|_, _| {});
+    let routed: Vec<_> = bench.kernel.routes.keys().map(|route| route.dst).collect();
+    assert_eq!(routed, [key(2), key(3)].map(|key| IpNetwork::V4(key.v4())));
+
+    bench.add_stale_peer();
+    bench.deliver(Event::KernelChanged);
+    bench.run(|_, _| {});
+    assert_eq!(bench.kernel.routes.len(), 3, "nothing is removed yet");
+    bench.deliver(Event::Lease(LeaseEvent::Put(own_lease(mac(250), None))));
+    bench.run(|_, _| {});
+    assert_eq!(bench.kernel.routes.len(), 2);
+}
+
+#[test]
+fn a_store_that_goes_out_of_reach_before_the_lease_is_held_proves_nothing() {
+    let own = own_lease(mac(250), None);
+    let mut bench = Bench::found(device_state(mac(250), LinkKindOf::Vxlan), &[own]);
+    bench.add_stale_peer();
+    let reason = "it is away".to_owned();
+    bench.deliver(Event::Lease(LeaseEvent::Unsynced { reason }));
+    bench.acquire();
+    bench.run(|_, _| {});
+    assert_eq!(bench.kernel.routes.len(), 1);
+
+    bench.deliver(snapshot(&[own_lease(mac(250), None)]));
+    bench.run(|_, _| {});
+    assert_eq!(bench.kernel.routes.len(), 0);
+}
+
+#[test]
+fn a_changed_configuration_is_warned_of_once() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        let mut bench = Bench::holding(&[]);
+        bench.run(|_, _| {});
+        let changed = |network| {
+            let config = NetConf::parse(&format!("{{\"Network\": \"{network}\"}}")).unwrap();
+            let leases = BTreeMap::from([(key(250), own_lease(mac(250), None))]);
+            Event::Lease(LeaseEvent::Snapshot { config, leases })
+        };
+        for network in ["10.99.0.0/16", "10.99.0.0/16"] {
+            bench.deliver(changed(network));
+        }
+    });
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let warnings = log
+        .matches("the network configuration has changed: restart flanneld to apply it")
+        .count();
+    assert_eq!(warnings, 1, "{log}");
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts a node up to its request for a lease, which is returned.
+fn asks_for_lease(node: &mut Node, found: State, leases: Vec<Lease>) -> LeaseAttrs {
+    let actions = node.handle(at(0), Event::Start);
+    assert!(
+        matches!(actions.as_slice(), [Action::Kernel(Work::Observe(_))]),
+        "{actions:?}"
+    );
+    assert_eq!(node.handle(at(0), Event::Observed(Ok(found))), []);
+    let mut actions = node.handle(at(0), snapshot(&leases));
+    match actions.pop() {
+        Some(Action::AcquireLease(attrs)) if actions.is_empty() => attrs,
+        other => panic!("{other:?} after {actions:?}"),
+    }
+}
+
+enum LinkKindOf {
+    Vxlan,
+    Bridge,
+}
+
+fn device_state(mac: MacAddr, kind: LinkKindOf) -> State {
+    let mut state = desired::desired(&crate::testing::device(), &BTreeMap::new());
+    let link = state.links.get_mut(&device_name()).unwrap();
+    link.mac = Some(mac);
+    if matches!(kind, LinkKindOf::Bridge) {
+        link.kind = LinkKind::Bridge;
+    }
+    state
+}
+
+fn device_name() -> IfName {
+    "flannel.1".parse().unwrap()
+}
+
+fn own_lease(mac: MacAddr, expires: Option<u64>) -> Lease {
+    let data = VxlanData {
+        vni: net_types::Vni::DEFAULT,
+        vtep_mac: mac,
+    };
+    let mut own = lease(250, expires);
+    own.attrs.backend_data = Some(data.to_json());
+    own
+}
+
+fn announced(attrs: &LeaseAttrs) -> MacAddr {
+    VxlanData::parse(attrs.backend_data.as_deref().unwrap())
+        .unwrap()
+        .vtep_mac
+}
+
+fn snapshot(leases: &[Lease]) -> Event {
+    Event::Lease(LeaseEvent::Snapshot {
+        config: settings().conf,
+        leases: leases.iter().map(|lease| (lease.key, lease.clone())).collect(),
+    })
+}
+
+fn failure(outlook: Outlook) -> StoreFailure {
+    StoreFailure {
+        message: "it does not answer".to_owned(),
+        outlook,
+    }
+}
+
+fn at(secs: u64) -> Now {
+    Now {
+        monotonic: Duration::from_secs(secs),
+        wall: UnixTime::from_secs(secs),
+    }
+}
+
+fn settings() -> Settings {
+    let device = crate::testing::device();
+    Settings {
+        device: device.name,
+        vni: device.vni,
+        port: device.port,
+        learning: device.learning,
+        gbp: device.gbp,
+        mtu_bytes: device.mtu_bytes,
+        parent: device.parent,
+        local: device.local,
+        public_ip: device.public_ip,
+        network: device.network,
+        conf: NetConf::parse("{\"Network\": \"10.244.0.0/16\"}").unwrap(),
+        random_mac: mac(250),
+        renew_margin: Duration::from_secs(3600),
+        mass_loss_grace: Duration::from_secs(60),
+    }
+}

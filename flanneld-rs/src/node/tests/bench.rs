@@ -1,0 +1,115 @@
+//! A node with a kernel that holds what it is told.
+
+use netstate::Op;
+
+use super::*;
+
+/// A node with a kernel that does as it is told.
+pub(super) struct Bench {
+    pub(super) node: Node,
+    pub(super) kernel: State,
+    pub(super) now: Duration,
+    pub(super) file_fails: bool,
+    actions: Vec<Action>,
+}
+
+impl Bench {
+    /// A node that has found this on its device, was told these leases, and has asked for its own.
+    pub(super) fn found(kernel: State, leases: &[Lease]) -> Self {
+        let mut node = Node::new(settings());
+        asks_for_lease(&mut node, kernel.clone(), leases.to_vec());
+        Self {
+            node,
+            kernel,
+            now: Duration::ZERO,
+            actions: Vec::new(),
+            file_fails: false,
+        }
+    }
+
+    /// A node that has just got its lease, with these peers.
+    pub(super) fn holding(peers: &[u8]) -> Self {
+        let own = own_lease(mac(250), Some(DAY_SECS));
+        let leases: Vec<_> = peers.iter().map(|n| lease(*n, None)).chain([own]).collect();
+        let mut bench = Self::found(State::default(), &leases);
+        bench.acquire();
+        bench
+    }
+
+    pub(super) fn acquire(&mut self) {
+        self.deliver(Event::LeaseAcquired(Ok(own_lease(mac(250), Some(DAY_SECS)))));
+    }
+
+    pub(super) fn clock(&self) -> Now {
+        Now {
+            monotonic: self.now,
+            wall: UnixTime::from_secs(self.now.as_secs()),
+        }
+    }
+
+    pub(super) fn deliver(&mut self, event: Event) {
+        let actions = self.node.handle(self.clock(), event);
+        self.actions.extend(actions);
+    }
+
+    /// Lets time pass that is due, carries out what that leads to, and returns it.
+    pub(super) fn tick(&mut self) -> Vec<Action> {
+        self.deliver(Event::Tick);
+        self.run(|_, _| {})
+    }
+
+    /// Carries out the actions that wait, and those that follow; returns them.
+    pub(super) fn run(&mut self, look: impl Fn(&Self, &Action)) -> Vec<Action> {
+        let mut done = Vec::new();
+        while !self.actions.is_empty() {
+            let action = self.actions.remove(0);
+            look(self, &action);
+            if let Some(answer) = self.answer(&action) {
+                self.deliver(answer);
+            }
+            done.push(action);
+            assert!(done.len() < 100, "the node does not come to rest");
+        }
+        done
+    }
+
+    fn answer(&mut self, action: &Action) -> Option<Event> {
+        match action {
+            Action::Kernel(Work::Observe(_)) => Some(Event::Observed(Ok(self.kernel.clone()))),
+            Action::Kernel(Work::Apply(ops)) => {
+                ops.iter().for_each(|op| apply(&mut self.kernel, op));
+                Some(Event::Applied(vec![Ok(()); ops.len()]))
+            }
+            Action::WriteSubnetFile(_) if self.file_fails => {
+                Some(Event::SubnetFileWritten(Err("the disk is full".to_owned())))
+            }
+            Action::WriteSubnetFile(_) => Some(Event::SubnetFileWritten(Ok(()))),
+            Action::AcquireLease(_) | Action::RenewLease(_) | Action::Stop(_) => None,
+        }
+    }
+
+    /// Puts a peer's route onto the device that no lease names.
+    pub(super) fn add_stale_peer(&mut self) {
+        let state = "route 10.244.77.0/24 via 10.244.77.0 dev flannel.1 onlink proto 3";
+        let state: State = state.parse().unwrap();
+        self.kernel.routes.extend(state.routes);
+    }
+}
+
+/// Does what a change says, and nothing else.
+fn apply(state: &mut State, op: &Op) {
+    match op.clone() {
+        Op::AddLink(name, link) => drop(state.links.insert(name, link)),
+        Op::SetLink(..) => {}
+        Op::DelLink(name) => drop(state.links.remove(&name)),
+        Op::AddAddr(key, addr) => drop(state.addrs.insert(key, addr)),
+        Op::DelAddr(key) => drop(state.addrs.remove(&key)),
+        Op::AddRoute(key, route) | Op::ReplaceRoute(key, route) => drop(state.routes.insert(key, route)),
+        Op::DelRoute(key, _) => drop(state.routes.remove(&key)),
+        Op::SetNeigh(key, neigh) => drop(state.neighs.insert(key, neigh)),
+        Op::DelNeigh(key) => drop(state.neighs.remove(&key)),
+        Op::SetFdb(key) => drop(state.fdb.insert(key)),
+        Op::DelFdb(key) => drop(state.fdb.remove(&key)),
+        Op::SetSysctl(key, value) => drop(state.sysctls.insert(key, value)),
+    }
+}
