@@ -1,0 +1,197 @@
+//! DEL and GC against the real kernel: everything goes, and nothing else.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test code: a panic is a failed test"
+)]
+
+mod common;
+
+use std::fs;
+
+use common::{Pod, on_a_node};
+use serde_json::{Value, json};
+
+#[test]
+fn del_can_be_repeated_and_needs_no_add() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        node.del(&pod);
+        assert!(!node.path("networks").exists() && !node.path("flannel").exists());
+        node.add(&pod);
+        for _ in 0..3 {
+            node.del(&pod);
+            node.assert_nothing_left(&["cni0"]);
+        }
+        node.add(&pod);
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn del_without_a_usable_namespace_still_removes_everything() {
+    on_a_node(|node| {
+        let plain = node.path("file");
+        fs::write(&plain, "").unwrap();
+        let gone = [
+            "",
+            "/run/netns/nonexistent",
+            plain.to_str().unwrap(),
+            "/proc/999999999/ns/net",
+        ];
+        for netns in gone {
+            let pod = Pod::new("a");
+            node.add(&pod);
+            assert_eq!(node.links().len(), 2);
+            let conf = node.conf("0.3.1");
+            node.call("DEL", &pod, &conf).var("CNI_NETNS", netns).succeeds();
+            node.assert_nothing_left(&["cni0"]);
+        }
+        // The namespace vanishes with its container, and no subnet file is there any more.
+        let pod = Pod::new("a");
+        node.add(&pod);
+        fs::remove_file(node.path("subnet.env")).unwrap();
+        let call = node.call("DEL", &pod, &node.conf("1.0.0"));
+        drop(pod);
+        call.succeeds();
+        call.succeeds();
+        assert_eq!(node.leases().len() + node.state_files().len(), 0);
+    });
+}
+
+#[test]
+fn del_releases_only_the_attachment_that_is_meant() {
+    on_a_node(|node| {
+        let (pod, other) = (Pod::new("a"), Pod::new("b"));
+        node.add(&pod);
+        node.add(&other);
+        let second = node
+            .call("ADD", &pod, &node.conf("1.0.0"))
+            .var("CNI_IFNAME", "eth1");
+        second.succeeds();
+        assert_eq!(node.state_files(), ["a", "a:eth1", "b"]);
+        let del = node
+            .call("DEL", &pod, &node.conf("1.0.0"))
+            .var("CNI_IFNAME", "eth1");
+        for _ in 0..2 {
+            del.succeeds();
+            assert_eq!(node.state_files(), ["a", "b"]);
+            assert_eq!(node.leases().len(), 2);
+        }
+        node.call("DEL", &pod, &node.conf("1.0.0"))
+            .var("CNI_IFNAME", "eth7")
+            .succeeds();
+        node.call("DEL", &pod, &node.conf("1.0.0"))
+            .var("CNI_CONTAINERID", "c")
+            .succeeds();
+        assert_eq!(node.leases().len(), 2);
+        assert!(pod.reaches("10.244.7.1") && other.reaches("10.244.7.1"));
+        // The first interface may go first, too.
+        second.succeeds();
+        node.del(&pod);
+        assert_eq!(node.state_files(), ["a:eth1", "b"]);
+        del.succeeds();
+        node.del(&other);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn two_networks_of_one_container_are_kept_apart() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        let mut other = node.conf("1.0.0");
+        other["name"] = json!("cbr1");
+        other["delegate"]["bridge"] = json!("cni1");
+        let call = |verb: &str, ifname: &str| node.call(verb, &pod, &other).var("CNI_IFNAME", ifname);
+        node.add(&pod);
+        call("ADD", "eth1").succeeds();
+        assert_eq!(node.state_files(), ["a", "a:eth1"]);
+        // The networks have the same range here, which is nobody's configuration; each has its own store.
+        for _ in 0..2 {
+            call("DEL", "eth1").succeeds();
+            call("DEL", "eth0").succeeds();
+            assert_eq!(
+                (node.state_files(), node.leases().len()),
+                (vec!["a".to_owned()], 1)
+            );
+        }
+        assert!(pod.reaches("10.244.7.1"));
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0", "cni1"]);
+    });
+}
+
+#[test]
+fn a_state_file_that_is_garbage_does_not_stop_a_del() {
+    on_a_node(|node| {
+        for garbage in [
+            "",
+            "{\"name\":",
+            "\0\0\0\0",
+            "[]",
+            "{\"name\":\"cbr0\",\"cniVersion\":\"9\"}",
+        ] {
+            let pod = Pod::new("a");
+            node.add(&pod);
+            fs::write(node.path("flannel/a"), garbage).unwrap();
+            node.del(&pod);
+            node.assert_nothing_left(&["cni0"]);
+        }
+        let pod = Pod::new("a");
+        node.add(&pod);
+        fs::remove_file(node.path("flannel/a")).unwrap();
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn a_failed_del_keeps_the_state_file_so_that_it_can_be_repeated() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        node.add(&pod);
+        let (store, aside) = (node.path("networks/cbr0"), node.path("networks/aside"));
+        fs::rename(&store, &aside).unwrap();
+        fs::write(&store, "not a directory").unwrap();
+        let error = node.call("DEL", &pod, &node.conf("1.0.0")).fails();
+        assert_eq!(error["code"], 5, "{error}");
+        assert_eq!(node.state_files(), ["a"]);
+        fs::remove_file(&store).unwrap();
+        fs::rename(&aside, &store).unwrap();
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn status_and_gc_tell_the_truth() {
+    on_a_node(|node| {
+        let conf = node.conf("1.1.0");
+        let (pod, stale) = (Pod::new("a"), Pod::new("b"));
+        let status = node.call("STATUS", &pod, &conf);
+        status.succeeds();
+        fs::rename(node.path("subnet.env"), node.path("aside")).unwrap();
+        assert_eq!(status.fails()["code"], 50);
+        fs::rename(node.path("aside"), node.path("subnet.env")).unwrap();
+
+        node.call("ADD", &pod, &conf).succeeds();
+        node.call("ADD", &stale, &conf).succeeds();
+        let mut gc = node.call("GC", &pod, &conf);
+        gc.succeeds();
+        assert_eq!(node.leases().len(), 2, "without a list nothing is removed");
+        gc.conf["cni.dev/valid-attachments"] = json!([{"containerID": "a", "ifname": "eth0"}]);
+        gc.succeeds();
+        assert_eq!(node.state_files(), ["a"]);
+        assert_eq!(node.leases().len(), 1);
+        assert_eq!(node.links().len(), 2);
+        assert!(pod.reaches("10.244.7.1"));
+        gc.conf["cni.dev/valid-attachments"] = Value::Null;
+        gc.succeeds();
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
