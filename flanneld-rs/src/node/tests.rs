@@ -232,6 +232,24 @@ fn the_snapshot_from_before_the_own_lease_names_peers_and_counts_once_the_own_le
 }
 
 #[test]
+fn an_own_lease_that_the_store_never_shows_is_asked_for_after_ten_seconds() {
+    let mut bench = Bench::found(State::default(), &[lease(1, None)]);
+    bench.acquire();
+    bench.run(|_, _| {});
+    bench.now = Duration::from_secs(9);
+    assert_eq!(bench.tick(), []);
+    bench.now = Duration::from_secs(10);
+    let actions = bench.tick();
+    assert!(
+        matches!(actions.as_slice(), [Action::RenewLease(_)]),
+        "{actions:?}"
+    );
+    let lost = Event::LeaseRenewed(Err(failure(Outlook::Lost)));
+    let actions = bench.node.handle(bench.clock(), lost);
+    assert_eq!(actions, [Action::Stop(StopReason::LeaseRevoked)]);
+}
+
+#[test]
 fn a_store_that_goes_out_of_reach_before_the_lease_is_held_proves_nothing() {
     let own = own_lease(mac(250), None);
     let mut bench = Bench::found(device_state(mac(250), LinkKindOf::Vxlan), &[own]);

@@ -1,15 +1,11 @@
 //! A daemon's run: its node, its watch, and how its actions take effect and are answered.
 
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use flannel_types::{Lease, LeaseAttrs, SubnetEnv};
 use flanneld_rs::node::{Action, Event, Node, Now, Outlook, Settings, StoreFailure};
 use flanneld_rs::reconciler::Work;
-use lease_store::{
-    ErrorClass, LEASE_TTL, LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, MemoryWatch, StoreError,
-};
+use lease_store::{ErrorClass, LEASE_TTL, LeaseEvent, LeaseRequest, LeaseStore, MemoryWatch, StoreError};
 use net_types::registry::VXLAN_PORT;
 use net_types::{MacAddr, SubnetKey, Vni};
 use netstate::{Kernel, KernelError, Op, Scope};
@@ -34,8 +30,8 @@ pub(crate) struct Daemon {
     /// The timer that counts.
     tick: u64,
     ticks_at_once: (Duration, u32),
-    notice_pending: bool,
-    watch_pending: bool,
+    pub(crate) notice_pending: bool,
+    pub(crate) watch_pending: bool,
 }
 
 /// Something that a daemon asked for.
@@ -115,7 +111,7 @@ impl World {
         }
     }
 
-    fn daemon(&mut self, id: MemberId, life: u64) -> Option<&mut Daemon> {
+    pub(crate) fn daemon(&mut self, id: MemberId, life: u64) -> Option<&mut Daemon> {
         let member = &mut self.members[id];
         member.daemon.as_mut().filter(|_| member.life == life)
     }
@@ -318,78 +314,6 @@ impl World {
             self.write_subnet_file(id, SubnetKey::new(gateway, None).v4());
         }
         Ok(())
-    }
-
-    /// A kernel tells its daemon that something changed; several changes make one notice.
-    pub(crate) fn notice(&mut self, id: MemberId) {
-        let member = &mut self.members[id];
-        let life = member.life;
-        let Some(daemon) = member.daemon.as_mut().filter(|_| member.ill.deaf == 0) else {
-            return;
-        };
-        if !std::mem::replace(&mut daemon.notice_pending, true) {
-            let delay = self.rng.ms(0..=20);
-            self.after(delay, Item::Notice(id, life));
-        }
-    }
-
-    pub(crate) fn notice_arrives(&mut self, id: MemberId, life: u64) {
-        if let Some(daemon) = self.daemon(id, life) {
-            daemon.notice_pending = false;
-            self.deliver(id, life, Event::KernelChanged);
-        }
-    }
-
-    /// The store's content or reach changed: watches will hear of it.
-    pub(crate) fn store_changed(&mut self) {
-        for id in 0..self.members.len() {
-            self.expect_news(id);
-        }
-    }
-
-    pub(crate) fn expect_news(&mut self, id: MemberId) {
-        let member = &mut self.members[id];
-        let life = member.life;
-        let Some(daemon) = member.daemon.as_mut().filter(|_| member.ill.cut == 0) else {
-            return;
-        };
-        if !std::mem::replace(&mut daemon.watch_pending, true) {
-            let delay = self.rng.ms(2..=60);
-            self.after(delay, Item::Watch(id, life));
-        }
-    }
-
-    pub(crate) fn look_for_news(&mut self, id: MemberId, life: u64) {
-        let is_cut = self.members[id].ill.cut > 0;
-        let Some(daemon) = self.daemon(id, life) else {
-            return;
-        };
-        daemon.watch_pending = false;
-        if is_cut {
-            return;
-        }
-        let next = pin!(daemon.watch.next_event()).poll(&mut Context::from_waker(Waker::noop()));
-        if let Poll::Ready(event) = next {
-            self.deliver(id, life, Event::Lease(event));
-            self.expect_news(id);
-        }
-    }
-
-    /// A daemon that lost its connection to the store, or has it back, watches anew.
-    pub(crate) fn watch_anew(&mut self, id: MemberId) {
-        let watch = self.store.watch().unwrap();
-        let life = self.members[id].life;
-        let is_cut = self.members[id].ill.cut > 0;
-        let Some(daemon) = self.daemon(id, life) else {
-            return;
-        };
-        daemon.watch = watch;
-        if is_cut {
-            let reason = "the connection is lost".to_owned();
-            self.deliver(id, life, Event::Lease(LeaseEvent::Unsynced { reason }));
-        } else {
-            self.expect_news(id);
-        }
     }
 }
 

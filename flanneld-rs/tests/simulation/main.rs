@@ -22,6 +22,7 @@ mod edits;
 mod kernel_view;
 mod ledger;
 mod liveness;
+mod news;
 mod rng;
 mod safety;
 mod trouble;
