@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::io;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use flannel_types::{Lease, LeaseAttrs, NetConf, UnixTime};
-use lease_store::{ErrorClass, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
+use lease_store::{ErrorClass, LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
 use net_types::MacAddr;
 use netlink::RealKernel;
 use netlink_monitor::MonitorError;
@@ -101,7 +102,7 @@ pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), Daemon
         conf,
         kernel_watch,
         executor: Executor::start(kernel).map_err(DaemonError::Thread)?,
-        watch: store.watch()?,
+        watch: None,
         node: Node::new(settings),
         job: None,
         answers: VecDeque::from([Event::Start]),
@@ -140,7 +141,8 @@ struct Driver<'a, S: LeaseStore> {
     conf: NetConf,
     kernel_watch: KernelWatch,
     executor: Executor,
-    watch: S::Watch,
+    /// From the moment that the own lease is held.
+    watch: Option<S::Watch>,
     node: Node,
     /// The node asks the store for one thing at a time.
     job: Option<Job<'a>>,
@@ -175,7 +177,7 @@ impl<S: LeaseStore> Driver<'_, S> {
         let event = tokio::select! {
             answer = self.executor.answer() => answer?,
             answer = finish(&mut self.job) => answer,
-            event = self.watch.next_event() => Event::Lease(event),
+            event = next_news(&mut self.watch) => Event::Lease(event),
             () = self.kernel_watch.changed() => Event::KernelChanged,
             () = sleep(wait) => Event::Tick,
         };
@@ -191,7 +193,9 @@ impl<S: LeaseStore> Driver<'_, S> {
                 }
                 self.executor.submit(work)?;
             }
+            Action::FindLease(public_ip) => self.job = Some(find(self.store, public_ip)),
             Action::AcquireLease(attrs) => self.job = Some(self.acquire(attrs)),
+            Action::WatchLeases => self.watch = Some(self.store.watch()?),
             Action::RenewLease(lease) => self.job = Some(renew(self.store, lease)),
             Action::WriteSubnetFile(env) => {
                 let path = &self.config.subnet_file;
@@ -228,6 +232,10 @@ impl<'a, S: LeaseStore> Driver<'a, S> {
     }
 }
 
+fn find<S: LeaseStore>(store: &S, public_ip: Ipv4Addr) -> Job<'_> {
+    Box::pin(async move { Event::LeaseFound(store.find(public_ip).await.map_err(failure)) })
+}
+
 fn renew<S: LeaseStore>(store: &S, lease: Lease) -> Job<'_> {
     Box::pin(async move { Event::LeaseRenewed(store.renew(&lease).await.map_err(failure)) })
 }
@@ -240,6 +248,14 @@ async fn finish(job: &mut Option<Job<'_>>) -> Event {
             *job = None;
             event
         }
+        None => pending().await,
+    }
+}
+
+/// Waits for the store's next news; for ever before the watch has begun. Cancel-safe as [`LeaseWatch::next_event`] is.
+async fn next_news<W: LeaseWatch>(watch: &mut Option<W>) -> LeaseEvent {
+    match watch {
+        Some(watch) => watch.next_event().await,
         None => pending().await,
     }
 }

@@ -9,8 +9,6 @@ mod tests;
 
 /// Renewals, failed ones included, are at least this far apart (flannel `pkg/subnet/etcd/local_manager.go`).
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
-/// A store that does not show the lease within this time is asked for it; watches take a few seconds at most.
-const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Keeps watch over the own lease's expiry. Wall-clock time, because the expiry is; a jump of the clock is met at
 /// the next call.
@@ -20,8 +18,6 @@ pub struct LeaseKeeper {
     margin: Duration,
     not_before: UnixTime,
     renewing: bool,
-    /// Until when the store must have shown the lease.
-    shown_by: Option<UnixTime>,
 }
 
 impl LeaseKeeper {
@@ -33,19 +29,7 @@ impl LeaseKeeper {
             margin,
             not_before: UnixTime::from_secs(0),
             renewing: false,
-            shown_by: None,
         }
-    }
-
-    /// Takes the news that the store does not show the lease. If it does not soon, a renewal tells whether the lease
-    /// is lost: it may have been removed before the store's watch ever showed it.
-    pub fn doubt(&mut self, wall: UnixTime) {
-        self.shown_by.get_or_insert(wall.plus(SHOWN_WITHIN));
-    }
-
-    /// Takes the news that the store shows the lease.
-    pub const fn shown(&mut self) {
-        self.shown_by = None;
     }
 
     /// The lease as it was last acquired or renewed.
@@ -69,11 +53,10 @@ impl LeaseKeeper {
         self.not_before = wall.plus(MIN_INTERVAL);
         if let Some(lease) = lease {
             self.lease = lease;
-            self.shown_by = None;
         }
     }
 
-    /// How long to wait for the next renewal; `None` while one is under way, and for a reservation that is not in doubt.
+    /// How long to wait for the next renewal; `None` for a reservation, or while one is under way.
     #[must_use]
     pub fn wait(&self, wall: UnixTime) -> Option<Duration> {
         let at = self.renew_at().filter(|_| !self.renewing)?;
@@ -81,9 +64,7 @@ impl LeaseKeeper {
     }
 
     fn renew_at(&self) -> Option<UnixTime> {
-        let expires = self.lease.expires.map(UnixTime::secs);
-        let regular = expires.map(|end| UnixTime::from_secs(end.saturating_sub(self.margin.as_secs())));
-        let due = regular.into_iter().chain(self.shown_by).min()?;
+        let due = UnixTime::from_secs(self.lease.expires?.secs().saturating_sub(self.margin.as_secs()));
         Some(due.max(self.not_before))
     }
 }

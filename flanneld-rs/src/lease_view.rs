@@ -23,9 +23,7 @@ const MASS_LOSS_MIN: usize = 10;
 pub enum SnapshotOutcome {
     /// The leases are known in full.
     Synced,
-    /// The snapshot does not hold this node's own lease yet; it does not count.
-    OwnLeaseUnseen,
-    /// This node's own lease was seen before and is gone.
+    /// This node's own lease is gone; the snapshot does not count.
     OwnLeaseGone,
     /// More than half of the leases, and ten or more, vanished at once; they are held.
     MassLoss {
@@ -46,10 +44,6 @@ pub struct LeaseView {
     held: BTreeMap<SubnetKey, Duration>,
     /// Subnets of peers that the kernel held when this run began; empty after the first snapshot that counts.
     adopted: BTreeSet<Ipv4Network>,
-    /// A snapshot that does not count because it was taken before the own lease, with what followed it.
-    uncounted: Option<BTreeMap<SubnetKey, Lease>>,
-    /// Whether the store has shown the own lease since it was acquired.
-    own_seen: bool,
     /// Whether the last snapshot counts and the store has been in reach since.
     synced: bool,
     no_prune_until: Duration,
@@ -65,8 +59,6 @@ impl LeaseView {
             known: BTreeMap::new(),
             held: BTreeMap::new(),
             adopted,
-            uncounted: None,
-            own_seen: false,
             synced: false,
             no_prune_until: Duration::ZERO,
         }
@@ -84,17 +76,8 @@ impl LeaseView {
     pub fn snapshot(&mut self, now: Duration, leases: BTreeMap<SubnetKey, Lease>) -> SnapshotOutcome {
         if !leases.contains_key(&self.own) {
             self.synced = false;
-            if self.own_seen {
-                return SnapshotOutcome::OwnLeaseGone;
-            }
-            // It names peers all the same; only what is missing from it proves nothing.
-            self.held.retain(|key, _| !leases.contains_key(key));
-            self.known.extend(leases.clone());
-            self.uncounted = Some(leases);
-            return SnapshotOutcome::OwnLeaseUnseen;
+            return SnapshotOutcome::OwnLeaseGone;
         }
-        self.uncounted = None;
-        self.own_seen = true;
         self.synced = true;
         let adopted = std::mem::take(&mut self.adopted);
         let subnets: BTreeSet<_> = leases.keys().map(SubnetKey::v4).collect();
@@ -128,35 +111,22 @@ impl LeaseView {
         outcome
     }
 
-    /// Takes one lease that was made or changed. With the own lease, a snapshot that had been taken before it counts.
-    pub fn put(&mut self, now: Duration, lease: Lease) -> SnapshotOutcome {
-        let is_own = lease.key == self.own;
-        self.own_seen |= is_own;
+    /// Takes one lease that was made or changed.
+    pub fn put(&mut self, lease: Lease) {
         self.held.remove(&lease.key);
-        if let Some(leases) = &mut self.uncounted {
-            leases.insert(lease.key, lease.clone());
-        }
         self.known.insert(lease.key, lease);
-        match self.uncounted.take_if(|_| is_own) {
-            Some(leases) => self.snapshot(now, leases),
-            None => SnapshotOutcome::Synced,
-        }
     }
 
     /// Takes the news that one lease was removed; true when it was this node's own.
     pub fn remove(&mut self, key: &SubnetKey) -> bool {
         self.held.remove(key);
         self.known.remove(key);
-        if let Some(leases) = &mut self.uncounted {
-            leases.remove(key);
-        }
         *key == self.own
     }
 
     /// Takes the news that the store is out of reach: what is known stays, and nothing is removed.
-    pub fn unsynced(&mut self) {
+    pub const fn unsynced(&mut self) {
         self.synced = false;
-        self.uncounted = None;
     }
 
     /// Forgets the held leases whose time is over; true when there were any.
@@ -174,24 +144,19 @@ impl LeaseView {
         !expired.is_empty()
     }
 
-    /// Whether the store has shown this node's own lease.
-    #[must_use]
-    pub const fn own_seen(&self) -> bool {
-        self.own_seen
-    }
-
     /// The leases of the other nodes, those that are held included.
     pub fn peers(&self) -> impl Iterator<Item = &Lease> {
         self.known.values().filter(|lease| lease.key != self.own)
     }
 
-    /// Whether what no lease names may be removed from the kernel.
+    /// Whether what no lease names may be removed from the kernel. Addresses may be at any time, because they follow
+    /// from the own lease alone; a stale one would make the kernel refuse the route of the peer that has it.
     #[must_use]
     pub fn prune(&self, now: Duration) -> Prune {
         if self.synced && self.no_prune_until <= now {
             Prune::Remove
         } else {
-            Prune::Keep
+            Prune::Addrs
         }
     }
 

@@ -1,18 +1,18 @@
 //! Everything the daemon decides, without I/O: events in, actions out.
 //!
-//! A node first looks whether its device is already there (its MAC address then stays), waits for a first snapshot of
-//! the leases, acquires its own, makes the device, writes the subnet file, and from then on keeps the kernel as the
+//! A node first looks whether its device is already there (its MAC address then stays), looks for its stored lease,
+//! acquires it, makes the device, writes the subnet file, and from then on keeps the kernel as the
 //! leases say. Peers that an earlier life programmed stay untouched through all of this. The driver only carries
 //! actions out and brings their answers back; the simulation tests do the same with kernels in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use flannel_types::{Lease, LeaseAttrs, NetConf, VxlanData};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use lease_store::LeaseEvent;
-use net_types::{IfName, MacAddr, SubnetKey};
-use netstate::{KernelError, LinkKind, State};
+use net_types::{IfName, MacAddr};
+use netstate::{ErrorClass, KernelError, LinkKind, ObjectKey, State};
 use tracing::{debug, error, info, warn};
 
 use crate::desired::{self, BACKEND_TYPE, VxlanDevice};
@@ -40,10 +40,8 @@ pub struct Node {
     stage: Stage,
     engine: Reconciler,
     retry_at: Option<Duration>,
-    /// The last snapshot that came before the own lease was acquired.
-    early_snapshot: Option<BTreeMap<SubnetKey, Lease>>,
-    /// Whether the store has been in reach since that snapshot.
-    in_reach: bool,
+    /// Why the last attempt to get a lease failed, so that it is logged once.
+    told: Option<String>,
     /// The configuration that was last seen in the store.
     seen_conf: NetConf,
 }
@@ -53,7 +51,7 @@ enum Stage {
     /// Not yet known whether the device exists.
     LookingForDevice,
     /// The device's MAC, if it exists, and the subnets of the peers that it carries are known.
-    WaitingForLeases(Found),
+    LookingForLease(Found),
     AcquiringLease(Found, LeaseAttrs),
     /// The lease is held; until the subnet file is written only the device is made.
     Holding(Box<Holding>),
@@ -64,6 +62,8 @@ enum Stage {
 struct Found {
     mac: Option<MacAddr>,
     peer_subnets: BTreeSet<Ipv4Network>,
+    /// Whether the store knew this node.
+    was_member: bool,
 }
 
 impl Node {
@@ -76,8 +76,7 @@ impl Node {
             stage: Stage::LookingForDevice,
             engine: Reconciler::default(),
             retry_at: None,
-            early_snapshot: None,
-            in_reach: false,
+            told: None,
             seen_conf,
         }
     }
@@ -90,6 +89,7 @@ impl Node {
             Event::Observed(observation) => actions.extend(self.observed(now, observation)),
             Event::Applied(results) => self.engine.applied(results),
             Event::KernelChanged => self.engine.look_again(),
+            Event::LeaseFound(result) => actions.extend(self.lease_found(now, result)),
             Event::LeaseAcquired(result) => actions.extend(self.lease_acquired(now, result)),
             Event::LeaseRenewed(result) => actions.extend(self.lease_renewed(now, result)),
             Event::Lease(event) => actions.extend(self.lease_event(now, event)),
@@ -111,7 +111,7 @@ impl Node {
                 holding.keeper.wait(now.wall).map(|wait| now.monotonic + wait),
             ),
             Stage::LookingForDevice
-            | Stage::WaitingForLeases(_)
+            | Stage::LookingForLease(_)
             | Stage::AcquiringLease(..)
             | Stage::Stopped => (None, None),
         };
@@ -130,7 +130,7 @@ impl Node {
         match &self.stage {
             Stage::Holding(holding) => Some(&holding.device),
             Stage::LookingForDevice
-            | Stage::WaitingForLeases(_)
+            | Stage::LookingForLease(_)
             | Stage::AcquiringLease(..)
             | Stage::Stopped => None,
         }
@@ -147,8 +147,8 @@ impl Node {
         }
         match observation {
             Ok(state) => {
-                self.stage = Stage::WaitingForLeases(found(&state, &self.settings.device));
-                self.ask_for_lease()
+                self.stage = Stage::LookingForLease(found(&state, &self.settings.device));
+                Some(Action::FindLease(self.settings.public_ip))
             }
             Err(err) => {
                 warn!(%err, "cannot observe the kernel, will try again");
@@ -158,20 +158,19 @@ impl Node {
         }
     }
 
-    /// Asks for the lease once device and leases are known: an existing device's MAC goes into the lease, and the
-    /// stored lease's MAC onto a device that is yet to be made.
-    fn ask_for_lease(&mut self) -> Option<Action> {
-        let Stage::WaitingForLeases(found) = &mut self.stage else {
+    /// Asks for the lease: an existing device's MAC goes into it, and the stored lease's MAC onto a device that is yet
+    /// to be made.
+    fn lease_found(&mut self, now: Now, result: Result<Option<Lease>, StoreFailure>) -> Option<Action> {
+        let stored = match result {
+            Ok(stored) => stored,
+            Err(failure) => return self.store_failed(now, failure),
+        };
+        let Stage::LookingForLease(found) = &mut self.stage else {
             return None;
         };
-        let leases = self.early_snapshot.as_ref()?;
-        let stored = || {
-            leases
-                .values()
-                .find(|lease| lease.attrs.public_ip == self.settings.public_ip)
-        };
-        let stored_mac = || stored().and_then(vtep_mac).filter(|mac| mac.is_unicast());
-        let mac = found.mac.or_else(stored_mac).unwrap_or(self.settings.random_mac);
+        found.was_member = stored.is_some();
+        let stored_mac = stored.as_ref().and_then(vtep_mac).filter(|mac| mac.is_unicast());
+        let mac = found.mac.or(stored_mac).unwrap_or(self.settings.random_mac);
         found.mac = Some(mac);
         let data = VxlanData {
             vni: self.settings.vni,
@@ -203,19 +202,13 @@ impl Node {
             found.peer_subnets.clone(),
             self.settings.mass_loss_grace,
         );
-        let early = self.early_snapshot.take().unwrap_or_default();
-        if !early.contains_key(&lease.key) {
+        if !found.was_member {
             view.distrust_store(now.monotonic);
         }
-        // The store sends no other snapshot while it has only single changes to tell.
-        log_outcome(view.snapshot(now.monotonic, early));
-        if !self.in_reach {
-            view.unsynced();
-        }
-        let mut holding = Holding::new(device, LeaseKeeper::new(lease, self.settings.renew_margin), view);
-        holding.leases_changed(now.wall);
-        self.stage = Stage::Holding(Box::new(holding));
-        None
+        let keeper = LeaseKeeper::new(lease, self.settings.renew_margin);
+        self.stage = Stage::Holding(Box::new(Holding::new(device, keeper, view)));
+        // Only now, so that the first snapshot holds the own lease.
+        Some(Action::WatchLeases)
     }
 
     fn device_for(&self, lease: &Lease, mac: MacAddr) -> VxlanDevice {
@@ -239,10 +232,13 @@ impl Node {
     fn store_failed(&mut self, now: Now, failure: StoreFailure) -> Option<Action> {
         match failure.outlook {
             Outlook::Retry => {
-                warn!(
-                    reason = failure.message,
-                    "the lease store does not answer, will try again"
-                );
+                if self.told.as_ref() != Some(&failure.message) {
+                    warn!(
+                        reason = failure.message,
+                        "no lease yet, trying again every second"
+                    );
+                    self.told = Some(failure.message);
+                }
                 self.retry_at = Some(now.monotonic + STORE_RETRY);
                 None
             }
@@ -284,7 +280,7 @@ impl Node {
             self.compare_conf(config);
         }
         let Stage::Holding(holding) = &mut self.stage else {
-            return self.early_lease_event(event);
+            return None;
         };
         let mut revoked = false;
         match event {
@@ -293,7 +289,7 @@ impl Node {
                 log_outcome(outcome);
                 revoked = outcome == SnapshotOutcome::OwnLeaseGone;
             }
-            LeaseEvent::Put(lease) => log_outcome(holding.view.put(now.monotonic, lease)),
+            LeaseEvent::Put(lease) => holding.view.put(lease),
             LeaseEvent::Remove(key) => revoked = holding.view.remove(&key),
             LeaseEvent::Unsynced { reason } => {
                 warn!(%reason, "the lease store is out of reach; the data plane stays as it is");
@@ -303,33 +299,8 @@ impl Node {
         if revoked {
             return Some(self.stop(StopReason::LeaseRevoked));
         }
-        holding.leases_changed(now.wall);
+        holding.divide();
         None
-    }
-
-    /// Takes the store's news before the own lease is held.
-    fn early_lease_event(&mut self, event: LeaseEvent) -> Option<Action> {
-        match event {
-            LeaseEvent::Snapshot { leases, .. } => {
-                self.early_snapshot = Some(leases);
-                self.in_reach = true;
-            }
-            LeaseEvent::Put(lease) => {
-                if let Some(leases) = &mut self.early_snapshot {
-                    leases.insert(lease.key, lease);
-                }
-            }
-            LeaseEvent::Remove(key) => {
-                if let Some(leases) = &mut self.early_snapshot {
-                    leases.remove(&key);
-                }
-            }
-            LeaseEvent::Unsynced { reason } => {
-                warn!(%reason, "the lease store is out of reach, waiting for it");
-                self.in_reach = false;
-            }
-        }
-        self.ask_for_lease()
     }
 
     fn compare_conf(&mut self, conf: &NetConf) {
@@ -396,11 +367,12 @@ impl Node {
     fn retry(&self) -> Option<Action> {
         match &self.stage {
             Stage::LookingForDevice => Some(self.look_for_device()),
+            Stage::LookingForLease(_) => Some(Action::FindLease(self.settings.public_ip)),
             Stage::AcquiringLease(_, attrs) => Some(Action::AcquireLease(attrs.clone())),
             Stage::Holding(holding) => {
                 (holding.file == SubnetFile::Writing).then(|| Action::WriteSubnetFile(holding.subnet_env()))
             }
-            Stage::WaitingForLeases(_) | Stage::Stopped => None,
+            Stage::Stopped => None,
         }
     }
 
@@ -408,6 +380,9 @@ impl Node {
         for report in self.engine.take_reports() {
             match report {
                 Report::Failed(object, failure) => match failure.refusal {
+                    Some(err) if err.class == ErrorClass::Exists && matches!(object, ObjectKey::Route(_)) => {
+                        warn!(%object, "a route that is not flannel's is in the way: remove it to reach this peer");
+                    }
                     Some(err) => warn!(%object, %err, "the kernel refused a change, will try again"),
                     None => debug!(%object, "a change had no effect, will try again"),
                 },
@@ -421,7 +396,6 @@ impl Node {
 fn log_outcome(outcome: SnapshotOutcome) {
     match outcome {
         SnapshotOutcome::Synced | SnapshotOutcome::OwnLeaseGone => {}
-        SnapshotOutcome::OwnLeaseUnseen => info!("the lease store does not show the own lease yet"),
         SnapshotOutcome::MassLoss { lost, known } => {
             error!(
                 lost,
@@ -450,5 +424,6 @@ fn found(state: &State, device: &IfName) -> Found {
     Found {
         mac,
         peer_subnets: peer_subnets.collect(),
+        was_member: false,
     }
 }

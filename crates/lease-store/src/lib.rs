@@ -59,7 +59,8 @@ pub trait LeaseStore {
     /// [`StoreError::Lost`] if the lease is gone or another node's; else as [`Self::acquire`].
     fn renew(&self, lease: &Lease) -> impl Future<Output = Result<Lease, StoreError>>;
 
-    /// Begins to watch all leases and the configuration.
+    /// Begins to watch all leases and the configuration. A lease that was acquired before is in the first snapshot,
+    /// unless somebody removed it since.
     ///
     /// # Errors
     /// The watch cannot be set up for want of resources. A store out of reach is no error but an event.

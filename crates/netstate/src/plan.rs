@@ -19,6 +19,8 @@ mod tests;
 pub enum Prune {
     /// They stay: what is desired is not known in full.
     Keep,
+    /// Only addresses are removed: what this node itself is, is known before the others are.
+    Addrs,
     /// They are removed.
     Remove,
 }
@@ -34,14 +36,11 @@ pub fn plan(desired: &State, observed: &State, prune: Prune) -> Vec<Op> {
     let mut ops = links.ops;
     ops.extend(sysctls(desired, observed, &links.made));
     ops.extend(links.ups);
-    let addrs = plan_addrs(desired, &remaining, prune);
-    ops.extend(addrs.adds);
-    ops.extend(addrs.early_dels);
+    ops.extend(plan_addrs(desired, &remaining, prune));
     ops.extend(plan_content(desired, &remaining));
     if prune == Prune::Remove {
         ops.extend(removals(desired, &remaining));
     }
-    ops.extend(addrs.late_dels);
     ops
 }
 
@@ -247,40 +246,24 @@ fn sysctls(desired: &State, observed: &State, made: &BTreeSet<IfName>) -> Vec<Op
         .collect()
 }
 
-#[derive(Default)]
-struct AddrPlan {
-    adds: Vec<Op>,
-    /// Removals that flush the link's routes and neighbours, hence before these are made.
-    early_dels: Vec<Op>,
-    late_dels: Vec<Op>,
-}
-
-fn plan_addrs(desired: &State, observed: &State, prune: Prune) -> AddrPlan {
-    let mut plan = AddrPlan::default();
-    for (key, addr) in desired
+/// New addresses, then the removal of old ones: a link that keeps one keeps its routes. Both come before routes, whose
+/// gateway the kernel refuses while it is an address of this node.
+fn plan_addrs(desired: &State, observed: &State, prune: Prune) -> Vec<Op> {
+    let missing = desired
         .addrs
         .iter()
-        .filter(|(key, _)| !observed.addrs.contains_key(*key))
-    {
-        plan.adds.push(Op::AddAddr(key.clone(), *addr));
+        .filter(|(key, _)| !observed.addrs.contains_key(*key));
+    let mut ops: Vec<_> = missing
+        .map(|(key, addr)| Op::AddAddr(key.clone(), *addr))
+        .collect();
+    if prune != Prune::Keep {
+        let stale = observed
+            .addrs
+            .keys()
+            .filter(|key| !desired.addrs.contains_key(*key));
+        ops.extend(stale.cloned().map(Op::DelAddr));
     }
-    if prune == Prune::Keep {
-        return plan;
-    }
-    let emptied = without_ipv4(desired, observed, prune);
-    for key in observed
-        .addrs
-        .keys()
-        .filter(|key| !desired.addrs.contains_key(*key))
-    {
-        let dels = if emptied.contains(&key.link) {
-            &mut plan.early_dels
-        } else {
-            &mut plan.late_dels
-        };
-        dels.push(Op::DelAddr(key.clone()));
-    }
-    plan
+    ops
 }
 
 /// Forwarding entries, then neighbours, then routes: a packet never meets a route whose next steps are missing.

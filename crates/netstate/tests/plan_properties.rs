@@ -164,7 +164,7 @@ fn history() -> impl Strategy<Value = Vec<Past>> {
         (1..9_u8, 1..9_u8).prop_map(|(m, r)| Op::DelFdb(fdb_key(m, r))),
         (1..9_u8, 1..9_u8).prop_map(|(n, via)| Op::AddRoute(route_key(n), route(via, 4))),
         (1..9_u8).prop_map(|n| Op::DelRoute(route_key(n), route(n, 3))),
-        (249..=251_u8).prop_map(|n| Op::AddAddr(addr_key(n), Addr::default())),
+        prop_oneof![249..=251_u8, 1..9_u8].prop_map(|n| Op::AddAddr(addr_key(n), Addr::default())),
         (249..=251_u8).prop_map(|n| Op::DelAddr(addr_key(n))),
     ];
     let past = prop_oneof![2 => node().prop_map(|state| Past::Made(Box::new(state))), 5 => edit.prop_map(Past::Edited)];

@@ -44,31 +44,6 @@ fn a_reservation_is_never_renewed() {
     assert_eq!(keeper.wait(at(0)), None);
 }
 
-#[test]
-fn a_lease_that_the_store_does_not_show_is_asked_for() {
-    let mut keeper = LeaseKeeper::new(lease(Some(86_400)), Duration::from_secs(3600));
-    keeper.doubt(at(100));
-    keeper.doubt(at(105));
-    assert_eq!(keeper.wait(at(100)), Some(Duration::from_secs(10)));
-    assert_eq!(keeper.due(at(109)), None);
-    assert!(keeper.due(at(110)).is_some());
-    keeper.renewed(at(111), None);
-    assert!(
-        keeper.due(at(171)).is_some(),
-        "the store did not answer and is asked again"
-    );
-    keeper.renewed(at(172), Some(lease(Some(86_572))));
-    assert_eq!(keeper.due(at(1000)), None);
-}
-
-#[test]
-fn a_lease_that_the_store_shows_in_time_is_not_asked_for() {
-    let mut keeper = LeaseKeeper::new(lease(None), Duration::from_secs(3600));
-    keeper.doubt(at(100));
-    keeper.shown();
-    assert_eq!(keeper.due(at(1000)), None);
-}
-
 fn at(secs: u64) -> UnixTime {
     UnixTime::from_secs(secs)
 }

@@ -6,12 +6,12 @@ const GRACE: Duration = Duration::from_secs(60);
 #[test]
 fn nothing_is_removed_before_a_snapshot_that_counts() {
     let mut view = view(&[]);
-    assert_eq!(view.prune(at(0)), Prune::Keep);
+    assert_eq!(view.prune(at(0)), Prune::Addrs);
     assert_eq!(
         view.snapshot(at(0), leases(&[1, 2])),
-        SnapshotOutcome::OwnLeaseUnseen
+        SnapshotOutcome::OwnLeaseGone
     );
-    assert_eq!(view.prune(at(0)), Prune::Keep);
+    assert_eq!(view.prune(at(0)), Prune::Addrs);
     assert_eq!(
         view.snapshot(at(1), leases(&[1, 2, 250])),
         SnapshotOutcome::Synced
@@ -21,44 +21,17 @@ fn nothing_is_removed_before_a_snapshot_that_counts() {
 }
 
 #[test]
-fn a_snapshot_that_was_taken_before_the_own_lease_counts_with_it() {
-    let mut view = view(&[3]);
-    view.snapshot(at(0), leases(&[1, 2]));
-    assert_eq!(
-        peers(&view),
-        [1, 2],
-        "peers are programmed before the snapshot counts"
-    );
-    view.put(at(1), lease(4, None));
-    view.remove(&key(1));
-    assert_eq!(view.prune(at(1)), Prune::Keep);
-    assert_eq!(view.put(at(2), lease(250, None)), SnapshotOutcome::Synced);
-    assert_eq!(view.prune(at(2)), Prune::Remove);
-    assert_eq!(peers(&view), [2, 4]);
-}
-
-#[test]
-fn a_snapshot_that_does_not_count_is_void_when_the_store_goes_out_of_reach() {
-    let mut view = view(&[]);
-    view.snapshot(at(0), leases(&[1]));
-    view.unsynced();
-    view.put(at(1), lease(250, None));
-    assert_eq!(view.prune(at(1)), Prune::Keep);
-    assert_eq!(peers(&view), [1]);
-}
-
-#[test]
 fn an_own_lease_that_vanishes_is_told_from_one_that_is_not_seen_yet() {
     let mut view = synced(&[1]);
     assert_eq!(view.snapshot(at(1), leases(&[1])), SnapshotOutcome::OwnLeaseGone);
-    assert_eq!(view.prune(at(1)), Prune::Keep);
+    assert_eq!(view.prune(at(1)), Prune::Addrs);
 }
 
 #[test]
 fn nothing_is_removed_while_the_store_is_out_of_reach() {
     let mut view = synced(&[1, 2]);
     view.unsynced();
-    assert_eq!(view.prune(at(5)), Prune::Keep);
+    assert_eq!(view.prune(at(5)), Prune::Addrs);
     assert_eq!(peers(&view), [1, 2]);
     view.snapshot(at(6), leases(&[1, 250]));
     assert_eq!(view.prune(at(6)), Prune::Remove);
@@ -94,7 +67,7 @@ fn held_leases_that_come_back_are_no_longer_held() {
     let all: Vec<u8> = (1..=20).collect();
     let mut view = synced(&all);
     view.snapshot(at(1), leases(&[250]));
-    view.put(at(1), lease(7, None));
+    view.put(lease(7, None));
     let back: Vec<u8> = (1..=20).filter(|n| *n != 3).chain([250]).collect();
     view.snapshot(at(2), leases(&back));
     view.expire(at(100));
@@ -108,7 +81,7 @@ fn peers_of_an_earlier_life_are_held_when_most_are_missing_from_the_first_snapsh
     let mut view = view(&all);
     let outcome = view.snapshot(at(1), leases(&[1, 250]));
     assert_eq!(outcome, SnapshotOutcome::MassLoss { lost: 19, known: 20 });
-    assert_eq!(view.prune(at(60)), Prune::Keep);
+    assert_eq!(view.prune(at(60)), Prune::Addrs);
     assert_eq!(view.prune(at(61)), Prune::Remove);
 }
 
@@ -124,7 +97,7 @@ fn a_store_that_forgot_this_node_is_not_believed_about_the_others() {
     let mut forgotten = view(&[1, 2]);
     forgotten.distrust_store(at(0));
     forgotten.snapshot(at(1), leases(&[250]));
-    assert_eq!(forgotten.prune(at(59)), Prune::Keep);
+    assert_eq!(forgotten.prune(at(59)), Prune::Addrs);
     assert_eq!(forgotten.wake_at(at(1)), Some(at(60)));
     assert_eq!(forgotten.prune(at(60)), Prune::Remove);
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flannel_types::{SubnetEnv, UnixTime, gateway_v4};
+use flannel_types::{SubnetEnv, gateway_v4};
 use netstate::Prune;
 use tracing::{info, warn};
 
@@ -60,7 +60,7 @@ impl Holding {
             return Some(Goal {
                 desired: desired::desired(&self.device, &BTreeMap::new()),
                 scope,
-                prune: Prune::Keep,
+                prune: Prune::Addrs,
             });
         }
         let desired = desired::desired(&self.device, &self.peers.accepted);
@@ -69,16 +69,6 @@ impl Holding {
             scope,
             prune: made_for.1,
         })
-    }
-
-    /// Takes over what the view learned from the store.
-    pub(super) fn leases_changed(&mut self, wall: UnixTime) {
-        if self.view.own_seen() {
-            self.keeper.shown();
-        } else {
-            self.keeper.doubt(wall);
-        }
-        self.divide();
     }
 
     /// Divides the leases of the view anew.

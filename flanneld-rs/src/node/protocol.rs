@@ -55,11 +55,13 @@ pub enum Event {
     Applied(Vec<Result<(), KernelError>>),
     /// Something that may concern this node changed in the kernel.
     KernelChanged,
+    /// Answer to [`Action::FindLease`].
+    LeaseFound(Result<Option<Lease>, StoreFailure>),
     /// Answer to [`Action::AcquireLease`].
     LeaseAcquired(Result<Lease, StoreFailure>),
     /// Answer to [`Action::RenewLease`].
     LeaseRenewed(Result<Lease, StoreFailure>),
-    /// News from the store's watch.
+    /// News from the store's watch, from [`Action::WatchLeases`] on.
     Lease(LeaseEvent),
     /// Answer to [`Action::WriteSubnetFile`].
     SubnetFileWritten(Result<(), String>),
@@ -92,8 +94,12 @@ pub enum Outlook {
 pub enum Action {
     /// Observe or change the kernel.
     Kernel(Work),
+    /// Look for the stored lease of this public address.
+    FindLease(Ipv4Addr),
     /// Acquire a lease with these attributes.
     AcquireLease(LeaseAttrs),
+    /// Begin to watch the store, and bring its news as [`Event::Lease`].
+    WatchLeases,
     /// Renew this lease.
     RenewLease(Lease),
     /// Write the subnet file.

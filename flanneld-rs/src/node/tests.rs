@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,8 +26,7 @@ fn the_device_s_mac_precedes_the_stored_one_and_that_the_random_one() {
     ] {
         let mut node = Node::new(settings());
         let found = device.map_or_else(State::default, |mac| device_state(mac, LinkKindOf::Vxlan));
-        let own = stored.map(|mac| own_lease(mac, None));
-        let attrs = asks_for_lease(&mut node, found, own.into_iter().collect());
+        let attrs = asks_for_lease(&mut node, found, stored.map(|mac| own_lease(mac, None)));
         assert_eq!(
             announced(&attrs),
             expected,
@@ -41,21 +41,8 @@ fn the_device_s_mac_precedes_the_stored_one_and_that_the_random_one() {
 fn a_link_of_another_kind_under_the_device_s_name_decides_nothing() {
     let mut node = Node::new(settings());
     let found = device_state(mac(8), LinkKindOf::Bridge);
-    let attrs = asks_for_lease(&mut node, found, vec![own_lease(mac(9), None)]);
+    let attrs = asks_for_lease(&mut node, found, Some(own_lease(mac(9), None)));
     assert_eq!(announced(&attrs), mac(9));
-}
-
-#[test]
-fn the_lease_is_asked_for_once_device_and_leases_are_known_whichever_comes_first() {
-    let mut node = Node::new(settings());
-    node.handle(at(0), Event::Start);
-    assert_eq!(node.handle(at(0), snapshot(&[])), []);
-    let actions = node.handle(at(0), Event::Observed(Ok(State::default())));
-    assert!(
-        matches!(actions.as_slice(), [Action::AcquireLease(_)]),
-        "{actions:?}"
-    );
-    assert_eq!(node.handle(at(0), snapshot(&[])), []);
 }
 
 #[test]
@@ -77,30 +64,43 @@ fn a_failed_first_observation_is_repeated_after_a_second() {
 
 #[test]
 fn a_store_that_may_answer_later_is_asked_again_and_one_that_will_not_ends_the_daemon() {
-    for (outlook, expected) in [
-        (Outlook::Retry, None),
-        (
-            Outlook::GiveUp,
-            Some(StopReason::NoLease("out of subnets".to_owned())),
-        ),
-        (Outlook::Lost, Some(StopReason::LeaseRevoked)),
-    ] {
-        let mut node = Node::new(settings());
-        asks_for_lease(&mut node, State::default(), Vec::new());
-        let failure = StoreFailure {
-            message: "out of subnets".to_owned(),
-            outlook,
-        };
-        let actions = node.handle(at(1), Event::LeaseAcquired(Err(failure)));
-        let stops: Vec<_> = expected.clone().map(Action::Stop).into_iter().collect();
-        assert_eq!(actions, stops);
-        if expected.is_none() {
-            assert_eq!(node.wake_at(at(1)), Some(Duration::from_secs(2)));
-            let actions = node.handle(at(2), Event::Tick);
-            assert!(
-                matches!(actions.as_slice(), [Action::AcquireLease(_)]),
-                "{actions:?}"
-            );
+    let looking = |node: &mut Node| {
+        node.handle(at(0), Event::Start);
+        node.handle(at(0), Event::Observed(Ok(State::default())));
+    };
+    let acquiring = |node: &mut Node| {
+        asks_for_lease(node, State::default(), None);
+    };
+    let found = |failure| Event::LeaseFound(Err(failure));
+    let acquired = |failure| Event::LeaseAcquired(Err(failure));
+    type Prepare<'a> = &'a dyn Fn(&mut Node);
+    type Answer<'a> = &'a dyn Fn(StoreFailure) -> Event;
+    let steps: [(Prepare<'_>, Answer<'_>); 2] = [(&looking, &found), (&acquiring, &acquired)];
+    for (prepare, answer) in steps {
+        for (outlook, expected) in [
+            (Outlook::Retry, None),
+            (
+                Outlook::GiveUp,
+                Some(StopReason::NoLease("it does not answer".to_owned())),
+            ),
+            (Outlook::Lost, Some(StopReason::LeaseRevoked)),
+        ] {
+            let mut node = Node::new(settings());
+            prepare(&mut node);
+            let actions = node.handle(at(1), answer(failure(outlook)));
+            let stops: Vec<_> = expected.clone().map(Action::Stop).into_iter().collect();
+            assert_eq!(actions, stops);
+            if expected.is_none() {
+                assert_eq!(node.wake_at(at(1)), Some(Duration::from_secs(2)));
+                let actions = node.handle(at(2), Event::Tick);
+                assert!(
+                    matches!(
+                        actions.as_slice(),
+                        [Action::FindLease(_) | Action::AcquireLease(_)]
+                    ),
+                    "{actions:?}"
+                );
+            }
         }
     }
 }
@@ -213,55 +213,31 @@ fn the_lease_is_renewed_in_time_and_again_a_minute_after_a_failure() {
 }
 
 #[test]
-fn the_snapshot_from_before_the_own_lease_names_peers_and_counts_once_the_own_lease_follows() {
-    let mut bench = Bench::found(State::default(), &[lease(1, None), lease(2, None)]);
-    bench.deliver(Event::Lease(LeaseEvent::Put(lease(3, None))));
-    bench.deliver(Event::Lease(LeaseEvent::Remove(key(1))));
+fn peers_are_watched_once_the_lease_is_held_and_nothing_goes_before_a_snapshot() {
+    let mut bench = Bench::found(State::default(), Some(own_lease(mac(250), None)));
+    bench.add_stale_peer();
     bench.acquire();
+    let actions = bench.run(|_, _| {});
+    assert_eq!(actions.first(), Some(&Action::WatchLeases));
+    assert_eq!(bench.kernel.routes.len(), 1, "nothing is removed yet");
+
+    bench.deliver(snapshot(&[lease(1, None), own_lease(mac(250), None)]));
     bench.run(|_, _| {});
     let routed: Vec<_> = bench.kernel.routes.keys().map(|route| route.dst).collect();
-    assert_eq!(routed, [key(2), key(3)].map(|key| IpNetwork::V4(key.v4())));
-
-    bench.add_stale_peer();
-    bench.deliver(Event::KernelChanged);
-    bench.run(|_, _| {});
-    assert_eq!(bench.kernel.routes.len(), 3, "nothing is removed yet");
-    bench.deliver(Event::Lease(LeaseEvent::Put(own_lease(mac(250), None))));
-    bench.run(|_, _| {});
-    assert_eq!(bench.kernel.routes.len(), 2);
+    assert_eq!(routed, [IpNetwork::V4(key(1).v4())]);
 }
 
 #[test]
-fn an_own_lease_that_the_store_never_shows_is_asked_for_after_ten_seconds() {
-    let mut bench = Bench::found(State::default(), &[lease(1, None)]);
+fn a_store_that_did_not_know_a_node_with_peers_is_not_believed_for_the_grace_time() {
+    let mut kernel = device_state(mac(250), LinkKindOf::Vxlan);
+    kernel.routes.extend(stale_peer().routes);
+    let mut bench = Bench::found(kernel, None);
     bench.acquire();
-    bench.run(|_, _| {});
-    bench.now = Duration::from_secs(9);
-    assert_eq!(bench.tick(), []);
-    bench.now = Duration::from_secs(10);
-    let actions = bench.tick();
-    assert!(
-        matches!(actions.as_slice(), [Action::RenewLease(_)]),
-        "{actions:?}"
-    );
-    let lost = Event::LeaseRenewed(Err(failure(Outlook::Lost)));
-    let actions = bench.node.handle(bench.clock(), lost);
-    assert_eq!(actions, [Action::Stop(StopReason::LeaseRevoked)]);
-}
-
-#[test]
-fn a_store_that_goes_out_of_reach_before_the_lease_is_held_proves_nothing() {
-    let own = own_lease(mac(250), None);
-    let mut bench = Bench::found(device_state(mac(250), LinkKindOf::Vxlan), &[own]);
-    bench.add_stale_peer();
-    let reason = "it is away".to_owned();
-    bench.deliver(Event::Lease(LeaseEvent::Unsynced { reason }));
-    bench.acquire();
-    bench.run(|_, _| {});
-    assert_eq!(bench.kernel.routes.len(), 1);
-
     bench.deliver(snapshot(&[own_lease(mac(250), None)]));
     bench.run(|_, _| {});
+    assert_eq!(bench.kernel.routes.len(), 1);
+    bench.now = Duration::from_secs(61);
+    bench.tick();
     assert_eq!(bench.kernel.routes.len(), 0);
 }
 
@@ -308,18 +284,26 @@ impl io::Write for Log {
 }
 
 /// Starts a node up to its request for a lease, which is returned.
-fn asks_for_lease(node: &mut Node, found: State, leases: Vec<Lease>) -> LeaseAttrs {
+fn asks_for_lease(node: &mut Node, found: State, stored: Option<Lease>) -> LeaseAttrs {
     let actions = node.handle(at(0), Event::Start);
     assert!(
         matches!(actions.as_slice(), [Action::Kernel(Work::Observe(_))]),
         "{actions:?}"
     );
-    assert_eq!(node.handle(at(0), Event::Observed(Ok(found))), []);
-    let mut actions = node.handle(at(0), snapshot(&leases));
+    let actions = node.handle(at(0), Event::Observed(Ok(found)));
+    assert_eq!(actions, [Action::FindLease(public_ip(250))]);
+    let mut actions = node.handle(at(0), Event::LeaseFound(Ok(stored)));
     match actions.pop() {
         Some(Action::AcquireLease(attrs)) if actions.is_empty() => attrs,
         other => panic!("{other:?} after {actions:?}"),
     }
+}
+
+/// A peer's route on the device that no lease names.
+fn stale_peer() -> State {
+    "route 10.244.77.0/24 via 10.244.77.0 dev flannel.1 onlink proto 3"
+        .parse()
+        .unwrap()
 }
 
 enum LinkKindOf {

@@ -39,7 +39,7 @@ pub(crate) struct Driver {
 /// One run of the daemon.
 pub(crate) struct Run {
     pub(crate) node: Node,
-    watch: MemoryWatch,
+    watch: Option<MemoryWatch>,
     events: VecDeque<Event>,
 }
 
@@ -63,7 +63,7 @@ impl Driver {
         self.stopped = None;
         self.run = Some(Run {
             node: Node::new(settings()),
-            watch: self.store.watch().unwrap(),
+            watch: None,
             events: VecDeque::from([Event::Start]),
         });
     }
@@ -134,6 +134,16 @@ impl Driver {
                 self.changes.extend(ops.iter().cloned());
                 vec![Event::Applied(self.kernel.apply(&ops)), Event::KernelChanged]
             }
+            Action::FindLease(public_ip) => {
+                let answer = self.store.find_now(public_ip);
+                vec![Event::LeaseFound(answer.map_err(|err| failure(&err)))]
+            }
+            Action::WatchLeases => {
+                if let Some(run) = &mut self.run {
+                    run.watch = Some(self.store.watch().unwrap());
+                }
+                Vec::new()
+            }
             Action::AcquireLease(attrs) => {
                 let previous = PreviousSubnets {
                     subnet: Some("10.244.250.0/24".parse().unwrap()),
@@ -176,7 +186,7 @@ impl Run {
                 Poll::Pending => None,
             }
         };
-        self.events.pop_front().or_else(|| watch(&mut self.watch))
+        self.events.pop_front().or_else(|| watch(self.watch.as_mut()?))
     }
 }
 

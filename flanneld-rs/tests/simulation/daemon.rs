@@ -1,11 +1,12 @@
 //! A daemon's run: its node, its watch, and how its actions take effect and are answered.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use flannel_types::{Lease, LeaseAttrs, SubnetEnv};
 use flanneld_rs::node::{Action, Event, Node, Now, Outlook, Settings, StoreFailure};
 use flanneld_rs::reconciler::Work;
-use lease_store::{ErrorClass, LEASE_TTL, LeaseEvent, LeaseRequest, LeaseStore, MemoryWatch, StoreError};
+use lease_store::{ErrorClass, LEASE_TTL, LeaseEvent, LeaseRequest, MemoryWatch, StoreError};
 use net_types::registry::VXLAN_PORT;
 use net_types::{MacAddr, SubnetKey, Vni};
 use netstate::{Kernel, KernelError, Op, Scope};
@@ -20,7 +21,8 @@ const MAX_TICKS_AT_ONCE: u32 = 20;
 /// One run of a daemon.
 pub(crate) struct Daemon {
     pub(crate) node: Node,
-    pub(crate) watch: MemoryWatch,
+    /// From the moment that it asked for it.
+    pub(crate) watch: Option<MemoryWatch>,
     pub(crate) ledger: Ledger,
     /// How often it asked for changes.
     pub(crate) applies: u64,
@@ -40,6 +42,7 @@ pub(crate) enum Effect {
     Observe(Scope),
     /// The changes that are left, and the results so far.
     Apply(Vec<Op>, Vec<Result<(), KernelError>>),
+    Find(Ipv4Addr),
     Acquire(LeaseAttrs),
     Renew(Lease),
     Write(SubnetEnv),
@@ -59,13 +62,13 @@ impl World {
             return;
         }
         let settings = self.settings(number);
-        let (now, watch) = (self.now, self.store.watch().unwrap());
+        let now = self.now;
         let member = &mut self.members[id];
         member.life += 1;
         let life = member.life;
         member.daemon = Some(Daemon {
             node: Node::new(settings),
-            watch,
+            watch: None,
             ledger: Ledger::default(),
             applies: 0,
             rounds: 0,
@@ -73,11 +76,9 @@ impl World {
             tick: 0,
             ticks_at_once: (now, 0),
             notice_pending: false,
-            watch_pending: true,
+            watch_pending: false,
         });
         self.log(|| format!("n{number} starts, life {life}"));
-        let delay = self.rng.ms(0..=60);
-        self.after(delay, Item::Watch(id, life));
         self.deliver(id, life, Event::Start);
     }
 
@@ -170,6 +171,11 @@ impl World {
                 self.judge_plan(id, life, &ops);
                 (Effect::Apply(ops, Vec::new()), self.rng.ms(0..=4))
             }
+            Action::FindLease(public_ip) => (Effect::Find(public_ip), self.rng.ms(1..=30)),
+            Action::WatchLeases => {
+                self.begin_watch(id);
+                return;
+            }
             Action::AcquireLease(attrs) => (Effect::Acquire(attrs), self.rng.ms(1..=30)),
             Action::RenewLease(lease) => (Effect::Renew(lease), self.rng.ms(1..=30)),
             Action::WriteSubnetFile(env) => (Effect::Write(env), self.rng.ms(0..=2)),
@@ -223,6 +229,7 @@ impl World {
                 Some(results) => Event::Applied(results),
                 None => return,
             },
+            Effect::Find(public_ip) => Event::LeaseFound(self.find(id, public_ip)),
             Effect::Acquire(attrs) => Event::LeaseAcquired(self.acquire(id, attrs)),
             Effect::Renew(lease) => {
                 self.store.set_now(self.wall());
@@ -290,6 +297,14 @@ impl World {
         results
     }
 
+    fn find(&mut self, id: MemberId, public_ip: Ipv4Addr) -> Result<Option<Lease>, StoreFailure> {
+        if self.members[id].ill.cut > 0 {
+            return Err(out_of_reach());
+        }
+        self.store.set_now(self.wall());
+        self.store.find_now(public_ip).map_err(|err| failure(&err))
+    }
+
     fn acquire(&mut self, id: MemberId, attrs: LeaseAttrs) -> Result<Lease, StoreFailure> {
         if self.members[id].ill.cut > 0 {
             return Err(out_of_reach());
@@ -349,6 +364,7 @@ fn brief(event: &Event) -> String {
         | Event::Observed(Err(_))
         | Event::Applied(_)
         | Event::KernelChanged
+        | Event::LeaseFound(_)
         | Event::LeaseAcquired(_)
         | Event::LeaseRenewed(_)
         | Event::Lease(_)
@@ -365,7 +381,12 @@ fn deed(action: &Action) -> String {
             let ops: Vec<_> = ops.iter().map(|op| format!("\n{op}")).collect();
             format!("applies{}", ops.concat())
         }
-        Action::AcquireLease(_) | Action::RenewLease(_) | Action::WriteSubnetFile(_) | Action::Stop(_) => {
+        Action::FindLease(_)
+        | Action::AcquireLease(_)
+        | Action::WatchLeases
+        | Action::RenewLease(_)
+        | Action::WriteSubnetFile(_)
+        | Action::Stop(_) => {
             format!("does {action:?}")
         }
     }

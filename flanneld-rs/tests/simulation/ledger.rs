@@ -2,7 +2,7 @@
 //!
 //! The rules stand here a second time, written from the design: a daemon may remove an object of a peer only while
 //! the last thing that the store said was not that it is out of reach, after a snapshot that held the daemon's own
-//! lease or was followed by it, if no lease that was told since names the object, and if the lease was not lost in a
+//! lease, if no lease that was told since names the object, and if the lease was not lost in a
 //! mass within the grace time.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +26,8 @@ const MASS: usize = 10;
 pub(crate) struct Ledger {
     own: Option<SubnetKey>,
     named: BTreeMap<SubnetKey, Lease>,
-    /// A snapshot without the own lease, and what followed it.
-    without_own: Option<BTreeMap<SubnetKey, Lease>>,
+    /// Whether the store knew the daemon when it came.
+    was_member: bool,
     held: BTreeMap<SubnetKey, (Lease, Duration)>,
     /// Subnets that the kernel had routes to when the run began.
     adopted: Option<BTreeSet<IpNetwork>>,
@@ -44,22 +44,18 @@ impl Ledger {
             }
             Event::LeaseAcquired(Ok(lease)) => self.acquired(now, lease),
             Event::Lease(LeaseEvent::Snapshot { leases, .. }) => self.snapshot(now, leases),
-            Event::Lease(LeaseEvent::Put(lease)) => self.put(now, lease),
+            Event::Lease(LeaseEvent::Put(lease)) => self.put(lease),
             Event::Lease(LeaseEvent::Remove(key)) => {
                 self.held.remove(key);
                 self.named.remove(key);
-                if let Some(leases) = &mut self.without_own {
-                    leases.remove(key);
-                }
             }
-            Event::Lease(LeaseEvent::Unsynced { .. }) => {
-                self.in_reach = false;
-                self.without_own = None;
-            }
+            Event::Lease(LeaseEvent::Unsynced { .. }) => self.in_reach = false,
+            Event::LeaseFound(Ok(stored)) => self.was_member = stored.is_some(),
             Event::Start
             | Event::Observed(_)
             | Event::Applied(_)
             | Event::KernelChanged
+            | Event::LeaseFound(_)
             | Event::LeaseAcquired(_)
             | Event::LeaseRenewed(_)
             | Event::SubnetFileWritten(_)
@@ -69,45 +65,22 @@ impl Ledger {
 
     fn acquired(&mut self, now: Duration, lease: &Lease) {
         self.own = Some(lease.key);
-        if !self.named.contains_key(&lease.key) && !self.adopted().is_empty() {
+        if !self.was_member && !self.adopted().is_empty() {
             self.no_removal_until = now + GRACE;
-        }
-        let told = std::mem::take(&mut self.named);
-        let in_reach = self.in_reach;
-        self.snapshot(now, &told);
-        if !in_reach {
-            self.in_reach = false;
-            self.without_own = None;
         }
     }
 
-    fn put(&mut self, now: Duration, lease: &Lease) {
+    fn put(&mut self, lease: &Lease) {
         self.held.remove(&lease.key);
         self.named.insert(lease.key, lease.clone());
-        if let Some(mut leases) = self.without_own.take() {
-            leases.insert(lease.key, lease.clone());
-            if self.own == Some(lease.key) {
-                self.snapshot(now, &leases);
-            } else {
-                self.without_own = Some(leases);
-            }
-        }
     }
 
     fn snapshot(&mut self, now: Duration, leases: &BTreeMap<SubnetKey, Lease>) {
-        let Some(own) = self.own else {
-            self.in_reach = true;
-            self.named = leases.clone();
-            return;
-        };
-        if !leases.contains_key(&own) {
+        if !self.own.is_some_and(|own| leases.contains_key(&own)) {
             self.in_reach = false;
-            self.named.extend(leases.clone());
-            self.without_own = Some(leases.clone());
             return;
         }
         self.in_reach = true;
-        self.without_own = None;
         let named = std::mem::replace(&mut self.named, leases.clone());
         let known = named.len();
         let lost: Vec<_> = named
@@ -135,21 +108,13 @@ impl Ledger {
         }
     }
 
-    /// Whether the store has shown the daemon its own lease.
-    pub(crate) fn saw_own(&self) -> bool {
-        self.own.is_some_and(|own| self.named.contains_key(&own))
-    }
-
     fn adopted(&self) -> BTreeSet<IpNetwork> {
         self.adopted.clone().unwrap_or_default()
     }
 
     /// Says why a change must not be made now, if so.
     pub(crate) fn objection(&self, now: Duration, op: &Op) -> Option<String> {
-        let is_removal = matches!(
-            op,
-            Op::DelRoute(..) | Op::DelNeigh(_) | Op::DelFdb(_) | Op::DelAddr(_)
-        );
+        let is_removal = matches!(op, Op::DelRoute(..) | Op::DelNeigh(_) | Op::DelFdb(_));
         if !is_removal {
             return None;
         }

@@ -29,7 +29,7 @@ mod trouble;
 mod world;
 
 /// How many seeds run by default.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 2000;
 /// How many of the last lines of a trace are printed.
 const TRACE_LINES: usize = 1000;
 

@@ -57,11 +57,24 @@ impl World {
         if is_cut {
             return;
         }
-        let next = pin!(daemon.watch.next_event()).poll(&mut Context::from_waker(Waker::noop()));
+        let Some(watch) = &mut daemon.watch else {
+            return;
+        };
+        let next = pin!(watch.next_event()).poll(&mut Context::from_waker(Waker::noop()));
         if let Poll::Ready(event) = next {
             self.deliver(id, life, Event::Lease(event));
             self.expect_news(id);
         }
+    }
+
+    /// A daemon that holds its lease begins to watch.
+    pub(crate) fn begin_watch(&mut self, id: MemberId) {
+        let watch = self.store.watch().unwrap();
+        let life = self.members[id].life;
+        if let Some(daemon) = self.daemon(id, life) {
+            daemon.watch = Some(watch);
+        }
+        self.expect_news(id);
     }
 
     /// A daemon that lost its connection to the store, or has it back, watches anew.
@@ -72,7 +85,10 @@ impl World {
         let Some(daemon) = self.daemon(id, life) else {
             return;
         };
-        daemon.watch = watch;
+        if daemon.watch.is_none() {
+            return;
+        }
+        daemon.watch = Some(watch);
         if is_cut {
             let reason = "the connection is lost".to_owned();
             self.deliver(id, life, Event::Lease(LeaseEvent::Unsynced { reason }));

@@ -16,9 +16,6 @@ const NOTICED: Duration = Duration::from_secs(1);
 const DEVICE: Duration = Duration::from_secs(3);
 /// A daemon that could not start tries each second, and its peers must hear of it.
 const START: Duration = Duration::from_secs(6);
-/// A daemon whose lease goes before the store has shown it asks for it after 10 s, and again after 60 s if it gets no
-/// answer.
-const UNSEEN: Duration = Duration::from_secs(80);
 /// A refused change is tried again after 30 s at the latest.
 const REFUSED: Duration = Duration::from_secs(32);
 /// What nobody noticed is found by the next audit, 60 s after the last observation.
@@ -300,9 +297,7 @@ impl World {
     }
 
     fn remove_lease_of(&mut self, id: MemberId) {
-        let daemon = self.members[id].daemon.as_ref();
-        let saw_lease = daemon.is_some_and(|daemon| daemon.ledger.saw_own());
-        self.heals(if saw_lease { START } else { UNSEEN });
+        self.heals(START);
         let own = public_ip(self.members[id].number);
         for lease in self.store.leases().into_values() {
             if lease.attrs.public_ip == own {

@@ -14,10 +14,10 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// A node that has found this on its device, was told these leases, and has asked for its own.
-    pub(super) fn found(kernel: State, leases: &[Lease]) -> Self {
+    /// A node that has found this on its device and this lease in the store, and has asked for its own.
+    pub(super) fn found(kernel: State, stored: Option<Lease>) -> Self {
         let mut node = Node::new(settings());
-        asks_for_lease(&mut node, kernel.clone(), leases.to_vec());
+        asks_for_lease(&mut node, kernel.clone(), stored);
         Self {
             node,
             kernel,
@@ -30,9 +30,14 @@ impl Bench {
     /// A node that has just got its lease, with these peers.
     pub(super) fn holding(peers: &[u8]) -> Self {
         let own = own_lease(mac(250), Some(DAY_SECS));
-        let leases: Vec<_> = peers.iter().map(|n| lease(*n, None)).chain([own]).collect();
-        let mut bench = Self::found(State::default(), &leases);
+        let leases: Vec<_> = peers
+            .iter()
+            .map(|n| lease(*n, None))
+            .chain([own.clone()])
+            .collect();
+        let mut bench = Self::found(State::default(), Some(own));
         bench.acquire();
+        bench.deliver(snapshot(&leases));
         bench
     }
 
@@ -84,15 +89,17 @@ impl Bench {
                 Some(Event::SubnetFileWritten(Err("the disk is full".to_owned())))
             }
             Action::WriteSubnetFile(_) => Some(Event::SubnetFileWritten(Ok(()))),
-            Action::AcquireLease(_) | Action::RenewLease(_) | Action::Stop(_) => None,
+            Action::FindLease(_)
+            | Action::AcquireLease(_)
+            | Action::WatchLeases
+            | Action::RenewLease(_)
+            | Action::Stop(_) => None,
         }
     }
 
     /// Puts a peer's route onto the device that no lease names.
     pub(super) fn add_stale_peer(&mut self) {
-        let state = "route 10.244.77.0/24 via 10.244.77.0 dev flannel.1 onlink proto 3";
-        let state: State = state.parse().unwrap();
-        self.kernel.routes.extend(state.routes);
+        self.kernel.routes.extend(stale_peer().routes);
     }
 }
 
