@@ -24,7 +24,7 @@ pub struct KernelError {
     pub message: String,
 }
 
-/// What a refusal means, by error number (measured on 6.18, see netlink/tests/parity.rs).
+/// What a refusal means, by error number (measured on 6.18, see netlink/tests/fake_parity.rs).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ErrorClass {
     /// `EEXIST`: an equal object exists.
