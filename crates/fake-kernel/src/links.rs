@@ -5,7 +5,7 @@ use net_types::{IfName, MacAddr};
 use netstate::{AdminState, ErrorClass, Link, LinkChange, LinkKind, VethPeer, Vxlan};
 
 use crate::namespace::{Device, Namespace, Peer};
-use crate::refusal::{Answer, exists, invalid, no_device, not_found, refusal, unsupported};
+use crate::refusal::{Answer, exists, invalid, no_device, not_found, refusal, unsupported, vni_taken};
 
 /// MTU of a new Ethernet device in bytes (linux `ETH_DATA_LEN`).
 pub(crate) const ETHERNET_MTU: u32 = 1500;
@@ -122,17 +122,17 @@ impl Namespace {
 
     fn check_new_vxlan(&self, vxlan: &Vxlan) -> Answer {
         let is_v6 = |local: Option<IpAddr>| local.is_some_and(|ip| ip.is_ipv6());
-        let taken = self.links.values().any(|device| match &device.link.kind {
+        let is_equal = |device: &Device| match &device.link.kind {
             LinkKind::Vxlan(other) => {
                 (other.vni, other.port, other.gbp) == (vxlan.vni, vxlan.port, vxlan.gbp)
                     && is_v6(other.local) == is_v6(vxlan.local)
             }
             LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
-        });
-        if taken {
-            return Err(exists("a VXLAN device with the specified VNI already exists"));
+        };
+        match self.links.iter().find(|(_, device)| is_equal(device)) {
+            Some((holder, _)) => Err(vni_taken(holder, vxlan)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The MTU that a new VXLAN device gets: what is wished, as far as the parent carries it.

@@ -1,5 +1,5 @@
 use net_types::IfName;
-use netstate::{ErrorClass, KernelError};
+use netstate::{ErrorClass, KernelError, Vxlan};
 
 /// Linux `EINVAL`.
 const EINVAL: i32 = 22;
@@ -24,6 +24,17 @@ pub(crate) fn no_device(link: &IfName) -> KernelError {
 
 pub(crate) fn exists(what: &str) -> KernelError {
     refusal(ErrorClass::Exists, format!("EEXIST: {what}"))
+}
+
+/// In the words of the crate `netlink`, which looks for the link that stands in the way.
+pub(crate) fn vni_taken(holder: &IfName, vxlan: &Vxlan) -> KernelError {
+    let (holder, vni, port) = (holder.as_str(), vxlan.vni, vxlan.port);
+    refusal(
+        ErrorClass::Exists,
+        format!(
+            "the link {holder:?} already has VNI {vni} on UDP port {port}: remove it, or choose another VNI or port"
+        ),
+    )
 }
 
 pub(crate) fn not_found(what: &str) -> KernelError {

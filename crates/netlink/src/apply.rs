@@ -7,11 +7,10 @@ use netstate::{
     ErrorClass, KernelError, Link, LinkChange, LinkKind, NetnsLabel, Op, Route, RouteKind, SysctlKey,
 };
 
-use crate::Netns;
 use crate::encode::{self, LinkRefs, Presence, Request};
 use crate::observe::index_of;
 use crate::socket::{Requests, Socket};
-use crate::sysctl;
+use crate::{Netns, conflict, sysctl};
 
 /// Applies changes in order, as few sends as possible, and returns the result of each.
 pub(crate) fn apply(
@@ -37,6 +36,7 @@ pub(crate) fn apply(
         run.note(op);
     }
     run.flush();
+    run.explain(ops);
     run.results
 }
 
@@ -209,6 +209,18 @@ impl Run<'_> {
         for (number, result) in std::mem::take(&mut self.owners).into_iter().zip(results) {
             if let Err(e) = result {
                 self.fail(number, e);
+            }
+        }
+    }
+
+    /// Names what stands in the way of VXLAN devices that were refused.
+    fn explain(&mut self, ops: &[Op]) {
+        for (op, result) in ops.iter().zip(&mut self.results) {
+            if let Op::AddLink(name, link) = op
+                && let LinkKind::Vxlan(vxlan) = &link.kind
+                && let Err(refusal) = result
+            {
+                *refusal = conflict::explained(self.socket, name, vxlan, refusal.clone());
             }
         }
     }

@@ -9,6 +9,7 @@
 
 mod apply;
 mod attr;
+mod conflict;
 mod decode;
 mod encode;
 mod errno;

@@ -146,6 +146,9 @@ fn a_second_vxlan_device_with_equal_vni_and_port_is_refused() {
     with_vxlan(|twin| {
         let second = format!("add {VXLAN}").replace("x0", "x1");
         assert_eq!(twin.apply(&second), Err(ErrorClass::Exists));
+        let [fake, real] = twin.refusals(&second);
+        assert_eq!(fake, real);
+        assert!(real.starts_with("the link \"x0\" already has VNI 1"), "{real}");
         twin.apply_all(&second.replace("vni 1", "vni 2"));
         twin.apply_all("del link x1");
         twin.apply_all(&second.replace("port 8472", "port 4789"));

@@ -74,6 +74,14 @@ impl Twin {
         }
     }
 
+    /// What both say to a change, given as text, that they refuse.
+    pub(crate) fn refusals(&mut self, text: &str) -> [String; 2] {
+        let op = change(text);
+        let fake = self.fake.apply(std::slice::from_ref(&op));
+        let real = self.real.apply(std::slice::from_ref(&op));
+        [fake, real].map(|mut results| results.remove(0).unwrap_err().message)
+    }
+
     /// Whether both hold an object whose text begins so.
     #[track_caller]
     pub(crate) fn holds(&mut self, prefix: &str) -> bool {
