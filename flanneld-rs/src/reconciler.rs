@@ -13,8 +13,10 @@ use std::time::Duration;
 use net_types::IfName;
 use netstate::{ErrorClass, KernelError, ObjectKey, Op, Prune, Scope, State, plan};
 
+use held::HeldRoutes;
 use pace::Pace;
 
+mod held;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -88,6 +90,7 @@ pub struct Reconciler {
     observe_retry_at: Option<Duration>,
     attempted: BTreeMap<ObjectKey, Result<(), KernelError>>,
     failures: BTreeMap<ObjectKey, Failure>,
+    held_routes: HeldRoutes,
     /// Whether the last observation for this goal left nothing to do but kernel parameters.
     settled: bool,
     reports: Vec<Report>,
@@ -110,6 +113,8 @@ impl Reconciler {
         }
         // What was acknowledged for the old goal says nothing about the new one.
         self.attempted.retain(|_, result| result.is_err());
+        let old = self.goal.as_ref().map(|goal| &goal.desired);
+        self.held_routes.change_goal(old, &goal.desired);
         self.goal = Some(goal);
         self.settled = false;
         self.look_again();
@@ -209,6 +214,7 @@ impl Reconciler {
                 return;
             }
         };
+        self.held_routes.observed(&goal.desired, &state);
         let ops = plan(&goal.desired, &state, goal.prune);
         self.audit_at = now + AUDIT_INTERVAL;
         self.settled = ops.iter().all(|op| matches!(op, Op::SetSysctl(..)));
@@ -221,7 +227,8 @@ impl Reconciler {
         }
         if self.passes < MAX_PASSES {
             self.passes += 1;
-            self.phase = Phase::Planned(due);
+            let put_back = |op| self.held_routes.put_back(op);
+            self.phase = Phase::Planned(due.into_iter().map(put_back).collect());
         } else {
             self.look_again = true;
         }

@@ -20,7 +20,7 @@ pub trait Kernel {
 pub struct KernelError {
     /// What it means for whoever asked.
     pub class: ErrorClass,
-    /// The kernel's own words or the name of its error number.
+    /// The kernel's own words or the name of its error number, or what stands in the way and what to do about it.
     pub message: String,
 }
 

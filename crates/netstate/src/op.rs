@@ -21,7 +21,8 @@ pub enum Op {
     DelAddr(AddrKey),
     /// Adds a route. Fails if one of equal table, destination and metric exists (`NLM_F_EXCL`), whoever made it.
     AddRoute(RouteKey, Route),
-    /// Replaces the route of equal table, destination and metric, which was observed to be ours.
+    /// Makes a route, in place of one of equal table, destination and metric if there is one: ours, or what stands
+    /// where ours was.
     ReplaceRoute(RouteKey, Route),
     /// Removes a route, given as it was observed: the kernel compares protocol and next hop.
     DelRoute(RouteKey, Route),

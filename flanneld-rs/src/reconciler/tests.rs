@@ -1,5 +1,5 @@
 use net_types::MacAddr;
-use netstate::{AdminState, Link, LinkKind, LinkScope, Neigh, NeighKey};
+use netstate::{AdminState, Link, LinkKind, LinkScope, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind};
 
 use super::*;
 
@@ -174,6 +174,60 @@ fn a_new_goal_takes_effect_at_once_and_an_equal_one_does_nothing() {
     assert!(matches!(engine.next_work(SECOND), Some(Work::Observe(_))));
 }
 
+#[test]
+fn a_route_that_this_run_held_is_put_back_by_replacing() {
+    let mut engine = with_routes(&["10.2.0.0/16", "10.3.0.0/16"]);
+    let both = routes(&["10.2.0.0/16", "10.3.0.0/16"]);
+    assert!(planned(&mut engine, ms(0), both).is_empty());
+
+    let one = routes(&["10.3.0.0/16"]);
+    assert_eq!(
+        planned(&mut engine, SECOND, one),
+        ["replace route 10.2.0.0/16 dev flannel.1 proto 3"]
+    );
+}
+
+#[test]
+fn a_route_that_was_never_seen_as_desired_is_made_exclusively() {
+    let mut engine = with_routes(&["10.2.0.0/16"]);
+    let add = ["add route 10.2.0.0/16 dev flannel.1 proto 3"];
+    assert_eq!(planned(&mut engine, ms(0), routes(&[])), add);
+    engine.applied(vec![Err(refusal(ErrorClass::Exists))]);
+    assert_eq!(planned(&mut engine, SECOND, routes(&[])), add);
+
+    // An acknowledgement proves nothing.
+    engine.applied(vec![Ok(())]);
+    assert!(planned(&mut engine, 2 * SECOND, routes(&[])).is_empty());
+    assert_eq!(planned(&mut engine, 4 * SECOND, routes(&[])), add);
+    engine.applied(vec![Err(refusal(ErrorClass::Exists))]);
+
+    // Nor is one that leads elsewhere, on our own link, what was desired.
+    let mut altered = routes(&["10.2.0.0/16"]);
+    altered.routes.values_mut().for_each(|route| route.protocol = 4);
+    let replace = ["replace route 10.2.0.0/16 dev flannel.1 proto 3"];
+    assert_eq!(planned(&mut engine, 5 * SECOND, altered), replace);
+    engine.applied(vec![Err(refusal(ErrorClass::Denied))]);
+    assert_eq!(planned(&mut engine, 6 * SECOND, routes(&[])), add);
+}
+
+#[test]
+fn a_route_stays_held_while_the_goal_names_it_and_is_forgotten_when_it_does_not() {
+    let mut engine = with_routes(&["10.2.0.0/16", "10.3.0.0/16"]);
+    let both = routes(&["10.2.0.0/16", "10.3.0.0/16"]);
+    assert!(planned(&mut engine, ms(0), both).is_empty());
+
+    engine.set_goal(route_goal(&["10.3.0.0/16"]));
+    engine.set_goal(route_goal(&["10.2.0.0/16", "10.3.0.0/16"]));
+
+    assert_eq!(
+        planned(&mut engine, SECOND, routes(&[])),
+        [
+            "add route 10.2.0.0/16 dev flannel.1 proto 3",
+            "replace route 10.3.0.0/16 dev flannel.1 proto 3"
+        ]
+    );
+}
+
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -235,6 +289,55 @@ fn goal(neighs: &[&str]) -> Goal {
         desired: holding(neighs),
         scope,
         prune: Prune::Remove,
+    }
+}
+
+/// A state of one link and the routes through it.
+fn routes(dsts: &[&str]) -> State {
+    let mut state = holding(&[]);
+    for dst in dsts {
+        let key = RouteKey {
+            table: 254,
+            dst: dst.parse().unwrap(),
+            metric: 0,
+        };
+        let hop = Nexthop {
+            link: link(),
+            gateway: None,
+            onlink: false,
+        };
+        let route = Route {
+            kind: RouteKind::Unicast(hop),
+            protocol: 3,
+            source: None,
+            mtu_bytes: None,
+        };
+        state.routes.insert(key, route);
+    }
+    state
+}
+
+fn route_goal(dsts: &[&str]) -> Goal {
+    Goal {
+        desired: routes(dsts),
+        ..goal(&[])
+    }
+}
+
+fn with_routes(dsts: &[&str]) -> Reconciler {
+    let mut engine = Reconciler::default();
+    engine.set_goal(route_goal(dsts));
+    engine
+}
+
+/// The changes, as text, that follow a notice when this is observed.
+fn planned(engine: &mut Reconciler, now: Duration, observation: State) -> Vec<String> {
+    engine.look_again();
+    assert!(matches!(engine.next_work(now), Some(Work::Observe(_))));
+    engine.observed(now, Ok(observation));
+    match engine.next_work(now) {
+        Some(Work::Apply(ops)) => ops.iter().map(Op::to_string).collect(),
+        Some(Work::Observe(_)) | None => Vec::new(),
     }
 }
 

@@ -258,7 +258,7 @@ impl World {
     ) -> Option<Vec<Result<(), KernelError>>> {
         let count = usize::try_from(self.rng.within(1..=8)).unwrap().min(ops.len());
         let later = ops.split_off(count);
-        results.extend(self.apply(id, &ops));
+        results.extend(self.apply(id, life, &ops));
         self.kernel_changed(id);
         self.notice(id);
         if later.is_empty() {
@@ -269,9 +269,9 @@ impl World {
         None
     }
 
-    /// Applies changes, which must leave alone what is foreign. A neighbour or forwarding entry of the device can touch
-    /// nothing else.
-    fn apply(&mut self, id: MemberId, ops: &[Op]) -> Vec<Result<(), KernelError>> {
+    /// Applies changes, which must leave alone what is foreign, but for a route in the place of one that the run held.
+    /// A neighbour or forwarding entry of the device can touch nothing else.
+    fn apply(&mut self, id: MemberId, life: u64, ops: &[Op]) -> Vec<Result<(), KernelError>> {
         let is_harmless = |op: &Op| {
             let is_entry = matches!(
                 op,
@@ -283,9 +283,14 @@ impl World {
         if ops.iter().all(is_harmless) {
             return kernel.apply(ops);
         }
-        let before = foreign(kernel);
+        let mut before = foreign(kernel);
         let results = kernel.apply(ops);
         let after = foreign(kernel);
+        if let Some(daemon) = self.daemon(id, life) {
+            let displaced = ops.iter().filter_map(|op| daemon.ledger.may_displace(op));
+            let gone = displaced.filter(|key| !after.routes.contains_key(key));
+            gone.for_each(|key| drop(before.routes.remove(key)));
+        }
         if after != before {
             self.accuse(|| {
                 format!(

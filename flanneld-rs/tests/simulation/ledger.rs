@@ -3,7 +3,8 @@
 //! The rules stand here a second time, written from the design: a daemon may remove an object of a peer only while
 //! the last thing that the store said was not that it is out of reach, after a snapshot that held the daemon's own
 //! lease, if no lease that was told since names the object, and if the lease was not lost in a
-//! mass within the grace time.
+//! mass within the grace time. A route that somebody put in the place of a peer's may be replaced only if the run has
+//! seen the peer's route there, as it is now wished.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,7 +15,7 @@ use flanneld_rs::node::Event;
 use ipnetwork::IpNetwork;
 use lease_store::LeaseEvent;
 use net_types::SubnetKey;
-use netstate::Op;
+use netstate::{Op, Route, RouteKey, State};
 
 use crate::kernel_view::vtep_mac;
 
@@ -31,6 +32,8 @@ pub(crate) struct Ledger {
     held: BTreeMap<SubnetKey, (Lease, Duration)>,
     /// Subnets that the kernel had routes to when the run began.
     adopted: Option<BTreeSet<IpNetwork>>,
+    /// The routes that the run has seen, with all that they led to.
+    seen: BTreeMap<RouteKey, Vec<Route>>,
     has_counted: bool,
     in_reach: bool,
     no_removal_until: Duration,
@@ -39,9 +42,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn note(&mut self, now: Duration, event: &Event) {
         match event {
-            Event::Observed(Ok(state)) if self.adopted.is_none() => {
-                self.adopted = Some(state.routes.keys().map(|key| key.dst).collect());
-            }
+            Event::Observed(Ok(state)) => self.observed(state),
             Event::LeaseAcquired(Ok(lease)) => self.acquired(now, lease),
             Event::Lease(LeaseEvent::Snapshot { leases, .. }) => self.snapshot(now, leases),
             Event::Lease(LeaseEvent::Put(lease)) => self.put(lease),
@@ -52,7 +53,7 @@ impl Ledger {
             Event::Lease(LeaseEvent::Unsynced { .. }) => self.in_reach = false,
             Event::LeaseFound(Ok(stored)) => self.was_member = stored.is_some(),
             Event::Start
-            | Event::Observed(_)
+            | Event::Observed(Err(_))
             | Event::Applied(_)
             | Event::KernelChanged
             | Event::LeaseFound(_)
@@ -61,6 +62,26 @@ impl Ledger {
             | Event::SubnetFileWritten(_)
             | Event::Tick => {}
         }
+    }
+
+    fn observed(&mut self, state: &State) {
+        for (key, route) in &state.routes {
+            let seen = self.seen.entry(key.clone()).or_default();
+            if !seen.contains(route) {
+                seen.push(route.clone());
+            }
+        }
+        let dsts = || state.routes.keys().map(|key| key.dst).collect();
+        self.adopted.get_or_insert_with(dsts);
+    }
+
+    /// The key of a route that this change may put in the place of a foreign one.
+    pub(crate) fn may_displace<'a>(&self, op: &'a Op) -> Option<&'a RouteKey> {
+        let Op::ReplaceRoute(key, route) = op else {
+            return None;
+        };
+        let seen = self.seen.get(key)?;
+        seen.contains(route).then_some(key)
     }
 
     fn acquired(&mut self, now: Duration, lease: &Lease) {
