@@ -1,7 +1,7 @@
 //! Proves any CNI plugin and any node network.
 //!
 //! The judge shares no code with the judged: it drives the programs `flanneld` and `flannel` as black boxes and looks
-//! at the kernel only through iproute2. Everything it makes lives in namespaces that end with the process that made
+//! at the kernel through iproute2; where time counts, the bench listens with a few lines of its own. Everything it makes lives in namespaces that end with the process that made
 //! them; it never touches the host's links, mounts or files, except for the one record file of a lab that the user
 //! asked to keep.
 //!

@@ -34,9 +34,10 @@ fn run(config: &Config) -> ExitCode {
     start_log(config.log_level);
     let result = start_runtime().and_then(|runtime| {
         let store = FileStore::open(&config.lease_dir);
-        runtime
-            .block_on(daemon::run(config, &store))
-            .map_err(|err| daemon::sentence(&err))
+        let result = runtime.block_on(daemon::run(config, &store));
+        // A call to the store that hangs must not hold up the exit.
+        runtime.shutdown_background();
+        result.map_err(|err| daemon::sentence(&err))
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

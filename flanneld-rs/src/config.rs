@@ -23,6 +23,7 @@ use std::time::Duration;
 use net_types::IfName;
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::desired::is_usable_public_ip;
 use settings::{Setting, Settings};
 
 /// Where the CNI plugin looks for the subnet file if not told otherwise (flannel `main.go`).
@@ -283,9 +284,8 @@ fn last_line(error: &regex::Error) -> String {
 }
 
 fn public_ip(setting: &Setting) -> Result<Ipv4Addr, ConfigError> {
-    let routable = |ip: &Ipv4Addr| !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast());
     setting.parsed("the IPv4 address of one host", |text| {
-        text.parse().ok().filter(routable)
+        text.parse().ok().filter(|ip| is_usable_public_ip(*ip))
     })
 }
 

@@ -93,9 +93,7 @@ pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), Daemon
         &external,
         random_mac().map_err(DaemonError::Random)?,
     )?;
-    let mut kernel_watch = KernelWatch::open(settings.device.clone(), settings.parent.clone())?;
-    // Listed after the watch began, so that no link can slip in between.
-    kernel_watch.learn(&kernel.inventory().map_err(HostFactsError::Unobservable)?);
+    let kernel_watch = KernelWatch::open(settings.device.clone(), settings.parent.clone())?;
     let driver = Driver {
         config,
         store,

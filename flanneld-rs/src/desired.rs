@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use net_types::{IfName, SubnetKey};
-use netstate::{Scope, State};
+use netstate::{LinkScope, Scope, State};
 
-pub use peers::{BACKEND_TYPE, Peer, PeerProblem, Peers};
+pub use peers::{BACKEND_TYPE, Peer, PeerProblem, Peers, is_usable_public_ip};
 pub use vxlan::VxlanDevice;
 
 mod peers;
@@ -28,8 +28,14 @@ pub fn scope(device: &VxlanDevice) -> Scope {
     vxlan::scope(device)
 }
 
-/// The scope before anything but the device's name is known: just the link itself.
+/// What a node looks at before it knows more than its device's name: the link, and the routes through it.
 #[must_use]
-pub fn scope_of_link(name: &IfName) -> Scope {
-    vxlan::scope_inside(name, &[])
+pub fn first_look(name: &IfName) -> Scope {
+    let mut scope = Scope::default();
+    let routes_only = LinkScope {
+        routes: true,
+        ..LinkScope::default()
+    };
+    scope.links.insert(name.clone(), routes_only);
+    scope
 }

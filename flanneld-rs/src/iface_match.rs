@@ -19,13 +19,13 @@ use crate::config::{IfaceChoice, IfaceRef};
 /// How many interfaces an error lists; a busy node has hundreds.
 const MAX_LISTED: usize = 16;
 
-/// The interface that carries the traffic between nodes.
+/// The interface that carries the traffic between nodes, and this node's addresses on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct External {
     /// Its name.
-    pub ifname: IfName,
-    /// The source address of what this node sends to its peers.
-    pub ip: Ipv4Addr,
+    pub link: IfName,
+    /// The source address of what this node sends to its peers; the interface holds it.
+    pub local: Ipv4Addr,
     /// The address that peers send to.
     pub public_ip: Ipv4Addr,
     /// Its largest payload in bytes.
@@ -119,12 +119,21 @@ pub fn choose(
             candidates: candidates(),
         })?
     };
+    let public_ip = public_ip.unwrap_or(found.ip);
     Ok(External {
-        ifname: found.link.name.clone(),
-        ip: found.ip,
-        public_ip: public_ip.unwrap_or(found.ip),
+        link: found.link.name.clone(),
+        local: if holds(found.link, IpAddr::V4(public_ip)) {
+            public_ip
+        } else {
+            found.ip
+        },
+        public_ip,
         mtu_bytes: found.link.mtu_bytes,
     })
+}
+
+fn holds(link: &HostLink, ip: IpAddr) -> bool {
+    link.addrs.iter().any(|addr| addr.addr.ip() == ip)
 }
 
 /// A link with the address to use on it.
@@ -182,7 +191,7 @@ fn by_flags<'a>(
 
 /// The interface that has an address. An IPv4 address is then used as it is, also when it is deprecated.
 fn owner(host: &Inventory, ip: IpAddr) -> Result<Found<'_>, Miss> {
-    let owns = |link: &&HostLink| link.addrs.iter().any(|addr| addr.addr.ip() == ip);
+    let owns = |link: &&HostLink| holds(link, ip);
     let link = host.links.iter().find(owns).ok_or(Miss::NoOwner(ip))?;
     match ip {
         IpAddr::V4(ip) => Found::new(link, ip),

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use net_types::{IfIndex, IfName};
-use netlink::inventory::Inventory;
 use netlink_monitor::{Monitor, MonitorError, Notice, Presence};
+use nix::net::if_::if_nametoindex;
 
 /// Follows the kernel's notices.
 pub struct KernelWatch {
@@ -32,19 +32,20 @@ impl KernelWatch {
             parent,
             indexes: BTreeSet::new(),
         };
-        Ok(Self {
+        let mut watch = Self {
             monitor: Monitor::open()?,
             filter,
-        })
+        };
+        watch.learn();
+        Ok(watch)
     }
 
-    /// Takes the numbers of links that are there already.
-    pub fn learn(&mut self, inventory: &Inventory) {
-        let device = inventory
-            .links
-            .iter()
-            .filter(|link| link.name == self.filter.device);
-        self.filter.indexes.extend(device.map(|link| link.index));
+    /// Asks for the device's number: what happened before, or was lost, told nothing of it.
+    fn learn(&mut self) {
+        let found = if_nametoindex(self.filter.device.as_str())
+            .ok()
+            .and_then(IfIndex::new);
+        self.filter.indexes = found.into_iter().collect();
         self.monitor.watch_closely(self.filter.indexes.clone());
     }
 
@@ -65,6 +66,10 @@ impl KernelWatch {
     }
 
     fn judge(&mut self, notice: &Notice) -> bool {
+        if *notice == Notice::Lost {
+            self.learn();
+            return true;
+        }
         let before = self.filter.indexes.len();
         let concerns = self.filter.judge(notice);
         if self.filter.indexes.len() != before {

@@ -137,7 +137,7 @@ impl Node {
     }
 
     fn look_for_device(&self) -> Action {
-        Action::Kernel(Work::Observe(desired::scope_of_link(&self.settings.device)))
+        Action::Kernel(Work::Observe(desired::first_look(&self.settings.device)))
     }
 
     fn observed(&mut self, now: Now, observation: Result<State, KernelError>) -> Option<Action> {

@@ -91,7 +91,9 @@ pub struct Reconciler {
     attempted: BTreeMap<ObjectKey, Result<(), KernelError>>,
     failures: BTreeMap<ObjectKey, Failure>,
     held_routes: HeldRoutes,
-    /// Whether the last observation for this goal left nothing to do but kernel parameters.
+    /// Why the last observation failed, so that it is reported once.
+    unobservable: Option<KernelError>,
+    /// Whether the last observation for this goal showed all that is desired.
     settled: bool,
     reports: Vec<Report>,
 }
@@ -126,8 +128,8 @@ impl Reconciler {
         self.retry_refused = true;
     }
 
-    /// Whether the last observation for the present goal left nothing to do. Kernel parameters do not count: where
-    /// `/proc/sys` is read-only the data plane works without them.
+    /// Whether the last observation showed all links, addresses, routes and entries of the present goal. What is too
+    /// many does not count, nor do kernel parameters: where `/proc/sys` is read-only the data plane works without them.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         self.settled
@@ -207,17 +209,21 @@ impl Reconciler {
         let state = match observation {
             Ok(state) => state,
             Err(err) => {
-                self.reports.push(Report::Unobservable(err));
+                if self.unobservable.as_ref() != Some(&err) {
+                    self.reports.push(Report::Unobservable(err.clone()));
+                    self.unobservable = Some(err);
+                }
                 self.observe_retry_at = Some(now + OBSERVE_RETRY);
                 // What was applied stays unverified until an observation succeeds.
                 self.audit_at = now + AUDIT_INTERVAL;
                 return;
             }
         };
+        self.unobservable = None;
         self.held_routes.observed(&goal.desired, &state);
         let ops = plan(&goal.desired, &state, goal.prune);
         self.audit_at = now + AUDIT_INTERVAL;
-        self.settled = ops.iter().all(|op| matches!(op, Op::SetSysctl(..)));
+        self.settled = !ops.iter().any(adds);
         self.count_failures(now, &ops);
         let due = self.due_ops(now, ops);
         // A notice during the observation may be newer than what was observed.
@@ -300,6 +306,25 @@ impl Reconciler {
         };
         ops.retain(|op| !waits(op) && !is_blocked(op));
         ops
+    }
+}
+
+/// Whether a change brings something that is desired, and without which the data plane does not work.
+const fn adds(op: &Op) -> bool {
+    match op {
+        Op::AddLink(..)
+        | Op::SetLink(..)
+        | Op::AddAddr(..)
+        | Op::AddRoute(..)
+        | Op::ReplaceRoute(..)
+        | Op::SetNeigh(..)
+        | Op::SetFdb(_) => true,
+        Op::DelLink(_)
+        | Op::DelAddr(_)
+        | Op::DelRoute(..)
+        | Op::DelNeigh(_)
+        | Op::DelFdb(_)
+        | Op::SetSysctl(..) => false,
     }
 }
 

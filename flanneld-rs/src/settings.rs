@@ -3,10 +3,10 @@
 use flannel_types::{Backend, NetConf, NetConfError, Vxlan};
 use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_PORT};
 use net_types::{IfName, IfNameError, MacAddr};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::host_facts::External;
+use crate::iface_match::External;
 use crate::node::Settings;
 
 #[cfg(test)]
@@ -66,6 +66,9 @@ pub fn settings(
         return Err(not_supported("EnableIPv4 false".to_owned(), "set it to true"));
     };
     let vxlan = vxlan_of(valid.backend())?;
+    if valid.enable_nftables() {
+        info!("EnableNFTables in the network configuration has no effect yet: no rules are made");
+    }
     let outer_mtu_bytes = outer_mtu_bytes(vxlan, external);
     let mtu_bytes = outer_mtu_bytes
         .checked_sub(ENCAP_OVERHEAD_BYTES)

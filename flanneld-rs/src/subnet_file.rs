@@ -4,7 +4,7 @@ use std::path::Path;
 
 use flannel_types::{PreviousSubnets, SubnetEnv};
 
-/// Read and written by everyone: pods' plugins run under other users' runtimes (flannel `pkg/subnet/subnet.go`).
+/// Everyone may read it, whoever the runtime runs as (flannel `pkg/subnet/subnet.go`).
 const FILE_MODE: u32 = 0o644;
 const DIR_MODE: u32 = 0o755;
 

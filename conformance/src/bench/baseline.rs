@@ -1,4 +1,4 @@
-//! The reference's figures of spec/baseline.md, which were measured in another sitting: flanneld v0.28.9 with etcd and
+//! The reference's figures, which were measured in another sitting: flanneld v0.28.9 with etcd and
 //! the chain flannel → bridge → host-local with portmap (plugins v1.9.1), on 2 cores of an AMD EPYC with Linux 6.18.
 //! Where the reference has two modes, the faster one stands here.
 

@@ -15,7 +15,7 @@ pub(super) enum Better {
 pub(super) enum Peer {
     /// Measured in the same run, taking turns with ours.
     Paired { name: String, summary: Summary },
-    /// The figures of spec/baseline.md, from another sitting and perhaps another machine.
+    /// The reference's figures, from another sitting and perhaps another machine.
     Baseline {
         name: &'static str,
         p50: f64,

@@ -35,6 +35,23 @@ fn an_interrupt_from_the_keyboard_ends_the_daemon_as_well() {
 }
 
 #[test]
+fn a_daemon_ends_at_once_although_somebody_holds_the_lease_directory_s_lock() {
+    let lab = bare(1);
+    let node = &lab.nodes()[0];
+    let lock = node.lease_file("../lock");
+    let holder = fs::File::create(&lock).unwrap();
+    holder.lock().unwrap();
+    let mut daemon = node.spawn_flanneld(&[], &[]).unwrap();
+    let waits = || Ok(node.log("flanneld")?.contains("external interface"));
+    wait_until("the daemon gets as far as its lease", LONG, waits).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    daemon.signal(Signal::SIGTERM).unwrap();
+    let (took, status) = daemon.wait(END_LIMIT).unwrap();
+    println!("ended after {} ms", took.as_millis());
+    assert!(status.success(), "{status}");
+}
+
+#[test]
 fn a_restart_loses_no_ping_and_keeps_everything_as_it_was() {
     let mut bed = running(3, 1);
     let before = dump(bed.node(1));

@@ -128,7 +128,8 @@ impl Namespace {
         for (name, content) in &scope.links {
             if let Some(device) = self.links.get(name) {
                 observe_device(&mut state, name, device, |addr| {
-                    content.addrs_inside.iter().any(|net| contains(*net, *addr)) && !is_link_local(addr.ip())
+                    let mut networks = content.addrs_inside.iter();
+                    networks.any(|net| net.contains(addr.ip())) && !is_link_local(addr.ip())
                 });
                 if !content.neighs {
                     state.neighs.retain(|key, _| key.link != *name);
@@ -198,11 +199,6 @@ fn observe_device(
             });
         }
     }
-}
-
-/// Whether `net` holds the whole of `inner`.
-fn contains(net: IpNetwork, inner: IpNetwork) -> bool {
-    net.prefix() <= inner.prefix() && net.contains(inner.ip())
 }
 
 fn is_link_local(ip: IpAddr) -> bool {

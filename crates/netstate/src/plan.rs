@@ -141,12 +141,11 @@ fn is_changeable_into(observed: &Link, desired: &Link) -> bool {
     }
 }
 
-/// The kernel refuses to change the outer address to one of the other family (linux `vxlan_core.c`).
+/// The kernel refuses to change the outer address to one of the other family, and a device without one is of IPv4
+/// (linux `vxlan_core.c`).
 fn is_same_family(observed: &Vxlan, desired: &Vxlan) -> bool {
-    match (observed.local, desired.local) {
-        (Some(observed), Some(desired)) => observed.is_ipv4() == desired.is_ipv4(),
-        (Some(_) | None, None) | (None, Some(_)) => true,
-    }
+    let is_v6 = |vxlan: &Vxlan| vxlan.local.is_some_and(|local| local.is_ipv6());
+    desired.local.is_none() || is_v6(desired) == is_v6(observed)
 }
 
 fn link_changes(desired: &Link, observed: &Link) -> Vec<LinkChange> {

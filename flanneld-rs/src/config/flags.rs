@@ -144,7 +144,12 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: TRAFFIC,
         help: "Masquerade traffic that leaves the pod network",
-        support: not_yet(&["false"], NO_MASQUERADE),
+        support: Support::NotYet {
+            idle: &["false"],
+            way_out: NO_MASQUERADE,
+            default_is_missed: "nothing masquerades what leaves the pod network: where the outside has no route to \
+                                pods, add a rule yourself",
+        },
     },
     Flag {
         name: "ip-masq-fully-random-disable",

@@ -41,6 +41,9 @@ pub enum PeerProblem {
     /// Its subnet overlaps that of another peer.
     #[error("its subnet overlaps the lease {0}")]
     Overlaps(SubnetKey),
+    /// Its public address is not that of one host on a network.
+    #[error("its public IP {0} is not an address that packets can be sent to")]
+    PublicIpUnusable(Ipv4Addr),
     /// It announces the public address of this node.
     #[error(
         "it announces the public IP of this node: it is an old lease of this node, or two nodes chose the same \
@@ -150,6 +153,8 @@ fn candidate(device: &VxlanDevice, lease: &Lease) -> Result<Peer, PeerProblem> {
         Err(PeerProblem::OutsideNetwork)
     } else if device.subnet.overlaps(subnet) {
         Err(PeerProblem::OverlapsOwn)
+    } else if !is_usable_public_ip(peer.public_ip) {
+        Err(PeerProblem::PublicIpUnusable(peer.public_ip))
     } else if peer.public_ip == device.public_ip {
         Err(PeerProblem::OwnPublicIp)
     } else if peer.vtep_mac == device.mac {
@@ -159,4 +164,10 @@ fn candidate(device: &VxlanDevice, lease: &Lease) -> Result<Peer, PeerProblem> {
     } else {
         Ok(peer)
     }
+}
+
+/// Whether other hosts can send to an address: one of a single host, and not of this one only.
+#[must_use]
+pub fn is_usable_public_ip(ip: Ipv4Addr) -> bool {
+    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.is_broadcast())
 }

@@ -113,24 +113,16 @@ pub(super) fn add_peer(state: &mut State, device: &VxlanDevice, subnet: Ipv4Netw
 /// every address that the kernel did not make.
 pub(super) fn scope(device: &VxlanDevice) -> Scope {
     let any_v6 = Ipv6Network::new(Ipv6Addr::UNSPECIFIED, 0).map(IpNetwork::V6);
-    let networks: Vec<_> = any_v6
-        .into_iter()
-        .chain([IpNetwork::V4(device.network)])
-        .collect();
-    scope_inside(&device.name, &networks)
-}
-
-/// The scope of the device, with the addresses inside these networks.
-pub(super) fn scope_inside(name: &IfName, networks: &[IpNetwork]) -> Scope {
+    let own = [IpNetwork::V4(device.network)];
     let mut scope = Scope::default();
     let link = LinkScope {
-        addrs_inside: networks.to_vec(),
+        addrs_inside: any_v6.into_iter().chain(own).collect(),
         neighs: true,
         fdb: true,
         routes: true,
     };
-    scope.links.insert(name.clone(), link);
-    scope.sysctls.insert(accept_ra(name));
+    scope.links.insert(device.name.clone(), link);
+    scope.sysctls.insert(accept_ra(&device.name));
     scope
 }
 

@@ -123,7 +123,7 @@ fn patterns_are_tried_after_all_names_and_before_the_route() {
         ..patterns(["^eth1$"])
     };
     assert_eq!(
-        choose(&choice, None, &vagrant(), Some(&hop)).unwrap().ifname,
+        choose(&choice, None, &vagrant(), Some(&hop)).unwrap().link,
         name("eth1")
     );
     let choice = IfaceChoice {
@@ -372,8 +372,8 @@ fn reach() -> IfaceChoice {
 
 fn external(ifname: &str, ip: &str, public_ip: &str, mtu_bytes: u32) -> External {
     External {
-        ifname: name(ifname),
-        ip: ip.parse().unwrap(),
+        link: name(ifname),
+        local: ip.parse().unwrap(),
         public_ip: public_ip.parse().unwrap(),
         mtu_bytes,
     }
@@ -382,7 +382,7 @@ fn external(ifname: &str, ip: &str, public_ip: &str, mtu_bytes: u32) -> External
 /// Asserts that a choice succeeds, and returns it for a comparison of name and address.
 fn chosen(choice: &IfaceChoice, host: &Inventory) -> Chosen {
     let chosen = choose(choice, None, host, None).unwrap();
-    Chosen(chosen.ifname.to_string(), chosen.ip.to_string())
+    Chosen(chosen.link.to_string(), chosen.local.to_string())
 }
 
 #[derive(Debug)]

@@ -156,6 +156,25 @@ fn a_failed_observation_is_repeated() {
 }
 
 #[test]
+fn a_lasting_failure_to_observe_is_told_once() {
+    let mut engine = with_goal(&["10.0.0.1"]);
+    for round in 0..5 {
+        let now = OBSERVE_RETRY * round;
+        assert!(engine.next_work(now).is_some());
+        engine.observed(now, Err(refusal(ErrorClass::Busy)));
+    }
+    assert_eq!(engine.take_reports().len(), 1);
+}
+
+#[test]
+fn what_is_too_many_does_not_keep_a_goal_from_being_settled() {
+    let mut engine = with_goal(&["10.0.0.1"]);
+    assert!(engine.next_work(ms(0)).is_some());
+    engine.observed(ms(0), Ok(holding(&["10.0.0.1", "10.0.0.9"])));
+    assert!(engine.is_settled());
+}
+
+#[test]
 fn a_notice_during_an_observation_leads_to_another_one() {
     let mut engine = with_goal(&[]);
     assert!(engine.next_work(ms(0)).is_some());

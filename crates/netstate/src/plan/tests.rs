@@ -96,6 +96,18 @@ fn attributes_that_the_kernel_can_change_are_changed_in_place() {
 }
 
 #[test]
+fn a_device_of_the_other_family_is_made_anew() {
+    for observed_local in [None, Some("192.168.77.200".parse().unwrap())] {
+        let mut observed = node(&[]);
+        vxlan_of(&mut observed).local = observed_local;
+        let mut desired = node(&[]);
+        vxlan_of(&mut desired).local = Some("fd00::1".parse().unwrap());
+        let ops = plan(&desired, &observed, Prune::Keep);
+        assert_eq!(kinds(&ops)[..2], ["del link", "add link"]);
+    }
+}
+
+#[test]
 fn neighbours_are_made_again_when_the_device_gets_its_mac_back() {
     let mut observed = node(&[peer(1)]);
     observed.links.get_mut(&device()).unwrap().mac = Some(mac(66));

@@ -48,6 +48,10 @@ fn leases_that_would_break_traffic_are_refused_with_the_reason() {
             "it announces the public IP of this node",
         ),
         (
+            changed(&|lease| lease.attrs.public_ip = [127, 0, 0, 1].into()),
+            "its public IP 127.0.0.1 is not an address",
+        ),
+        (
             with_mac("02:00:00:00:00:fa"),
             "it announces the VTEP MAC of this node",
         ),
