@@ -151,6 +151,31 @@ fn a_dual_stack_pod_has_both_addresses_at_once() {
 }
 
 #[test]
+fn a_pod_is_attached_where_flanneld_does_no_masquerading() {
+    on_a_node(|node| {
+        node.write_subnet_env(
+            "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n",
+        );
+        let pod = Pod::new("a");
+        node.call("STATUS", &pod, &node.conf("1.1.0")).succeeds();
+        node.add(&pod);
+        assert!(pod.reaches("10.244.7.1"));
+        let stored = fs::read_to_string(node.path("flannel/a")).unwrap();
+        assert!(stored.contains(r#""ipMasq":false"#), "{stored}");
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0"]);
+        // What the user asks for is never left out silently.
+        let mut call = node.call("ADD", &pod, &node.conf("1.0.0"));
+        call.conf["delegate"]["ipMasq"] = json!(true);
+        let error = call.fails();
+        assert_eq!(error["code"], 2);
+        let words = "key \"ipMasq\" with value true is not supported by this plugin; remove it";
+        assert!(error["msg"].as_str().unwrap().contains(words), "{error}");
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
 fn every_version_gets_its_own_result_form() {
     on_a_node(|node| {
         for version in ["", "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {

@@ -72,12 +72,12 @@ impl std::fmt::Display for PluginError {
 impl std::error::Error for PluginError {}
 
 /// Writes the node's network configuration list: the one that Flannel's manifest ships (kube-flannel.yml, cni-conf.json),
-/// with the version 1.0.0, without masquerade, and with `portmap` only where that plugin is there.
+/// with the version 1.0.0, and with `portmap` only where that plugin is there.
 ///
 /// # Errors
 /// Fails when the file cannot be written.
 pub fn install_conflist(node: &Node) -> Result<()> {
-    let delegate = json!({"hairpinMode": true, "isDefaultGateway": true, "ipMasq": false});
+    let delegate = json!({"hairpinMode": true, "isDefaultGateway": true});
     let mut plugins = vec![json!({"type": "flannel", "delegate": delegate})];
     if node.file(CNI_BIN_DIR).join("portmap").exists() {
         plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));

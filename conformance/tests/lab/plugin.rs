@@ -196,7 +196,7 @@ fn every_spec_version_gets_its_own_shape_of_result() {
     let node = &lab.nodes()[0];
     write_subnet_env(node, SUBNET_ENV);
     for (number, version) in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"].into_iter().enumerate() {
-        let plugin = json!({"type": "flannel", "delegate": {"hairpinMode": true, "isDefaultGateway": true, "ipMasq": false}});
+        let plugin = json!({"type": "flannel", "delegate": {"hairpinMode": true, "isDefaultGateway": true}});
         runtime::write_conflist(
             node,
             &json!({"name": "cbr0", "cniVersion": version, "plugins": [plugin]}),
