@@ -9,6 +9,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Config, ConfigError, Invocation, LogLevel};
 use crate::daemon;
+use crate::error::sentence;
 
 /// Does what the command line asks for.
 ///
@@ -37,7 +38,7 @@ fn run(config: &Config) -> ExitCode {
         let result = runtime.block_on(daemon::run(config, &store));
         // A call to the store that hangs must not hold up the exit.
         runtime.shutdown_background();
-        result.map_err(|err| daemon::sentence(&err))
+        result.map_err(|err| sentence(&err))
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

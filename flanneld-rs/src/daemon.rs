@@ -21,10 +21,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::error::sentence;
 use crate::executor::{Executor, ExecutorEnded};
 use crate::host_facts::{self, HostFactsError};
 use crate::kernel_watch::KernelWatch;
-use crate::node::{Action, Event, Node, Now, Outlook, StopReason, StoreFailure};
+use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
 use crate::reconciler::Work;
 use crate::settings::{self, SettingsError};
 use crate::{readiness, subnet_file};
@@ -226,16 +227,18 @@ impl<'a, S: LeaseStore> Driver<'a, S> {
             attrs,
             previous,
         };
-        Box::pin(async move { Event::LeaseAcquired(store.acquire(&request).await.map_err(failure)) })
+        Box::pin(
+            async move { Event::LeaseAcquired(store.acquire(&request).await.map_err(StoreFailure::from)) },
+        )
     }
 }
 
 fn find<S: LeaseStore>(store: &S, public_ip: Ipv4Addr) -> Job<'_> {
-    Box::pin(async move { Event::LeaseFound(store.find(public_ip).await.map_err(failure)) })
+    Box::pin(async move { Event::LeaseFound(store.find(public_ip).await.map_err(StoreFailure::from)) })
 }
 
 fn renew<S: LeaseStore>(store: &S, lease: Lease) -> Job<'_> {
-    Box::pin(async move { Event::LeaseRenewed(store.renew(&lease).await.map_err(failure)) })
+    Box::pin(async move { Event::LeaseRenewed(store.renew(&lease).await.map_err(StoreFailure::from)) })
 }
 
 /// Waits for the job, which then is done with; for ever when there is none. Cancel-safe: the job stays where it is.
@@ -273,31 +276,6 @@ fn stopped(reason: StopReason) -> Result<(), DaemonError> {
         }
         StopReason::NoLease(_) => Err(DaemonError::Stopped(reason)),
     }
-}
-
-fn failure(err: StoreError) -> StoreFailure {
-    let outlook = match err.class() {
-        ErrorClass::Retry => Outlook::Retry,
-        ErrorClass::Fatal => Outlook::GiveUp,
-        ErrorClass::Lost => Outlook::Lost,
-    };
-    StoreFailure {
-        message: sentence(&err),
-        outlook,
-    }
-}
-
-/// An error and its causes in one sentence.
-#[must_use]
-pub fn sentence(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut cause = err.source();
-    while let Some(err) = cause {
-        text.push_str(": ");
-        text.push_str(&err.to_string());
-        cause = err.source();
-    }
-    text
 }
 
 fn random_mac() -> io::Result<MacAddr> {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, UnixTime};
 use ipnetwork::Ipv4Network;
-use lease_store::LeaseEvent;
+use lease_store::{ErrorClass, LeaseEvent, StoreError};
 use net_types::{IfName, MacAddr, Vni};
 use netstate::{KernelError, State};
 
+use crate::error::sentence;
 use crate::reconciler::Work;
 
 /// What is fixed for the life of the daemon.
@@ -76,6 +77,18 @@ pub struct StoreFailure {
     pub message: String,
     /// Whether asking again can help.
     pub outlook: Outlook,
+}
+
+impl From<StoreError> for StoreFailure {
+    fn from(err: StoreError) -> Self {
+        let outlook = match err.class() {
+            ErrorClass::Retry => Outlook::Retry,
+            ErrorClass::Fatal => Outlook::GiveUp,
+            ErrorClass::Lost => Outlook::Lost,
+        };
+        let message = sentence(&err);
+        Self { message, outlook }
+    }
 }
 
 /// Whether asking again can help.

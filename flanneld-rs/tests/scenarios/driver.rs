@@ -7,9 +7,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use flannel_types::{NetConf, PreviousSubnets, SubnetEnv, UnixTime};
-use flanneld_rs::node::{Action, Event, Node, Now, Outlook, Settings, StopReason, StoreFailure};
+use flanneld_rs::node::{Action, Event, Node, Now, Settings, StopReason, StoreFailure};
 use flanneld_rs::reconciler::Work;
-use lease_store::{ErrorClass, LeaseRequest, LeaseStore, LeaseWatch, MemoryStore, MemoryWatch, StoreError};
+use lease_store::{LeaseRequest, LeaseStore, LeaseWatch, MemoryStore, MemoryWatch};
 use net_types::registry::VXLAN_PORT;
 use net_types::{MacAddr, Vni};
 use netstate::{Kernel, Op};
@@ -136,7 +136,7 @@ impl Driver {
             }
             Action::FindLease(public_ip) => {
                 let answer = self.store.find_now(public_ip);
-                vec![Event::LeaseFound(answer.map_err(|err| failure(&err)))]
+                vec![Event::LeaseFound(answer.map_err(StoreFailure::from))]
             }
             Action::WatchLeases => {
                 if let Some(run) = &mut self.run {
@@ -155,11 +155,11 @@ impl Driver {
                     previous,
                 };
                 let answer = self.store.acquire_now(&request);
-                vec![Event::LeaseAcquired(answer.map_err(|err| failure(&err)))]
+                vec![Event::LeaseAcquired(answer.map_err(StoreFailure::from))]
             }
             Action::RenewLease(lease) => {
                 let answer = self.store.renew_now(&lease);
-                vec![Event::LeaseRenewed(answer.map_err(|err| failure(&err)))]
+                vec![Event::LeaseRenewed(answer.map_err(StoreFailure::from))]
             }
             Action::WriteSubnetFile(env) => {
                 if self.subnet_file_refused {
@@ -210,17 +210,5 @@ fn settings() -> Settings {
         random_mac: RANDOM_MAC,
         renew_margin: Duration::from_secs(3600),
         mass_loss_grace: Duration::from_secs(60),
-    }
-}
-
-fn failure(err: &StoreError) -> StoreFailure {
-    let outlook = match err.class() {
-        ErrorClass::Retry => Outlook::Retry,
-        ErrorClass::Fatal => Outlook::GiveUp,
-        ErrorClass::Lost => Outlook::Lost,
-    };
-    StoreFailure {
-        message: err.to_string(),
-        outlook,
     }
 }

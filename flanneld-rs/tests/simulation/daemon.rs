@@ -6,7 +6,7 @@ use std::time::Duration;
 use flannel_types::{Lease, LeaseAttrs, SubnetEnv};
 use flanneld_rs::node::{Action, Event, Node, Now, Outlook, Settings, StoreFailure};
 use flanneld_rs::reconciler::Work;
-use lease_store::{ErrorClass, LEASE_TTL, LeaseEvent, LeaseRequest, MemoryWatch, StoreError};
+use lease_store::{LEASE_TTL, LeaseEvent, LeaseRequest, MemoryWatch};
 use net_types::registry::VXLAN_PORT;
 use net_types::{MacAddr, SubnetKey, Vni};
 use netstate::{Kernel, KernelError, Op, Scope};
@@ -237,7 +237,7 @@ impl World {
                 let answer = if is_cut {
                     Err(out_of_reach())
                 } else {
-                    self.store.renew_now(&lease).map_err(|err| failure(&err))
+                    self.store.renew_now(&lease).map_err(StoreFailure::from)
                 };
                 self.store_changed();
                 Event::LeaseRenewed(answer)
@@ -307,7 +307,7 @@ impl World {
             return Err(out_of_reach());
         }
         self.store.set_now(self.wall());
-        self.store.find_now(public_ip).map_err(|err| failure(&err))
+        self.store.find_now(public_ip).map_err(StoreFailure::from)
     }
 
     fn acquire(&mut self, id: MemberId, attrs: LeaseAttrs) -> Result<Lease, StoreFailure> {
@@ -320,7 +320,7 @@ impl World {
             attrs,
             previous: self.previous(id),
         };
-        let lease = self.store.acquire_now(&request).map_err(|err| failure(&err))?;
+        let lease = self.store.acquire_now(&request).map_err(StoreFailure::from)?;
         self.holders.entry(lease.key.v4()).or_default().insert(id);
         self.store_changed();
         Ok(lease)
@@ -341,18 +341,6 @@ fn out_of_reach() -> StoreFailure {
     StoreFailure {
         message: "the connection is lost".to_owned(),
         outlook: Outlook::Retry,
-    }
-}
-
-fn failure(err: &StoreError) -> StoreFailure {
-    let outlook = match err.class() {
-        ErrorClass::Retry => Outlook::Retry,
-        ErrorClass::Fatal => Outlook::GiveUp,
-        ErrorClass::Lost => Outlook::Lost,
-    };
-    StoreFailure {
-        message: err.to_string(),
-        outlook,
     }
 }
 
