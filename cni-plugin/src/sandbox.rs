@@ -118,13 +118,23 @@ fn lock(path: &str, netns: &Netns) -> Result<File, SandboxError> {
         source,
     };
     let file = lock_handle(netns).map_err(failed)?;
-    let deadline = Instant::now() + LOCK_TIMEOUT;
+    match lock_within(LOCK_TIMEOUT, || file.try_lock()) {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SandboxError::Busy(path.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Attempts to get a lock until it is there or the time is over, which is `WouldBlock`.
+pub(crate) fn lock_within(
+    timeout: Duration,
+    mut attempt: impl FnMut() -> Result<(), TryLockError>,
+) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + timeout;
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
+        match attempt() {
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => return Err(SandboxError::Busy(path.to_owned())),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            outcome => return outcome,
         }
     }
 }

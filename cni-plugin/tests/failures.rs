@@ -332,6 +332,19 @@ fn a_bridge_that_was_made_goes_with_the_failure_unless_others_use_it() {
 }
 
 #[test]
+fn a_bridge_that_somebody_keeps_locked_is_waited_for_only_so_long() {
+    on_a_node(|node| {
+        let own = fs::File::open("/proc/thread-self/ns/net").unwrap();
+        own.lock().unwrap();
+        let pod = Pod::new("a");
+        let call = node.call("ADD", &pod, &node.conf("1.0.0"));
+        fails_cleanly(&node, &call, 11, "host's bridges locked; try again");
+        own.unlock().unwrap();
+        node.add(&pod);
+    });
+}
+
+#[test]
 fn names_that_others_have_are_passed_over() {
     on_a_node(|node| {
         let pod = Pod::new("a");

@@ -76,7 +76,7 @@ impl Add<'_> {
         let attached = self.make(&attachment, pod, &mut made);
         let (attached, attachment) = attached.map_err(|error| {
             let mut failure = Failure::from(error);
-            if let Err(e) = self.host.undo(&made) {
+            if let Err(e) = self.host.undo(&self.veth, &made) {
                 failure.add_details(&e);
             }
             failure

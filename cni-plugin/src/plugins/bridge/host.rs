@@ -1,6 +1,6 @@
 //! The host's side of an attachment.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -14,15 +14,18 @@ use netstate::{
 
 use super::conf::OnConflict;
 use super::desired::{Attachment, pod_label};
-use super::kernel::{LinkError, links_only, observe};
+use super::kernel::{LinkError, links_only, observe, refused, remove_link};
 use super::names::HostVeth;
-use crate::sandbox::lock_handle;
+use crate::sandbox::{lock_handle, lock_within};
 
 /// How often the host is looked at again because another process changed it meanwhile.
 const PASSES: u32 = 5;
 
 /// How long the bridge's port may take to come up (the reference waits 2.55 s in all).
 const PORT_TIMEOUT: Duration = Duration::from_millis(2550);
+
+/// How long a removal of a bridge may keep others from attaching; it takes some milliseconds.
+const BRIDGES_TIMEOUT: Duration = Duration::from_secs(5);
 
 const HOST: &str = "the host's network namespace";
 
@@ -34,11 +37,11 @@ pub(crate) struct Host {
     bridges: File,
 }
 
-/// What an ADD made on the host so far.
+/// What an ADD made on the host so far, beside its interface: that is told by name and hardware address, even if the
+/// kernel's answer was lost or a part of its making was refused.
 #[derive(Debug, Default)]
 pub(crate) struct Made {
     bridge: Option<IfName>,
-    veth: Option<IfName>,
 }
 
 /// The attachment's host interface and the bridge as they came out.
@@ -60,12 +63,7 @@ pub(crate) struct Request<'a> {
 impl Host {
     pub(crate) fn open() -> Result<Self, LinkError> {
         let own = Netns::current().map_err(LinkError::Enter)?;
-        let bridges = lock_handle(&own).map_err(|e| {
-            LinkError::Open(KernelError {
-                class: ErrorClass::Other(e.raw_os_error().unwrap_or(0)),
-                message: e.to_string(),
-            })
-        })?;
+        let bridges = lock_handle(&own).map_err(|e| LinkError::Open(io_failure(&e)))?;
         Ok(Self {
             kernel: RealKernel::open().map_err(LinkError::Open)?,
             bridges,
@@ -99,10 +97,10 @@ impl Host {
         made: &mut Made,
     ) -> Result<Attached, LinkError> {
         self.kernel.register_netns(pod_label(), pod);
-        // Only a removal of a bridge holds it exclusively, for some milliseconds.
-        self.bridges
-            .lock_shared()
-            .map_err(|e| LinkError::Open(io_failure(&e)))?;
+        lock_within(BRIDGES_TIMEOUT, || self.bridges.try_lock_shared()).map_err(|e| match e {
+            TryLockError::WouldBlock => LinkError::BridgesBusy,
+            TryLockError::Error(e) => LinkError::Open(io_failure(&e)),
+        })?;
         let attached = self.attach_locked(request, made);
         // The lock ends with the process in any case.
         drop(self.bridges.unlock());
@@ -121,7 +119,7 @@ impl Host {
                 Some(link) => link.mac,
                 None => Some(request.bridge_mac),
             };
-            let veth = choose_name(request.veth, &observed, made)?;
+            let veth = choose_name(request.veth, &observed)?;
             let choice = if present.is_some() { None } else { bridge_mac };
             let desired = attachment.host(&veth, request.veth.mac, choice);
             let (seen, prune) = own_part(request, &desired, &observed, &veth)?;
@@ -142,7 +140,6 @@ impl Host {
                 (Ok(()), Op::AddLink(name, link)) if link.kind == LinkKind::Bridge => {
                     made.bridge = Some(name.clone());
                 }
-                (Ok(()), Op::AddLink(name, _)) => made.veth = Some(name.clone()),
                 (Ok(()), _) => {}
                 (Err(e), op) => match verdict(op, &e) {
                     Verdict::Harmless => {}
@@ -155,11 +152,7 @@ impl Host {
         }
         match first_failure {
             None => Ok(outcome),
-            Some((op, source)) => Err(LinkError::Apply {
-                op: Box::new(op),
-                place: HOST.to_owned(),
-                source,
-            }),
+            Some((op, source)) => Err(refused(&op, HOST, source)),
         }
     }
 
@@ -172,26 +165,13 @@ impl Host {
 
     /// Removes a link; one that is gone is fine.
     pub(crate) fn remove(&mut self, name: &IfName) -> Result<(), LinkError> {
-        let ops = [Op::DelLink(name.clone())];
-        for (op, result) in ops.iter().zip(self.kernel.apply(&ops)) {
-            match result {
-                Err(source) if source.class != ErrorClass::NoDevice => {
-                    return Err(LinkError::Apply {
-                        op: Box::new(op.clone()),
-                        place: HOST.to_owned(),
-                        source,
-                    });
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(())
+        remove_link(&mut self.kernel, name, HOST)
     }
 
     /// Removes what a failed ADD made: the interface, and the bridge if nobody else uses it.
-    pub(crate) fn undo(&mut self, made: &Made) -> Result<(), LinkError> {
-        if let Some(veth) = &made.veth {
-            self.remove(veth)?;
+    pub(crate) fn undo(&mut self, veth: &HostVeth, made: &Made) -> Result<(), LinkError> {
+        for name in self.find(veth)? {
+            self.remove(&name)?;
         }
         let Some(bridge) = &made.bridge else {
             return Ok(());
@@ -278,13 +258,16 @@ fn scope(request: &Request<'_>) -> Scope {
     scope
 }
 
-/// The first name that is free, or that this ADD took already.
-fn choose_name(veth: &HostVeth, observed: &State, made: &Made) -> Result<IfName, LinkError> {
-    let usable = |name: &&IfName| {
-        !observed.links.contains_key(*name) || made.veth.as_ref().is_some_and(|own| own == *name)
-    };
-    let found = veth.names.iter().find(usable).cloned();
-    found.ok_or_else(|| {
+/// The name of the attachment's interface if an earlier pass made it, else the first that is free.
+///
+/// An interface that is there is of this ADD: there was none before it, and a runtime makes no two calls for one
+/// container at once (CNI SPEC 1.1.0 §Lifecycle & Ordering).
+fn choose_name(veth: &HostVeth, observed: &State) -> Result<IfName, LinkError> {
+    let of_name = |name: &IfName| observed.links.get(name);
+    let mut names = veth.names.iter();
+    let own = names.find(|name| of_name(name).is_some_and(|link| is_own(link, veth)));
+    let found = own.or_else(|| veth.names.iter().find(|name| of_name(name).is_none()));
+    found.cloned().ok_or_else(|| {
         let names: Vec<_> = veth.names.iter().map(IfName::as_str).collect();
         LinkError::NamesTaken(names.join(", "))
     })
@@ -353,3 +336,6 @@ fn forgotten_neighbours(attachment: &Attachment, bridge: Option<&Link>) -> Vec<O
         Some(_) => ips.filter(IpAddr::is_ipv6).map(forget).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

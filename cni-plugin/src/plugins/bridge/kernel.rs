@@ -1,7 +1,7 @@
 use cni_types::Code;
 use net_types::IfName;
 use netlink::{Netns, NetnsError, RealKernel};
-use netstate::{Kernel, KernelError, LinkScope, Op, Scope, State};
+use netstate::{ErrorClass, Kernel, KernelError, LinkScope, Op, Scope, State};
 
 use crate::error::CniError;
 
@@ -47,6 +47,8 @@ pub(crate) enum LinkError {
         wanted: String,
         found: String,
     },
+    #[error("another call keeps the host's bridges locked; try again")]
+    BridgesBusy,
     #[error("the kernel's networking changes too fast: {0} attempts failed")]
     Unsettled(u32),
 }
@@ -61,7 +63,7 @@ impl CniError for LinkError {
             | Self::NotABridge(_)
             | Self::NamesTaken(_)
             | Self::Address { .. } => Code::CONFLICT,
-            Self::Unsettled(_) => Code::TRY_LATER,
+            Self::BridgesBusy | Self::Unsettled(_) => Code::TRY_LATER,
         }
     }
 }
@@ -81,6 +83,25 @@ pub(crate) fn observe(kernel: &mut RealKernel, scope: &Scope, place: &str) -> Re
         place: place.to_owned(),
         source,
     })
+}
+
+/// Removes a link; one that is gone is fine.
+pub(crate) fn remove_link(kernel: &mut RealKernel, name: &IfName, place: &str) -> Result<(), LinkError> {
+    let op = Op::DelLink(name.clone());
+    let result = kernel.apply(std::slice::from_ref(&op)).pop();
+    match result {
+        Some(Err(source)) if source.class != ErrorClass::NoDevice => Err(refused(&op, place, source)),
+        Some(Ok(()) | Err(_)) | None => Ok(()),
+    }
+}
+
+/// The error for a change that the kernel refused.
+pub(crate) fn refused(op: &Op, place: &str, source: KernelError) -> LinkError {
+    LinkError::Apply {
+        op: Box::new(op.clone()),
+        place: place.to_owned(),
+        source,
+    }
 }
 
 /// Runs a closure in a namespace.

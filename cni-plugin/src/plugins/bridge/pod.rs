@@ -4,7 +4,7 @@ use net_types::IfName;
 use netlink::RealKernel;
 use netstate::{ErrorClass, Kernel, LinkKind, LinkScope, Op, Prune, RouteKey, Scope, State, plan};
 
-use super::kernel::{LinkError, inside, links_only, observe};
+use super::kernel::{LinkError, inside, links_only, observe, refused, remove_link};
 use crate::sandbox::Sandbox;
 
 /// The container's kernel. Its socket stays in the container's namespace.
@@ -61,7 +61,7 @@ impl<'a> Pod<'a> {
                     (Op::AddRoute(..), Err(e)) if e.class == ErrorClass::Unreachable => {
                         waiting.push(op.clone());
                     }
-                    (op, Err(source)) => return Err(failed(op, place, source)),
+                    (op, Err(source)) => return Err(refused(op, place, source)),
                 }
             }
             let results = if waiting.is_empty() {
@@ -70,18 +70,10 @@ impl<'a> Pod<'a> {
                 kernel.apply(&waiting)
             };
             for (op, result) in waiting.iter().zip(results) {
-                result.map_err(|source| failed(op, place, source))?;
+                result.map_err(|source| refused(op, place, source))?;
             }
             Ok(skipped)
         })
-    }
-}
-
-fn failed(op: &Op, place: &str, source: netstate::KernelError) -> LinkError {
-    LinkError::Apply {
-        op: Box::new(op.clone()),
-        place: place.to_owned(),
-        source,
     }
 }
 
@@ -96,13 +88,6 @@ pub(crate) fn remove(sandbox: &Sandbox, ifname: &IfName) -> Result<(), LinkError
         if !observed.links.get(ifname).is_some_and(is_veth) {
             return Ok(());
         }
-        let ops = [Op::DelLink(ifname.clone())];
-        for (op, result) in ops.iter().zip(kernel.apply(&ops)) {
-            match result {
-                Err(e) if e.class != ErrorClass::NoDevice => return Err(failed(op, place, e)),
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(())
+        remove_link(&mut kernel, ifname, place)
     })
 }
