@@ -31,6 +31,38 @@ impl Failure {
     }
 }
 
+/// What failed of several steps that do not depend on each other.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Failures(Vec<Failure>);
+
+impl Failures {
+    /// Notes a step's failure; tells whether the step succeeded.
+    pub(crate) fn note(&mut self, step: Result<(), impl Into<Failure>>) -> bool {
+        match step {
+            Ok(()) => true,
+            Err(failure) => {
+                self.0.push(failure.into());
+                false
+            }
+        }
+    }
+
+    /// All as one: the first with its code, the others in its details.
+    pub(crate) fn into_result(self) -> Result<(), Failure> {
+        let mut failures = self.0.into_iter();
+        let Some(mut first) = failures.next() else {
+            return Ok(());
+        };
+        for Failure { msg, details, .. } in failures {
+            for text in [msg, details].iter().filter(|text| !text.is_empty()) {
+                first.append_details(text);
+            }
+        }
+        Err(first)
+    }
+}
+
 /// An error that knows its place in the specification.
 pub(crate) trait CniError: Error {
     /// The code of the error object.

@@ -11,8 +11,10 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
 
-use common::{Pod, on_a_node};
+use common::{Node, Pod, on_a_node, printed};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
 #[test]
@@ -193,5 +195,91 @@ fn status_and_gc_tell_the_truth() {
         gc.conf["cni.dev/valid-attachments"] = Value::Null;
         gc.succeeds();
         node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+/// Makes a GC that keeps no attachment.
+fn gc_of_all(node: &Node, pod: &Pod) -> common::Call {
+    let mut gc = node.call("GC", pod, &node.conf("1.1.0"));
+    gc.conf["cni.dev/valid-attachments"] = json!([]);
+    gc
+}
+
+#[test]
+fn gc_frees_no_address_whose_interface_cannot_be_named() {
+    on_a_node(|node| {
+        let (pod, stale) = (Pod::new("a"), Pod::new("b"));
+        node.add(&pod);
+        node.add(&stale);
+        // As old versions of host-local wrote it, without the name of the interface.
+        fs::write(node.path("networks/cbr0/10.244.7.2"), "a").unwrap();
+        gc_of_all(&node, &pod).succeeds();
+        let kept = [("10.244.7.2".to_owned(), "a".to_owned())];
+        assert_eq!(node.leases(), kept.into());
+        assert_eq!(
+            (node.links().len(), node.state_files()),
+            (2, vec!["a".to_owned()])
+        );
+        assert!(pod.reaches("10.244.7.1"));
+        // A DEL names it.
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn gc_goes_on_over_errors_and_reports_them_together() {
+    on_a_node(|node| {
+        let pods = ["a", "b", "c"].map(Pod::new);
+        for pod in &pods {
+            node.add(pod);
+        }
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        printed(Command::new("mount").args(["--make-rprivate", "/"]));
+        // What is mounted on cannot be removed.
+        let stuck = ["10.244.7.2", "10.244.7.4"].map(|ip| node.path("networks/cbr0").join(ip));
+        for path in &stuck {
+            printed(Command::new("mount").arg("--bind").args([path, path]));
+        }
+        let error = gc_of_all(&node, &pods[0]).fails();
+        assert_eq!(error["code"], 5, "{error}");
+        let all = format!("{} {}", error["msg"], error["details"]);
+        assert!(
+            all.contains("10.244.7.2") && all.contains("10.244.7.4"),
+            "{error}"
+        );
+        assert_eq!(node.links(), ["cni0"]);
+        let left: Vec<_> = node.leases().into_keys().collect();
+        assert_eq!(
+            (left, node.state_files()),
+            (
+                vec!["10.244.7.2".to_owned(), "10.244.7.4".to_owned()],
+                vec!["a".to_owned(), "c".to_owned()]
+            )
+        );
+        for path in &stuck {
+            printed(Command::new("umount").arg(path));
+        }
+        gc_of_all(&node, &pods[0]).succeeds();
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn gc_removes_a_further_interface_of_a_container_that_keeps_its_first() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        node.add(&pod);
+        node.call("ADD", &pod, &node.conf("1.0.0"))
+            .var("CNI_IFNAME", "eth1")
+            .succeeds();
+        let mut gc = gc_of_all(&node, &pod);
+        gc.conf["cni.dev/valid-attachments"] = json!([{"containerID": "a", "ifname": "eth0"}]);
+        gc.succeeds();
+        assert_eq!(
+            (node.state_files(), node.leases().len(), node.links().len()),
+            (vec!["a".to_owned()], 1, 2)
+        );
+        assert!(pod.reaches("10.244.7.1"));
     });
 }

@@ -6,4 +6,5 @@ mod range;
 mod resolv;
 mod store;
 
-pub(crate) use cmd::{Duplicate, add, check, del, gc, holders, holds, stale, status};
+pub(crate) use cmd::{Duplicate, add, all_holders, check, del, gc, gc_detaching, holders, holds, status};
+pub(crate) use store::Holder;

@@ -79,15 +79,18 @@ impl Ipam {
         }
     }
 
+    /// Frees the addresses of attachments that are not valid, where it is known which they are after `detach` has
+    /// removed their interfaces.
     pub(crate) fn gc(
         &self,
         context: &Context<'_>,
         conf: &NetConf,
         valid: &Attachments,
+        detach: impl FnMut(&Target) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         match self {
             Self::None => Ok(()),
-            Self::HostLocal => host_local::gc(conf, valid),
+            Self::HostLocal => host_local::gc_detaching(conf, valid, detach),
             Self::Program(name) => delegate::exec(context, name, Verb::Gc, conf).map(drop),
         }
     }

@@ -6,7 +6,6 @@ use super::names::HostVeth;
 use super::pod;
 use crate::context::{Attachments, Context};
 use crate::error::Failure;
-use crate::plugins::host_local;
 use crate::plugins::ipam::Ipam;
 use crate::sandbox::Sandbox;
 
@@ -45,13 +44,8 @@ pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failur
     Ipam::of(conf)?.status(context, conf)
 }
 
-/// Detaches what is attached to this network and not valid, then lets address management clean up.
+/// Detaches what is attached to this network and not valid, and frees its addresses.
 pub(crate) fn gc(context: &Context<'_>, conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
     let ipam = Ipam::of(conf)?;
-    if ipam == Ipam::HostLocal {
-        for target in host_local::stale(conf, valid)? {
-            detach(conf, &target)?;
-        }
-    }
-    ipam.gc(context, conf, valid)
+    ipam.gc(context, conf, valid, |target| detach(conf, target).map(drop))
 }

@@ -5,11 +5,12 @@ use cni_types::{AddResult, Code, ContainerId, NetConf, Target};
 use net_types::IfName;
 
 use super::conf::{self, Conf};
-use super::state::{self, StateFiles, Stored};
+use super::state::{self, StateFiles, StateName, Stored};
 use crate::context::{Attachments, Context};
 use crate::delegate::{self, Verb};
-use crate::error::{CniError, Failure};
-use crate::plugins::{bridge, host_local, ipam::Ipam};
+use crate::error::{CniError, Failure, Failures};
+use crate::plugins::host_local::{self, Holder};
+use crate::plugins::{bridge, ipam::Ipam};
 use crate::sandbox::Sandbox;
 
 #[derive(Debug, thiserror::Error)]
@@ -223,36 +224,47 @@ pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failur
 }
 
 /// Lets the delegate clean up, then removes the state files of this network's containers that have no valid
-/// attachment.
+/// attachment, so far as the delegate is done with them. Goes on over failures.
 pub(crate) fn gc(context: &Context<'_>, conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
     let mut delegate_conf = computed(conf)?;
     valid.write(&mut delegate_conf);
-    match Delegate::of(&delegate_conf)? {
-        Delegate::Bridge => bridge::gc(context, &delegate_conf, valid)?,
-        Delegate::Program(name) => delegate::exec(context, &name, Verb::Gc, &delegate_conf).map(drop)?,
-    }
+    let mut failures = Failures::default();
+    let delegate = Delegate::of(&delegate_conf)?;
+    let is_done = failures.note(match &delegate {
+        Delegate::Bridge => bridge::gc(context, &delegate_conf, valid),
+        Delegate::Program(name) => delegate::exec(context, name, Verb::Gc, &delegate_conf).map(drop),
+    });
+    let attached = match all_holders(&delegate, &delegate_conf) {
+        Ok(known) => known,
+        Err(failure) => {
+            failures.note(Err(failure));
+            return failures.into_result();
+        }
+    };
+    let is_over = |file: &StateName<'_>| match &attached {
+        Some(holders) => !holders.iter().any(|holder| file.may_be_of(holder)),
+        None => is_done,
+    };
     let Ok(entries) = fs::read_dir(conf::data_dir(conf)?) else {
-        return Ok(());
+        return failures.into_result();
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let is_stale = name.to_str().is_some_and(|name| is_stale(name, valid));
-        if is_stale && is_of_network(&entry.path(), conf) {
-            state::remove(&entry.path())?;
+        let file = name.to_str().and_then(StateName::parse);
+        let file = file.filter(|file| !valid.0.iter().any(|target| file.may_be_of(&Holder::of(target))));
+        if file.is_some_and(|file| is_over(&file)) && is_of_network(&entry.path(), conf) {
+            failures.note(state::remove(&entry.path()));
         }
     }
-    Ok(())
+    failures.into_result()
 }
 
-/// Whether a state file belongs to no valid attachment.
-fn is_stale(name: &str, valid: &Attachments) -> bool {
-    let (id, ifname) = name
-        .split_once(':')
-        .map_or((name, None), |(id, ifname)| (id, Some(ifname)));
-    let is_meant = |target: &Target| {
-        target.container_id.as_str() == id && ifname.is_none_or(|name| name == target.ifname.as_str())
-    };
-    ContainerId::new(id).is_ok() && !valid.0.iter().any(is_meant)
+/// Whom the network's addresses are for, if this process can know.
+fn all_holders(delegate: &Delegate, conf: &NetConf) -> Result<Option<Vec<Holder>>, Failure> {
+    match (delegate, Ipam::of(conf)?) {
+        (Delegate::Bridge, Ipam::HostLocal) => host_local::all_holders(conf).map(Some),
+        (Delegate::Bridge, Ipam::None | Ipam::Program(_)) | (Delegate::Program(_), _) => Ok(None),
+    }
 }
 
 fn is_of_network(path: &Path, conf: &NetConf) -> bool {

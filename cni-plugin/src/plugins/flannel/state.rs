@@ -1,12 +1,13 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use cni_types::{Code, NetConf, Object, Target};
+use cni_types::{Code, ContainerId, NetConf, Object, Target};
 use net_types::IfName;
 use serde_json::Value;
 
 use crate::error::CniError;
 use crate::files;
+use crate::plugins::host_local::Holder;
 
 /// Mode of the reference's directory.
 const DIR_MODE: u32 = 0o700;
@@ -31,6 +32,32 @@ pub(crate) struct StateFiles {
     dir: PathBuf,
     container_id: String,
     ifname: IfName,
+}
+
+/// Whose a state file is, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StateName<'a> {
+    container_id: &'a str,
+    /// `None` for the container's first interface, whichever that is.
+    ifname: Option<&'a str>,
+}
+
+impl<'a> StateName<'a> {
+    /// Reads the name of a file; `None` if it is no state file.
+    pub(crate) fn parse(name: &'a str) -> Option<Self> {
+        let (container_id, ifname) = match name.split_once(SEPARATOR) {
+            Some((id, ifname)) => (id, Some(ifname)),
+            None => (name, None),
+        };
+        ContainerId::new(container_id).ok()?;
+        Some(Self { container_id, ifname })
+    }
+
+    /// Whether the file may be of the interface that holds an address; either may leave open which interface it is.
+    pub(crate) fn may_be_of(&self, holder: &Holder) -> bool {
+        let is_same = |ifname: &str| holder.ifname.as_deref().is_none_or(|other| other == ifname);
+        self.container_id == holder.container_id && self.ifname.is_none_or(is_same)
+    }
 }
 
 /// A state file cannot be used.

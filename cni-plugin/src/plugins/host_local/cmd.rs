@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_types::{AddResult, Code, ContainerId, IpConfig, NetConf, Target};
@@ -6,9 +7,9 @@ use net_types::IfName;
 
 use super::conf::{self, Conf, store_dir};
 use super::range::RangeSet;
-use super::store::{Reservation, Store, StoreError, addresses};
+use super::store::{Holder, Reservation, Store, addresses};
 use crate::context::Attachments;
-use crate::error::{CniError, Failure};
+use crate::error::{CniError, Failure, Failures};
 
 /// What to do when the attachment holds an address already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,8 +192,7 @@ pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
     let Some(store) = Store::open(&store_dir(conf)?)? else {
         return Ok(());
     };
-    release_where(&store, |reservation| reservation.holder.is(target))?;
-    Ok(())
+    release_where(&store, |reservation| reservation.holder.is(target))
 }
 
 /// Whether the attachment holds an address.
@@ -220,20 +220,42 @@ pub(crate) fn status(conf: &NetConf) -> Result<(), Failure> {
     }
 }
 
-/// Frees every address whose attachment is not valid.
+/// Frees every address whose attachment is not valid; one without interface name is valid with its container.
 pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
     let Some(store) = Store::open(&store_dir(conf)?)? else {
         return Ok(());
     };
-    release_where(&store, |reservation| !valid.holds(reservation))?;
-    Ok(())
+    release_where(&store, |reservation| !valid.holds(reservation))
 }
 
-/// The attachments that hold an address and are not valid.
-pub(crate) fn stale(conf: &NetConf, valid: &Attachments) -> Result<Vec<Target>, Failure> {
+/// Detaches every attachment that holds an address and is not valid, and frees the address of what is detached. Goes
+/// on over failures.
+///
+/// A reservation without interface name stays: what cannot be named may still be attached, and another container with
+/// its address would be cut off. The container's DEL, which names the interface, frees it.
+pub(crate) fn gc_detaching(
+    conf: &NetConf,
+    valid: &Attachments,
+    mut detach: impl FnMut(&Target) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut failures = Failures::default();
     let all = all(conf)?;
     let stale = all.iter().filter(|reservation| !valid.holds(reservation));
-    Ok(stale.filter_map(attachment).collect())
+    let mut detached: BTreeSet<_> = stale.filter_map(attachment).collect();
+    detached.retain(|target| failures.note(detach(target)));
+    if let Some(store) = Store::open(&store_dir(conf)?)? {
+        let is_detached = |target| detached.contains(&target);
+        failures.note(release_where(&store, |reservation| {
+            attachment(reservation).is_some_and(is_detached)
+        }));
+    }
+    failures.into_result()
+}
+
+/// Whom the reserved addresses are for.
+pub(crate) fn all_holders(conf: &NetConf) -> Result<Vec<Holder>, Failure> {
+    let all = all(conf)?.into_iter();
+    Ok(all.map(|reservation| reservation.holder).collect())
 }
 
 /// The names of a container's interfaces that hold an address.
@@ -265,11 +287,13 @@ fn all(conf: &NetConf) -> Result<Vec<Reservation>, Failure> {
     }
 }
 
-fn release_where(store: &Store, mut is_meant: impl FnMut(&Reservation) -> bool) -> Result<(), StoreError> {
+/// Frees addresses, each even if another cannot be freed.
+fn release_where(store: &Store, is_meant: impl Fn(&Reservation) -> bool) -> Result<(), Failure> {
+    let mut failures = Failures::default();
     for reservation in store.reservations()? {
         if is_meant(&reservation) {
-            store.release(reservation.ip)?;
+            failures.note(store.release(reservation.ip));
         }
     }
-    Ok(())
+    failures.into_result()
 }

@@ -195,6 +195,14 @@ impl Holder {
         })
     }
 
+    /// An attachment as the holder of its addresses.
+    pub(crate) fn of(target: &Target) -> Self {
+        Self {
+            container_id: target.container_id.as_str().to_owned(),
+            ifname: Some(target.ifname.as_str().to_owned()),
+        }
+    }
+
     /// Whether the reservation is of this attachment; one without interface name is of any of its container.
     pub(crate) fn is(&self, target: &Target) -> bool {
         let ifname = self.ifname.as_deref();
