@@ -19,4 +19,4 @@ mod plugins;
 mod run;
 mod sandbox;
 
-pub use run::{Edges, Input, Output, run};
+pub use run::{Edges, Input, Output, run, take_back};

@@ -1,28 +1,57 @@
 //! The CNI plugin binary: collects the call, runs it, prints the answer.
 
+use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{Write, stderr, stdin, stdout};
+use std::io::{self, Read, Write, stderr, stdin, stdout};
 use std::process::ExitCode;
 
-use cni_plugin::{Edges, Input, run};
+use cni_plugin::{Edges, Input, run, take_back};
 
 fn main() -> ExitCode {
-    let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
+    // A name that is not UTF-8 would become another name; it counts as absent, and is then asked for.
+    let text = |os: OsString| os.into_string().ok();
     let input = Input {
-        program: std::env::args_os().next().map(text).unwrap_or_default(),
-        vars: std::env::vars_os().map(|(k, v)| (text(k), text(v))).collect(),
+        program: std::env::args_os().next().and_then(text).unwrap_or_default(),
+        vars: std::env::vars_os()
+            .filter_map(|(k, v)| Some((text(k)?, text(v)?)))
+            .collect(),
     };
-    let mut edges = Edges {
-        stdin: &mut stdin().lock(),
-        // The standard library keys its hasher with the system's randomness.
+    let mut kept = Kept {
+        reader: stdin().lock(),
+        text: Vec::new(),
+    };
+    let output = run(&input, &mut edges(&mut kept));
+    let printed = stdout()
+        .write_all(output.stdout.as_bytes())
+        .and_then(|()| stdout().flush());
+    if printed.is_err() {
+        // A runtime that closed the pipe learns of nothing that was made.
+        take_back(&input, &output, &mut edges(&mut kept.text.as_slice()));
+        return ExitCode::FAILURE;
+    }
+    // Nobody is told when nobody reads what is only for people.
+    let _unread = stderr().write_all(output.stderr.as_bytes());
+    ExitCode::from(output.code)
+}
+
+fn edges(stdin: &mut dyn Read) -> Edges<'_> {
+    // The standard library keys its hasher with the system's randomness.
+    Edges {
+        stdin,
         random: RandomState::new().hash_one(0_u8),
-    };
-    let output = run(&input, &mut edges);
-    let printed = stdout().write_all(output.stdout.as_bytes());
-    let logged = stderr().write_all(output.stderr.as_bytes());
-    match (printed, logged) {
-        (Ok(()), _) => ExitCode::from(output.code),
-        // A runtime that closed the pipe gets no answer; it must not take the call for a success.
-        (Err(_), _) => ExitCode::FAILURE,
+    }
+}
+
+/// A reader that keeps what it has read.
+struct Kept<R> {
+    reader: R,
+    text: Vec<u8>,
+}
+
+impl<R: Read> Read for Kept<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.text.extend(buffer.iter().take(count));
+        Ok(count)
     }
 }

@@ -77,6 +77,18 @@ pub fn run(input: &Input, edges: &mut Edges<'_>) -> Output {
     }
 }
 
+/// Undoes a successful ADD whose result could not be handed over, given the same input again.
+pub fn take_back(input: &Input, output: &Output, edges: &mut Edges<'_>) {
+    let command = "CNI_COMMAND".to_owned();
+    if output.code != 0 || input.vars.get(&command).map(String::as_str) != Some("ADD") {
+        return;
+    }
+    let mut undo = input.clone();
+    undo.vars.insert(command, "DEL".to_owned());
+    // Its errors have no reader either; what it cannot remove, the runtime's own DEL meets again.
+    let _unread = run(&undo, edges);
+}
+
 /// Why a call fails before any plugin is at work.
 #[derive(Debug, thiserror::Error)]
 enum RunError {

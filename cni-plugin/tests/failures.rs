@@ -12,6 +12,8 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
 
 use common::{Call, Node, Pod, ip, on_a_node};
 use serde_json::{Value, json};
@@ -415,5 +417,27 @@ fn a_crashed_add_is_cleaned_up_by_the_next_one() {
         assert_eq!(node.leases().len(), 1);
         node.del(&pod);
         node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn an_add_whose_result_nobody_reads_leaves_nothing() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        let call = node.call("ADD", &pod, &node.conf("1.0.0"));
+        for unwritable in ["/dev/full", "a closed pipe"] {
+            let stdout: Stdio = match fs::OpenOptions::new().write(true).open(unwritable) {
+                Ok(full) => full.into(),
+                Err(_) => {
+                    let (reader, writer) = std::io::pipe().unwrap();
+                    drop(reader);
+                    writer.into()
+                }
+            };
+            let status = call.spawn_to(Path::new(common::BINARY), stdout).wait().unwrap();
+            assert!(!status.success(), "{unwritable}");
+            assert_eq!(node.leases().len(), 0, "{unwritable}");
+            assert!(!pod.sh("ip -br link").contains("eth0"), "{unwritable}");
+        }
     });
 }

@@ -240,12 +240,17 @@ impl Call {
 
     /// Runs a program with the call.
     pub(crate) fn spawn(&self, program: &Path) -> std::process::Child {
+        self.spawn_to(program, Stdio::piped())
+    }
+
+    /// Runs a program with the call and this standard output.
+    pub(crate) fn spawn_to(&self, program: &Path, stdout: Stdio) -> std::process::Child {
         use std::io::Write;
         let mut command = Command::new(program);
         command.env_clear().envs(&self.vars);
         command
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();

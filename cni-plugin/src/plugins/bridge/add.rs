@@ -101,6 +101,7 @@ impl Add<'_> {
         let attached = self.host.attach(&request, netns, made)?;
         let skipped = pod.configure(&attachment.pod())?;
         self.host.wait_until_up(&attached.veth)?;
+        pod.wait_until_up()?;
         Ok((attached, attachment.without_routes(&skipped)))
     }
 

@@ -14,15 +14,12 @@ use netstate::{
 
 use super::conf::OnConflict;
 use super::desired::{Attachment, pod_label};
-use super::kernel::{LinkError, links_only, observe, refused, remove_link};
+use super::kernel::{LinkError, UP_TIMEOUT, links_only, observe, refused, remove_link};
 use super::names::HostVeth;
 use crate::sandbox::{lock_handle, lock_within};
 
 /// How often the host is looked at again because another process changed it meanwhile.
 const PASSES: u32 = 5;
-
-/// How long the bridge's port may take to come up (the reference waits 2.55 s in all).
-const PORT_TIMEOUT: Duration = Duration::from_millis(2550);
 
 /// How long a removal of a bridge may keep others from attaching; it takes some milliseconds.
 const BRIDGES_TIMEOUT: Duration = Duration::from_secs(5);
@@ -159,7 +156,7 @@ impl Host {
     /// Waits until the bridge forwards the interface's frames.
     pub(crate) fn wait_until_up(&mut self, veth: &IfName) -> Result<(), LinkError> {
         self.kernel
-            .wait_oper_up(veth, PORT_TIMEOUT)
+            .wait_oper_up(veth, UP_TIMEOUT)
             .map_err(LinkError::Port)
     }
 

@@ -1,9 +1,14 @@
+use std::time::Duration;
+
 use cni_types::Code;
 use net_types::IfName;
 use netlink::{Netns, NetnsError, RealKernel};
 use netstate::{ErrorClass, Kernel, KernelError, LinkScope, Op, Scope, State};
 
 use crate::error::CniError;
+
+/// How long each end of a pair may take to come up (the reference waits 2.55 s in all).
+pub(crate) const UP_TIMEOUT: Duration = Duration::from_millis(2550);
 
 /// The kernel, or what is there, stands in the way.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +30,7 @@ pub(crate) enum LinkError {
     },
     #[error("cannot enter the container's network namespace")]
     Enter(#[source] NetnsError),
-    #[error("bridge port is not up")]
+    #[error("the interface does not come up")]
     Port(#[source] KernelError),
     #[error("interface {ifname:?} already exists in {netns:?}; remove it or choose another name")]
     Exists { ifname: String, netns: String },

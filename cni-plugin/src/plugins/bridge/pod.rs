@@ -4,7 +4,7 @@ use net_types::IfName;
 use netlink::RealKernel;
 use netstate::{ErrorClass, Kernel, LinkKind, LinkScope, Op, Prune, RouteKey, Scope, State, plan};
 
-use super::kernel::{LinkError, inside, links_only, observe, refused, remove_link};
+use super::kernel::{LinkError, UP_TIMEOUT, inside, links_only, observe, refused, remove_link};
 use crate::sandbox::Sandbox;
 
 /// The container's kernel. Its socket stays in the container's namespace.
@@ -74,6 +74,12 @@ impl<'a> Pod<'a> {
             }
             Ok(skipped)
         })
+    }
+
+    /// Waits until the interface sends: a frame before that, such as the first answer to an ARP request, is dropped.
+    pub(crate) fn wait_until_up(&mut self) -> Result<(), LinkError> {
+        let up = self.kernel.wait_oper_up(&self.ifname, UP_TIMEOUT);
+        up.map_err(LinkError::Port)
     }
 }
 
