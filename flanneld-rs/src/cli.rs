@@ -4,12 +4,11 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use lease_store::FileStore;
-use tracing::level_filters::LevelFilter;
-
-use crate::config::{self, Config, ConfigError, Invocation, LogLevel};
+use crate::config::{self, Config, ConfigError, Invocation};
 use crate::daemon;
 use crate::error::sentence;
+use crate::log::Log;
+use lease_store::FileStore;
 
 /// Does what the command line asks for.
 ///
@@ -32,7 +31,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
 }
 
 fn run(config: &Config) -> ExitCode {
-    start_log(config.log_level);
+    let log = match Log::start(config.log_level) {
+        Ok(log) => log,
+        Err(err) => {
+            print(
+                &mut io::stderr(),
+                &format!("error: cannot start the log's thread: {err}"),
+            );
+            return ExitCode::FAILURE;
+        }
+    };
     let result = start_runtime().and_then(|runtime| {
         let store = FileStore::open(&config.lease_dir);
         let result = runtime.block_on(daemon::run(config, &store));
@@ -40,6 +48,7 @@ fn run(config: &Config) -> ExitCode {
         runtime.shutdown_background();
         result.map_err(|err| sentence(&err))
     });
+    log.flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
@@ -52,19 +61,6 @@ fn run(config: &Config) -> ExitCode {
 fn start_runtime() -> Result<tokio::runtime::Runtime, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|err| format!("cannot start the event loop: {err}"))
-}
-
-fn start_log(level: LogLevel) {
-    let level = match level {
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .init();
 }
 
 /// Prints a line. When nobody reads it there is nobody to tell either.

@@ -4,14 +4,14 @@
 //! milliseconds in which signals and the store must still be heard. The store is asked one thing at a time. Every
 //! branch of the loop is cancel-safe: what it waits for is kept by its own object, not by the dropped future.
 
-use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use flannel_types::{Lease, LeaseAttrs, NetConf, UnixTime};
+use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, UnixTime};
 use lease_store::{ErrorClass, LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
 use net_types::MacAddr;
 use netlink::RealKernel;
@@ -104,7 +104,7 @@ pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), Daemon
         watch: None,
         node: Node::new(settings),
         job: None,
-        answers: VecDeque::from([Event::Start]),
+        file: None,
         started: Instant::now(),
     };
     driver.run(&mut signals).await
@@ -145,21 +145,15 @@ struct Driver<'a, S: LeaseStore> {
     node: Node,
     /// The node asks the store for one thing at a time.
     job: Option<Job<'a>>,
-    /// Answers to actions that were carried out at once.
-    answers: VecDeque<Event>,
+    /// The subnet file that is being written.
+    file: Option<Job<'a>>,
     started: Instant,
 }
 
 impl<S: LeaseStore> Driver<'_, S> {
     async fn run(mut self, signals: &mut Signals) -> Result<(), DaemonError> {
+        let mut event = Event::Start;
         loop {
-            let event = match self.answers.pop_front() {
-                Some(event) => event,
-                None => tokio::select! {
-                    () = signals.received() => return Ok(()),
-                    event = self.next_event() => event?,
-                },
-            };
             let now = self.now();
             for action in self.node.handle(now, event) {
                 if let Action::Stop(reason) = action {
@@ -167,6 +161,10 @@ impl<S: LeaseStore> Driver<'_, S> {
                 }
                 self.carry_out(action)?;
             }
+            event = tokio::select! {
+                () = signals.received() => return Ok(()),
+                event = self.next_event() => event?,
+            };
         }
     }
 
@@ -176,6 +174,7 @@ impl<S: LeaseStore> Driver<'_, S> {
         let event = tokio::select! {
             answer = self.executor.answer() => answer?,
             answer = finish(&mut self.job) => answer,
+            answer = finish(&mut self.file) => answer,
             event = next_news(&mut self.watch) => Event::Lease(event),
             () = self.kernel_watch.changed() => Event::KernelChanged,
             () = sleep(wait) => Event::Tick,
@@ -197,13 +196,7 @@ impl<S: LeaseStore> Driver<'_, S> {
             Action::WatchLeases => self.watch = Some(self.store.watch()?),
             Action::RenewLease(lease) => self.job = Some(renew(self.store, lease)),
             Action::WriteSubnetFile(env) => {
-                let path = &self.config.subnet_file;
-                let result = subnet_file::write(path, &env).map_err(|err| sentence(&err));
-                if result.is_ok() {
-                    info!(path = %path.display(), "Wrote subnet file");
-                    readiness::notify();
-                }
-                self.answers.push_back(Event::SubnetFileWritten(result));
+                self.file = Some(write_file(self.config.subnet_file.clone(), env))
             }
             Action::Stop(_) => {}
         }
@@ -231,6 +224,20 @@ impl<'a, S: LeaseStore> Driver<'a, S> {
             async move { Event::LeaseAcquired(store.acquire(&request).await.map_err(StoreFailure::from)) },
         )
     }
+}
+
+/// Writes the subnet file on a thread of its own: a slow disk must not keep peers and signals waiting.
+fn write_file<'a>(path: PathBuf, env: SubnetEnv) -> Job<'a> {
+    let write = move || {
+        subnet_file::write(&path, &env).map_err(|err| sentence(&err))?;
+        info!(path = %path.display(), "Wrote subnet file");
+        readiness::notify();
+        Ok(())
+    };
+    Box::pin(async move {
+        let written = tokio::task::spawn_blocking(write).await;
+        Event::SubnetFileWritten(written.unwrap_or_else(|err| Err(err.to_string())))
+    })
 }
 
 fn find<S: LeaseStore>(store: &S, public_ip: Ipv4Addr) -> Job<'_> {

@@ -38,6 +38,12 @@ impl LeaseKeeper {
         &self.lease
     }
 
+    /// Whether the lease has run out.
+    #[must_use]
+    pub fn is_expired(&self, wall: UnixTime) -> bool {
+        self.lease.expires.is_some_and(|end| end <= wall)
+    }
+
     /// Returns the lease when it is time to renew it; at most once until [`Self::renewed`] is called.
     pub fn due(&mut self, wall: UnixTime) -> Option<Lease> {
         if self.renewing || self.renew_at()? > wall {

@@ -5,6 +5,7 @@
 //! counts: one that holds this node's own lease.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use flannel_types::Lease;
@@ -23,7 +24,7 @@ const MASS_LOSS_MIN: usize = 10;
 pub enum SnapshotOutcome {
     /// The leases are known in full.
     Synced,
-    /// This node's own lease is gone; the snapshot does not count.
+    /// This node's own lease is gone, or another's; the snapshot does not count.
     OwnLeaseGone,
     /// More than half of the leases, and ten or more, vanished at once; they are held.
     MassLoss {
@@ -38,6 +39,7 @@ pub enum SnapshotOutcome {
 #[derive(Debug)]
 pub struct LeaseView {
     own: SubnetKey,
+    public_ip: Ipv4Addr,
     grace: Duration,
     known: BTreeMap<SubnetKey, Lease>,
     /// Leases that vanished in a mass, each until when it is kept.
@@ -52,9 +54,10 @@ pub struct LeaseView {
 impl LeaseView {
     /// Begins with nothing but this node's lease and the peers' subnets that the kernel holds from an earlier life.
     #[must_use]
-    pub const fn new(own: SubnetKey, adopted: BTreeSet<Ipv4Network>, grace: Duration) -> Self {
+    pub const fn new(own: &Lease, adopted: BTreeSet<Ipv4Network>, grace: Duration) -> Self {
         Self {
-            own,
+            own: own.key,
+            public_ip: own.attrs.public_ip,
             grace,
             known: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -74,7 +77,7 @@ impl LeaseView {
 
     /// Takes all leases that the store holds.
     pub fn snapshot(&mut self, now: Duration, leases: BTreeMap<SubnetKey, Lease>) -> SnapshotOutcome {
-        if !leases.contains_key(&self.own) {
+        if !leases.get(&self.own).is_some_and(|own| self.is_ours(own)) {
             self.synced = false;
             return SnapshotOutcome::OwnLeaseGone;
         }
@@ -111,10 +114,12 @@ impl LeaseView {
         outcome
     }
 
-    /// Takes one lease that was made or changed.
-    pub fn put(&mut self, lease: Lease) {
+    /// Takes one lease that was made or changed; true when another node took this node's own.
+    pub fn put(&mut self, lease: Lease) -> bool {
+        let taken = lease.key == self.own && !self.is_ours(&lease);
         self.held.remove(&lease.key);
         self.known.insert(lease.key, lease);
+        taken
     }
 
     /// Takes the news that one lease was removed; true when it was this node's own.
@@ -165,6 +170,10 @@ impl LeaseView {
     pub fn wake_at(&self, now: Duration) -> Option<Duration> {
         let unprunable = Some(self.no_prune_until).filter(|until| *until > now);
         self.held.values().copied().chain(unprunable).min()
+    }
+
+    fn is_ours(&self, lease: &Lease) -> bool {
+        lease.attrs.public_ip == self.public_ip
     }
 
     fn trusted(&self) -> impl Iterator<Item = &SubnetKey> {

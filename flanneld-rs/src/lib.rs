@@ -16,6 +16,7 @@ pub mod iface_match;
 pub mod kernel_watch;
 pub mod lease_keeper;
 pub mod lease_view;
+pub mod log;
 pub mod node;
 pub mod readiness;
 pub mod reconciler;

@@ -33,6 +33,9 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// A subnet file that could not be written is written again after this long.
 const SUBNET_FILE_RETRY: Duration = Duration::from_secs(5);
 
+/// Of more failures at once than this, only the number is logged.
+const MAX_REPORTS: usize = 10;
+
 /// The node. See the module's description.
 #[derive(Debug)]
 pub struct Node {
@@ -197,11 +200,7 @@ impl Node {
         };
         info!(subnet = %lease.key.v4(), public_ip = %self.settings.public_ip, "lease acquired");
         let device = self.device_for(&lease, found.mac.unwrap_or(self.settings.random_mac));
-        let mut view = LeaseView::new(
-            lease.key,
-            found.peer_subnets.clone(),
-            self.settings.mass_loss_grace,
-        );
+        let mut view = LeaseView::new(&lease, found.peer_subnets.clone(), self.settings.mass_loss_grace);
         if !found.was_member {
             view.distrust_store(now.monotonic);
         }
@@ -289,14 +288,18 @@ impl Node {
                 log_outcome(outcome);
                 revoked = outcome == SnapshotOutcome::OwnLeaseGone;
             }
-            LeaseEvent::Put(lease) => holding.view.put(lease),
+            LeaseEvent::Put(lease) => revoked = holding.view.put(lease),
             LeaseEvent::Remove(key) => revoked = holding.view.remove(&key),
             LeaseEvent::Unsynced { reason } => {
                 warn!(%reason, "the lease store is out of reach; the data plane stays as it is");
                 holding.view.unsynced();
             }
         }
-        if revoked {
+        if revoked && holding.keeper.is_expired(now.wall) {
+            // The machine slept, or the clock was set: the renewal, which is due, tells whether the lease is lost.
+            info!("the own lease has run out, renewing it");
+            holding.view.unsynced();
+        } else if revoked {
             return Some(self.stop(StopReason::LeaseRevoked));
         }
         holding.divide();
@@ -377,19 +380,28 @@ impl Node {
     }
 
     fn report(&mut self) {
-        for report in self.engine.take_reports() {
-            match report {
-                Report::Failed(object, failure) => match failure.refusal {
-                    Some(err) if err.class == ErrorClass::Exists && matches!(object, ObjectKey::Route(_)) => {
-                        warn!(%object, "a route that is not flannel's is in the way: remove it to reach this peer");
-                    }
-                    Some(err) => warn!(%object, %err, "the kernel refused a change, will try again"),
-                    None => debug!(%object, "a change had no effect, will try again"),
-                },
-                Report::Recovered(object) => info!(%object, "as desired again"),
-                Report::Unobservable(err) => warn!(%err, "cannot observe the kernel, will try again"),
-            }
+        let reports = self.engine.take_reports();
+        let untold = reports.len().saturating_sub(MAX_REPORTS);
+        for report in reports.into_iter().take(MAX_REPORTS) {
+            log_report(report);
         }
+        if untold > 0 {
+            info!(untold, "more objects failed or recovered");
+        }
+    }
+}
+
+fn log_report(report: Report) {
+    match report {
+        Report::Failed(object, failure) => match failure.refusal {
+            Some(err) if err.class == ErrorClass::Exists && matches!(object, ObjectKey::Route(_)) => {
+                warn!(%object, "a route that is not flannel's is in the way: remove it to reach this peer");
+            }
+            Some(err) => warn!(%object, %err, "the kernel refused a change, will try again"),
+            None => debug!(%object, "a change had no effect, will try again"),
+        },
+        Report::Recovered(object) => debug!(%object, "as desired again"),
+        Report::Unobservable(err) => warn!(%err, "cannot observe the kernel, will try again"),
     }
 }
 

@@ -40,6 +40,15 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What is there is no text of a sensible size.
+    #[error("cannot use {place}: put a file of the right form there")]
+    Unusable {
+        /// The part of the store that was asked.
+        place: String,
+        /// What it is.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// An entry is not what it should be.
     #[error("{place} is malformed: {why}; restore it, or remove it to free its subnet")]
     Malformed {
@@ -86,6 +95,7 @@ impl StoreError {
             Self::ConfigMissing { .. } | Self::Unreachable { .. } | Self::Conflict(_) => ErrorClass::Retry,
             Self::BadConfig { .. }
             | Self::Denied { .. }
+            | Self::Unusable { .. }
             | Self::Malformed { .. }
             | Self::OutOfSubnets
             | Self::Ipv4Required => ErrorClass::Fatal,

@@ -45,13 +45,15 @@ pub(crate) fn open_locked(
 ) -> Result<File, Error> {
     let start = Instant::now();
     loop {
-        let Some(file) = open_or_create(path, options, mode)? else {
-            continue;
-        };
-        wait(&file, path, start, timeout)?;
-        // Its last holder may have renamed or removed the file; a lock on it would then exclude nobody.
-        if is_at(&file, path)? {
-            return Ok(file);
+        if let Some(file) = open_or_create(path, options, mode)? {
+            wait(&file, path, start, timeout)?;
+            // Its last holder may have renamed or removed the file; a lock on it would then exclude nobody.
+            if is_at(&file, path)? {
+                return Ok(file);
+            }
+        } else {
+            // A link to nowhere stays so.
+            thread::sleep(FIRST_PAUSE);
         }
         if start.elapsed() >= timeout {
             return Err(Error::LockTimeout {

@@ -17,9 +17,12 @@ const PREPARING_MODE: u32 = 0o600;
 /// also after a power cut.
 ///
 /// # Errors
-/// The directory cannot be written, the disk is full and the like. The old file is then in place and no temporary
+/// The path names a directory, a device or the like, the directory cannot be written, the disk is full and so on. The old file is then in place and no temporary
 /// file is left; only if the very last step fails, flushing the directory, the new file is in place already.
 pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<(), Error> {
+    if fs::symlink_metadata(path).is_ok_and(|found| !(found.is_file() || found.is_symlink())) {
+        return Err(Error::NotAFile(path.to_owned()));
+    }
     let mut prepared = Prepared::write(path, contents, mode)?;
     fs::rename(&prepared.path, path).map_err(Error::of(Action::Rename, path))?;
     prepared.in_place = true;

@@ -12,11 +12,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
-use statefile::{Error, MAX_BYTES, create_new, ensure_dir, read_optional, read_text, remove, replace};
+use statefile::{Error, Lock, MAX_BYTES, create_new, ensure_dir, read_optional, read_text, remove, replace};
 
 #[test]
 fn contents_are_replaced_and_read_back() {
@@ -51,7 +52,7 @@ fn modes_do_not_depend_on_the_umask() {
         replace(&path, b"", 0o644).unwrap();
         assert_eq!(mode(&path), 0o644);
         let path = dir.path().join("lock");
-        drop(statefile::Lock::acquire(&path, 0o750, std::time::Duration::ZERO).unwrap());
+        drop(Lock::acquire(&path, 0o750, Duration::ZERO).unwrap());
         assert_eq!(mode(&path), 0o750);
     });
 }
@@ -115,7 +116,7 @@ fn a_directory_that_cannot_be_written_is_named() {
             replace(&path, b"x", 0o644).unwrap_err(),
             create_new(&path, b"x", 0o644).unwrap_err(),
             ensure_dir(&path, 0o755).unwrap_err(),
-            statefile::Lock::acquire(&path, 0o750, std::time::Duration::ZERO).unwrap_err(),
+            Lock::acquire(&path, 0o750, Duration::ZERO).unwrap_err(),
         ];
         for err in errors {
             assert_eq!(err.io().unwrap().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
@@ -130,13 +131,14 @@ fn what_is_no_small_regular_file_is_refused() {
     assert!(matches!(read_optional(dir.path()), Err(Error::NotAFile(_))));
     assert!(matches!(
         replace(Path::new("/"), b"", 0o644),
-        Err(Error::NoName(_))
+        Err(Error::NotAFile(_))
     ));
     assert!(replace(&dir.path().join("absent/state"), b"", 0o644).is_err());
 
     let fifo = dir.path().join("fifo");
     nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
     assert!(matches!(read_optional(&fifo), Err(Error::NotAFile(_))));
+    assert!(matches!(replace(&fifo, b"", 0o644), Err(Error::NotAFile(_))));
 
     let limit = usize::try_from(MAX_BYTES).unwrap();
     let large = dir.path().join("large");
@@ -150,6 +152,15 @@ fn what_is_no_small_regular_file_is_refused() {
 
     symlink(dir.path().join("nowhere"), dir.path().join("dangling")).unwrap();
     assert_eq!(read_optional(&dir.path().join("dangling")).unwrap(), None);
+}
+
+#[test]
+fn a_lock_that_is_a_link_to_nowhere_ends_the_wait_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = dir.path().join("lock");
+    symlink(dir.path().join("nowhere"), &lock).unwrap();
+    let waited = Lock::acquire(&lock, 0o600, Duration::from_millis(100));
+    assert!(matches!(waited, Err(Error::LockTimeout { .. })));
 }
 
 #[test]

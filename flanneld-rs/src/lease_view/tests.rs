@@ -119,12 +119,28 @@ fn removal_of_the_own_lease_is_told_apart() {
     assert_eq!(peers(&view), [2]);
 }
 
+#[test]
+fn an_own_subnet_that_another_node_took_is_no_longer_ours() {
+    let mut view = synced(&[1]);
+    let mut taken = lease(250, None);
+    taken.attrs.public_ip = [192, 168, 77, 99].into();
+    assert!(view.put(taken.clone()));
+    assert!(!view.put(lease(250, None)));
+    let mut snapshot = leases(&[1]);
+    snapshot.insert(taken.key, taken);
+    assert_eq!(view.snapshot(at(1), snapshot), SnapshotOutcome::OwnLeaseGone);
+}
+
 fn at(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
 fn view(adopted: &[u8]) -> LeaseView {
-    LeaseView::new(key(250), adopted.iter().map(|n| key(*n).v4()).collect(), GRACE)
+    LeaseView::new(
+        &lease(250, None),
+        adopted.iter().map(|n| key(*n).v4()).collect(),
+        GRACE,
+    )
 }
 
 fn synced(peers: &[u8]) -> LeaseView {

@@ -165,12 +165,17 @@ fn peers_are_programmed_although_the_subnet_file_cannot_be_written_and_it_is_wri
 fn an_own_lease_that_is_gone_or_another_s_ends_the_daemon_for_good() {
     let gone = |_: &mut Bench| snapshot(&[lease(1, None)]);
     let removed = |_: &mut Bench| Event::Lease(LeaseEvent::Remove(key(250)));
+    let taken = |_: &mut Bench| {
+        let mut taken = own_lease(mac(9), None);
+        taken.attrs.public_ip = public_ip(9);
+        Event::Lease(LeaseEvent::Put(taken))
+    };
     let lost = |bench: &mut Bench| {
         bench.now = Duration::from_secs(DAY_SECS);
         bench.tick();
         Event::LeaseRenewed(Err(failure(Outlook::Lost)))
     };
-    for event in [&gone as &dyn Fn(&mut Bench) -> Event, &removed, &lost] {
+    for event in [&gone as &dyn Fn(&mut Bench) -> Event, &removed, &taken, &lost] {
         let mut bench = Bench::holding(&[1]);
         bench.run(|_, _| {});
         let event = event(&mut bench);
@@ -185,6 +190,23 @@ fn an_own_lease_that_is_gone_or_another_s_ends_the_daemon_for_good() {
         assert_eq!(bench.node.handle(now, Event::KernelChanged), []);
         assert_eq!(bench.node.wake_at(now), None);
     }
+}
+
+#[test]
+fn an_own_lease_that_ran_out_while_the_machine_slept_is_renewed() {
+    let mut bench = Bench::holding(&[1]);
+    bench.run(|_, _| {});
+    bench.now = Duration::from_secs(2 * DAY_SECS);
+    let actions = bench.node.handle(bench.clock(), snapshot(&[lease(1, None)]));
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::RenewLease(_))),
+        "{actions:?}"
+    );
+    let lost = Event::LeaseRenewed(Err(failure(Outlook::Lost)));
+    let actions = bench.node.handle(bench.clock(), lost);
+    assert_eq!(actions, [Action::Stop(StopReason::LeaseRevoked)]);
 }
 
 #[test]

@@ -55,6 +55,14 @@ pub(super) fn io_error(path: &Path, err: io::Error) -> StoreError {
 }
 
 fn file_error(path: &Path, err: statefile::Error) -> StoreError {
+    use statefile::Error::{NotAFile, NotText, TooLarge};
+    if matches!(err, NotAFile(_) | TooLarge(_) | NotText(_)) {
+        let place = path.display().to_string();
+        return StoreError::Unusable {
+            place,
+            source: err.into(),
+        };
+    }
     let kind = err.io().map_or(ErrorKind::Other, io::Error::kind);
     classify(path, kind, err.into())
 }
