@@ -32,7 +32,7 @@ need_packages() {
 }
 
 need_rust() {
-    command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs and run this again"
+    command -v cargo >/dev/null || fail "cargo is missing: install Rust with rustup and run this again (under sudo? run it without: it calls sudo itself)"
 }
 
 rust_host() {

@@ -16,9 +16,9 @@ use lease_store::{ErrorClass, LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, 
 use net_types::MacAddr;
 use netlink::RealKernel;
 use netlink_monitor::MonitorError;
-use netstate::KernelError;
+use netstate::{KernelError, Op};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::error::sentence;
@@ -32,6 +32,10 @@ use crate::{readiness, subnet_file};
 
 /// A configuration that is missing is looked for again after this long (flannel `main.go`).
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
+/// While it is missing, this is said as often.
+const CONFIG_REMINDER: Duration = Duration::from_secs(60);
+/// Of more changes at once than this, only the number is logged.
+const MAX_LOGGED_CHANGES: usize = 5;
 
 /// Why the daemon ended with a failure.
 #[derive(Debug, thiserror::Error)]
@@ -120,12 +124,15 @@ async fn read_config<S: LeaseStore>(store: &S) -> Result<NetConf, StoreError> {
             Err(err) => return Err(err),
         };
         let text = sentence(&err);
-        if told.as_ref() != Some(&text) {
+        if told
+            .as_ref()
+            .is_none_or(|(last, at): &(String, Instant)| *last != text || at.elapsed() >= CONFIG_REMINDER)
+        {
             warn!(
                 reason = text,
                 "waiting for the network configuration; the data plane stays as it is"
             );
-            told = Some(text);
+            told = Some((text, Instant::now()));
         }
         tokio::time::sleep(CONFIG_RETRY).await;
     }
@@ -186,8 +193,7 @@ impl<S: LeaseStore> Driver<'_, S> {
         match action {
             Action::Kernel(work) => {
                 if let Work::Apply(ops) = &work {
-                    info!(changes = ops.len(), "changing the kernel");
-                    ops.iter().for_each(|op| tracing::debug!(%op));
+                    log_changes(ops);
                 }
                 self.executor.submit(work)?;
             }
@@ -246,6 +252,16 @@ fn find<S: LeaseStore>(store: &S, public_ip: Ipv4Addr) -> Job<'_> {
 
 fn renew<S: LeaseStore>(store: &S, lease: Lease) -> Job<'_> {
     Box::pin(async move { Event::LeaseRenewed(store.renew(&lease).await.map_err(StoreFailure::from)) })
+}
+
+/// Each change while they are few, as when something is put back; else their number, and each for those who debug.
+fn log_changes(ops: &[Op]) {
+    if ops.len() <= MAX_LOGGED_CHANGES {
+        ops.iter().for_each(|op| info!(%op, "changing the kernel"));
+    } else {
+        info!(changes = ops.len(), "changing the kernel");
+        ops.iter().for_each(|op| debug!(%op, "changing the kernel"));
+    }
 }
 
 /// Waits for the job, which then is done with; for ever when there is none. Cancel-safe: the job stays where it is.

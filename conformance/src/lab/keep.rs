@@ -1,10 +1,11 @@
 //! The record of a lab that the user asked to keep, so that a later run can remove it.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,12 +36,20 @@ impl Record {
         })
     }
 
-    /// Writes the record.
+    /// Writes the record, which must not exist.
     ///
     /// # Errors
-    /// Fails when the file cannot be written.
+    /// Fails when another run has kept its lab meanwhile, or when the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        fs::write(path, format!("{} {}\n", self.pid, self.start_time))
+        let mut file = match fs::File::create_new(path) {
+            Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {
+                bail!(
+                    "another run has kept its lab meanwhile, so this one is not kept: remove that one first"
+                )
+            }
+            file => file.with_context(|| format!("writing {}", path.display()))?,
+        };
+        writeln!(file, "{} {}", self.pid, self.start_time)
             .with_context(|| format!("writing {}", path.display()))
     }
 
