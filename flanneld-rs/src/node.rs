@@ -12,19 +12,20 @@ use flannel_types::{Lease, LeaseAttrs, NetConf, VxlanData};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use lease_store::LeaseEvent;
 use net_types::{IfName, MacAddr};
-use netstate::{ErrorClass, KernelError, LinkKind, ObjectKey, State};
-use tracing::{debug, error, info, warn};
+use netstate::{KernelError, LinkKind, State};
+use tracing::{error, info, warn};
 
 use crate::desired::{self, BACKEND_TYPE, VxlanDevice};
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::{LeaseView, SnapshotOutcome};
-use crate::reconciler::{Reconciler, Report, Work};
+use crate::reconciler::{Reconciler, Work};
 
 use holding::{Holding, SubnetFile};
 pub use protocol::{Action, Event, Now, Outlook, Settings, StopReason, StoreFailure};
 
 mod holding;
 mod protocol;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -32,9 +33,6 @@ mod tests;
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// A subnet file that could not be written is written again after this long.
 const SUBNET_FILE_RETRY: Duration = Duration::from_secs(5);
-
-/// Of more failures at once than this, only the number is logged.
-const MAX_REPORTS: usize = 10;
 
 /// The node. See the module's description.
 #[derive(Debug)]
@@ -285,7 +283,7 @@ impl Node {
         match event {
             LeaseEvent::Snapshot { leases, .. } => {
                 let outcome = holding.view.snapshot(now.monotonic, leases);
-                log_outcome(outcome);
+                telling::log_outcome(outcome);
                 revoked = outcome == SnapshotOutcome::OwnLeaseGone;
             }
             LeaseEvent::Put(lease) => revoked = holding.view.put(lease),
@@ -380,40 +378,7 @@ impl Node {
     }
 
     fn report(&mut self) {
-        let reports = self.engine.take_reports();
-        let untold = reports.len().saturating_sub(MAX_REPORTS);
-        for report in reports.into_iter().take(MAX_REPORTS) {
-            log_report(report);
-        }
-        if untold > 0 {
-            info!(untold, "more objects failed or recovered");
-        }
-    }
-}
-
-fn log_report(report: Report) {
-    match report {
-        Report::Failed(object, failure) => match failure.refusal {
-            Some(err) if err.class == ErrorClass::Exists && matches!(object, ObjectKey::Route(_)) => {
-                warn!(%object, "a route that is not flannel's is in the way: remove it to reach this peer");
-            }
-            Some(err) => warn!(%object, %err, "the kernel refused a change, will try again"),
-            None => debug!(%object, "a change had no effect, will try again"),
-        },
-        Report::Recovered(object) => debug!(%object, "as desired again"),
-        Report::Unobservable(err) => warn!(%err, "cannot observe the kernel, will try again"),
-    }
-}
-
-fn log_outcome(outcome: SnapshotOutcome) {
-    match outcome {
-        SnapshotOutcome::Synced | SnapshotOutcome::OwnLeaseGone => {}
-        SnapshotOutcome::MassLoss { lost, known } => {
-            error!(
-                lost,
-                known, "most leases vanished at once; their peers stay for the grace time"
-            );
-        }
+        telling::log_reports(self.engine.take_reports());
     }
 }
 

@@ -1,0 +1,48 @@
+//! What a node tells people of what it meets.
+
+use netstate::{ErrorClass, ObjectKey};
+use tracing::{debug, error, info, warn};
+
+use crate::lease_view::SnapshotOutcome;
+use crate::reconciler::Report;
+
+/// Of more reports at once than this, only the number is logged.
+const MAX_REPORTS: usize = 10;
+
+/// Logs what the reconciler has to report.
+pub(super) fn log_reports(reports: Vec<Report>) {
+    let untold = reports.len().saturating_sub(MAX_REPORTS);
+    for report in reports.into_iter().take(MAX_REPORTS) {
+        log_report(report);
+    }
+    if untold > 0 {
+        info!(untold, "more objects failed or recovered");
+    }
+}
+
+fn log_report(report: Report) {
+    match report {
+        Report::Failed(object, failure) => match failure.refusal {
+            Some(err) if err.class == ErrorClass::Exists && matches!(object, ObjectKey::Route(_)) => {
+                warn!(%object, "a route that is not flannel's is in the way: remove it to reach this peer");
+            }
+            Some(err) => warn!(%object, %err, "the kernel refused a change, will try again"),
+            None => debug!(%object, "a change had no effect, will try again"),
+        },
+        Report::Recovered(object) => debug!(%object, "as desired again"),
+        Report::Unobservable(err) => warn!(%err, "cannot observe the kernel, will try again"),
+    }
+}
+
+/// Logs what a snapshot led to.
+pub(super) fn log_outcome(outcome: SnapshotOutcome) {
+    match outcome {
+        SnapshotOutcome::Synced | SnapshotOutcome::OwnLeaseGone => {}
+        SnapshotOutcome::MassLoss { lost, known } => {
+            error!(
+                lost,
+                known, "most leases vanished at once; their peers stay for the grace time"
+            );
+        }
+    }
+}
