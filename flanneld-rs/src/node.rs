@@ -53,7 +53,12 @@ enum Stage {
     LookingForDevice,
     /// The device's MAC, if it exists, and the subnets of the peers that it carries are known.
     LookingForLease(Found),
-    AcquiringLease(Found, LeaseAttrs),
+    /// The device's MAC is settled, and announced in these attributes.
+    AcquiringLease {
+        found: Found,
+        mac: MacAddr,
+        attrs: LeaseAttrs,
+    },
     /// The lease is held; until the subnet file is written only the device is made.
     Holding(Box<Holding>),
     Stopped,
@@ -61,6 +66,7 @@ enum Stage {
 
 #[derive(Debug, Clone, Default)]
 struct Found {
+    /// The device's, if it exists.
     mac: Option<MacAddr>,
     peer_subnets: BTreeSet<Ipv4Network>,
     /// Whether the store knew this node.
@@ -113,7 +119,7 @@ impl Node {
             ),
             Stage::LookingForDevice
             | Stage::LookingForLease(_)
-            | Stage::AcquiringLease(..)
+            | Stage::AcquiringLease { .. }
             | Stage::Stopped => (None, None),
         };
         [engine, view, renewal, self.retry_at].into_iter().flatten().min()
@@ -132,7 +138,7 @@ impl Node {
             Stage::Holding(holding) => Some(&holding.device),
             Stage::LookingForDevice
             | Stage::LookingForLease(_)
-            | Stage::AcquiringLease(..)
+            | Stage::AcquiringLease { .. }
             | Stage::Stopped => None,
         }
     }
@@ -172,7 +178,6 @@ impl Node {
         found.was_member = stored.is_some();
         let stored_mac = stored.as_ref().and_then(vtep_mac).filter(|mac| mac.is_unicast());
         let mac = found.mac.or(stored_mac).unwrap_or(self.settings.random_mac);
-        found.mac = Some(mac);
         let data = VxlanData {
             vni: self.settings.vni,
             vtep_mac: mac,
@@ -184,12 +189,14 @@ impl Node {
             backend_data: Some(data.to_json()),
             backend_v6_data: None,
         };
-        self.stage = Stage::AcquiringLease(found.clone(), attrs.clone());
-        Some(Action::AcquireLease(attrs))
+        let ask = Action::AcquireLease(attrs.clone());
+        let found = std::mem::take(found);
+        self.stage = Stage::AcquiringLease { found, mac, attrs };
+        Some(ask)
     }
 
     fn lease_acquired(&mut self, now: Now, result: Result<Lease, StoreFailure>) -> Option<Action> {
-        let Stage::AcquiringLease(found, _) = &self.stage else {
+        let Stage::AcquiringLease { found, mac, .. } = &self.stage else {
             return None;
         };
         let lease = match result {
@@ -197,7 +204,7 @@ impl Node {
             Err(failure) => return self.store_failed(now, failure),
         };
         info!(subnet = %lease.key.v4(), public_ip = %self.settings.public_ip, "lease acquired");
-        let device = self.device_for(&lease, found.mac.unwrap_or(self.settings.random_mac));
+        let device = self.device_for(&lease, *mac);
         let mut view = LeaseView::new(&lease, found.peer_subnets.clone(), self.settings.mass_loss_grace);
         if !found.was_member {
             view.distrust_store(now.monotonic);
@@ -369,7 +376,7 @@ impl Node {
         match &self.stage {
             Stage::LookingForDevice => Some(self.look_for_device()),
             Stage::LookingForLease(_) => Some(Action::FindLease(self.settings.public_ip)),
-            Stage::AcquiringLease(_, attrs) => Some(Action::AcquireLease(attrs.clone())),
+            Stage::AcquiringLease { attrs, .. } => Some(Action::AcquireLease(attrs.clone())),
             Stage::Holding(holding) => {
                 (holding.file == SubnetFile::Writing).then(|| Action::WriteSubnetFile(holding.subnet_env()))
             }

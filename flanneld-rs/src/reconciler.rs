@@ -104,7 +104,8 @@ enum Phase {
     Idle,
     Observing,
     Planned(Vec<Op>),
-    Applying(Vec<Op>),
+    /// The objects of the changes under way, in order.
+    Applying(Vec<ObjectKey>),
 }
 
 impl Reconciler {
@@ -149,7 +150,7 @@ impl Reconciler {
     pub fn next_work(&mut self, now: Duration) -> Option<Work> {
         match std::mem::take(&mut self.phase) {
             Phase::Planned(ops) => {
-                self.phase = Phase::Applying(ops.clone());
+                self.phase = Phase::Applying(ops.iter().map(Op::object).collect());
                 Some(Work::Apply(ops))
             }
             Phase::Idle => self.begin_observation(now),
@@ -242,12 +243,12 @@ impl Reconciler {
 
     /// Takes the answer to [`Work::Apply`]: one result for each change, in order.
     pub fn applied(&mut self, results: Vec<Result<(), KernelError>>) {
-        let Phase::Applying(ops) = std::mem::take(&mut self.phase) else {
+        let Phase::Applying(objects) = std::mem::take(&mut self.phase) else {
             return;
         };
-        for (op, result) in ops.iter().zip(results) {
+        for (object, result) in objects.into_iter().zip(results) {
             // Of several changes to one object the first refusal is the cause of the others.
-            let outcome = self.attempted.entry(op.object()).or_insert(Ok(()));
+            let outcome = self.attempted.entry(object).or_insert(Ok(()));
             if outcome.is_ok() {
                 *outcome = result;
             }

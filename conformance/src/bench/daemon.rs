@@ -14,7 +14,7 @@ use super::leases::{self, MadeUp};
 use super::peer_watch::{Change, PeerWatch};
 use super::report::{Figure, Section};
 use super::sample::millis;
-use super::start::{LIMIT, Started, start};
+use super::start::{LIMIT, Started, start, start_all};
 use super::{BenchConfig, progress};
 use crate::lab::ping::{Patience, ping_all};
 use crate::lab::{Lab, LabConfig, Node, Pod, SUBNET_FILE, TUNNEL, wait_until};
@@ -81,12 +81,7 @@ impl Bed {
             nodes: 3,
             binaries: config.binaries.clone(),
         })?;
-        let run = |node: &Node| {
-            let mut started = start(node)?;
-            started.ready(node)?;
-            Ok(started)
-        };
-        let mut daemons = lab.nodes().iter().map(run).collect::<Result<Vec<_>>>()?;
+        let mut daemons = start_all(&lab)?;
         let measured = Some(daemons.remove(0));
         Ok(Self {
             measured,

@@ -12,11 +12,11 @@ use super::cni::Stand;
 use super::memory::peak_of;
 use super::report::{Figure, Peer, Section};
 use super::side::{Operation, Side};
-use super::start::start;
+use super::start::start_all;
 use super::stats::Summary;
 use super::usage::Usage;
 use super::{BenchConfig, progress};
-use crate::lab::{Lab, LabConfig, Node};
+use crate::lab::{Lab, LabConfig};
 
 /// How long the daemons are left alone before they are looked at, and between the two looks.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -56,12 +56,7 @@ fn idle(config: &BenchConfig) -> Result<Vec<Figure>> {
         nodes: 3,
         binaries: config.binaries.clone(),
     })?;
-    let run = |node: &Node| {
-        let mut started = start(node)?;
-        started.ready(node)?;
-        Ok(started)
-    };
-    let daemons = lab.nodes().iter().map(run).collect::<Result<Vec<_>>>()?;
+    let daemons = start_all(&lab)?;
     let look = || {
         daemons
             .iter()

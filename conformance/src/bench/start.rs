@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
-use crate::lab::{BIN_DIR, LEASE_DIR, Node, Process, SUBNET_FILE};
+use crate::lab::{BIN_DIR, LEASE_DIR, Lab, Node, Process, SUBNET_FILE};
 
 /// The pause between two looks: what a figure may be too high by.
 pub(super) const PAUSE: Duration = Duration::from_micros(100);
@@ -18,6 +18,19 @@ pub(super) const LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct Started {
     pub(super) process: Process,
     pub(super) at: Instant,
+}
+
+/// Starts a daemon on every node, and waits until each is ready.
+///
+/// # Errors
+/// Fails when one cannot be started or is not ready in time.
+pub(super) fn start_all(lab: &Lab) -> Result<Vec<Started>> {
+    let run = |node: &Node| {
+        let mut started = start(node)?;
+        started.ready(node)?;
+        Ok(started)
+    };
+    lab.nodes().iter().map(run).collect()
 }
 
 /// Starts the daemon on a node, on the lab's lease directory; does not wait for anything.
