@@ -9,8 +9,10 @@
 //!
 //! Start at [`State`], then [`plan`].
 
+pub mod iptables;
 mod kernel;
 mod link;
+pub mod nft;
 mod objects;
 mod op;
 mod plan;
