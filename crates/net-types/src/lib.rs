@@ -7,12 +7,14 @@
 //! Start at [`IfName`] and [`SubnetKey`]; [`registry`] lists the marks, chain names and route protocols that we use
 //! or must avoid.
 
+mod hashed_name;
 mod ifname;
 mod mac;
 pub mod registry;
 mod subnet_key;
 mod vni;
 
+pub use hashed_name::hashed_name;
 pub use ifname::{IfIndex, IfName, IfNameError};
 pub use mac::{MacAddr, MacAddrError};
 pub use subnet_key::{SubnetKey, SubnetKeyError};
