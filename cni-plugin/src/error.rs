@@ -1,6 +1,7 @@
 use std::error::Error;
 
 use cni_types::{Code, ConfError, DecodeError, EnvError, ResultError};
+use net_types::sentence;
 
 /// What a call ends with when it fails: the content of the error object, less its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,18 +83,6 @@ impl<E: CniError> From<E> for Failure {
             details: error.details(),
         }
     }
-}
-
-/// The error and all its sources, in one line.
-pub(crate) fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 impl CniError for EnvError {

@@ -13,7 +13,6 @@
 mod context;
 mod delegate;
 mod error;
-mod files;
 mod known_args;
 mod plugins;
 mod run;

@@ -1,12 +1,12 @@
 //! From the command line to a running daemon, and from its end to an exit status.
 
+use net_types::sentence;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::{self, Config, ConfigError, Invocation};
 use crate::daemon;
-use crate::error::sentence;
 use crate::log::Log;
 use lease_store::FileStore;
 

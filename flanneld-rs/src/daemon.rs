@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, UnixTime};
 use lease_store::{ErrorClass, LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
-use net_types::MacAddr;
+use net_types::{MacAddr, sentence};
 use netlink::RealKernel;
 use netlink_monitor::MonitorError;
 use netstate::{KernelError, Op};
@@ -21,7 +21,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::error::sentence;
 use crate::executor::{Executor, ExecutorEnded};
 use crate::host_facts::{self, HostFactsError};
 use crate::kernel_watch::KernelWatch;

@@ -9,7 +9,6 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod desired;
-pub mod error;
 pub mod executor;
 pub mod host_facts;
 pub mod iface_match;

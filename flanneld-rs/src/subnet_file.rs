@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use flannel_types::{PreviousSubnets, SubnetEnv};
+use statefile::Durability;
 
 /// Everyone may read it, whoever the runtime runs as (flannel `pkg/subnet/subnet.go`).
 const FILE_MODE: u32 = 0o644;
@@ -16,7 +17,7 @@ pub fn write(path: &Path, env: &SubnetEnv) -> Result<(), statefile::Error> {
     if let Some(dir) = path.parent() {
         statefile::ensure_dir(dir, DIR_MODE)?;
     }
-    statefile::replace(path, env.render().as_bytes(), FILE_MODE)
+    statefile::replace(path, env.render().as_bytes(), FILE_MODE, Durability::PowerCut)
 }
 
 /// Reads what an earlier run wrote; a file that is missing or unreadable counts as none, because it is only a hint.

@@ -103,11 +103,3 @@ impl StoreError {
         }
     }
 }
-
-/// An error with all its causes in one line.
-pub(crate) fn chain(err: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(err), |err| err.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
-}

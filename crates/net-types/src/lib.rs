@@ -1,4 +1,4 @@
-//! Network names and numbers that every part of the pod network shares.
+//! Network names and numbers that every part of the pod network shares, and the way they all tell an error.
 //!
 //! Both programs, the pure core and the kernel edge speak of links, MAC addresses, VNIs and subnet leases; this
 //! crate gives each of these one validated type, so that two of them cannot be confused. It holds plain data only:
@@ -11,11 +11,13 @@ mod hashed_name;
 mod ifname;
 mod mac;
 pub mod registry;
+mod sentence;
 mod subnet_key;
 mod vni;
 
 pub use hashed_name::hashed_name;
 pub use ifname::{IfIndex, IfName, IfNameError};
 pub use mac::{MacAddr, MacAddrError};
+pub use sentence::sentence;
 pub use subnet_key::{SubnetKey, SubnetKeyError};
 pub use vni::{Vni, VniError};

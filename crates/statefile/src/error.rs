@@ -85,7 +85,7 @@ impl Error {
     }
 
     /// Makes the wrapper for an answer of the system.
-    pub(crate) fn of(action: Action, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub fn of(action: Action, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             action,
             path: path.to_owned(),

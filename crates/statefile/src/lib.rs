@@ -1,8 +1,9 @@
-//! Durable small files: atomic replacement, locks, tolerant readers.
+//! Small files: atomic replacement, locks, tolerant readers.
 //!
-//! Whatever happens, a full disk, a crash, a power cut, several programs at once, a reader finds the old contents or
-//! the new ones, never a part. The plugin's state, the subnet file and the embedded lease store rest on this crate.
-//! It knows nothing of what the files mean, never waits without a limit, and never reads without one.
+//! Whatever happens, a full disk, a crash, several programs at once, and where [`Durability`] asks for it a power cut,
+//! a reader finds the old contents or the new ones, never a part. The plugin's state, the subnet file and the embedded
+//! lease store rest on this crate. It knows nothing of what the files mean, never waits without a limit, never reads
+//! without one, and opens nothing but regular files.
 //!
 //! Start at [`replace`]; [`Lock`] orders several writers, [`read_optional`] reads back.
 //!
@@ -12,10 +13,11 @@
 
 mod error;
 mod lock;
+mod open;
 mod read;
 mod write;
 
 pub use error::{Action, Error};
 pub use lock::Lock;
 pub use read::{MAX_BYTES, read_optional, read_text};
-pub use write::{create_new, ensure_dir, remove, replace};
+pub use write::{Durability, create_new, ensure_dir, is_unfinished, remove, remove_unfinished, replace};

@@ -1,4 +1,4 @@
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Action, Error};
+use crate::open::open_regular;
 
 /// The first pause between two attempts to get a lock; each pause doubles the last.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
@@ -26,30 +27,30 @@ impl Lock {
     /// absent.
     ///
     /// # Errors
-    /// The file cannot be created or opened, or another process keeps the lock for longer than the time-out.
+    /// The file cannot be created or opened, is no regular file, or another process keeps the lock for longer than the
+    /// time-out.
     pub fn acquire(path: &Path, mode: u32, timeout: Duration) -> Result<Self, Error> {
         let mut options = OpenOptions::new();
         options.read(true);
-        Ok(Self {
-            _file: open_locked(path, &options, mode, timeout)?,
-        })
+        let (file, _) = open_locked(path, &options, mode, timeout)?;
+        Ok(Self { _file: file })
     }
 }
 
-/// Opens or creates a file and locks it; the locked file is the one that the path names.
+/// Opens or creates a regular file and locks it; the locked file is the one that the path names. Tells what it is.
 pub(crate) fn open_locked(
     path: &Path,
     options: &OpenOptions,
     mode: u32,
     timeout: Duration,
-) -> Result<File, Error> {
+) -> Result<(File, Metadata), Error> {
     let start = Instant::now();
     loop {
         if let Some(file) = open_or_create(path, options, mode)? {
             wait(&file, path, start, timeout)?;
             // Its last holder may have renamed or removed the file; a lock on it would then exclude nobody.
-            if is_at(&file, path)? {
-                return Ok(file);
+            if let Some(found) = found_at(&file, path)? {
+                return Ok((file, found));
             }
         } else {
             // A link to nowhere stays so.
@@ -66,10 +67,10 @@ pub(crate) fn open_locked(
 
 /// `None` if the file appeared or vanished meanwhile.
 fn open_or_create(path: &Path, options: &OpenOptions, mode: u32) -> Result<Option<File>, Error> {
-    match options.open(path) {
-        Ok(file) => return Ok(Some(file)),
-        Err(err) if err.kind() == ErrorKind::NotFound => {}
-        Err(err) => return Err(Error::of(Action::Open, path)(err)),
+    match open_regular(path, options) {
+        Ok((file, _)) => return Ok(Some(file)),
+        Err(err) if err.io().is_some_and(|io| io.kind() == ErrorKind::NotFound) => {}
+        Err(err) => return Err(err),
     }
     match OpenOptions::new()
         .read(true)
@@ -109,11 +110,13 @@ fn wait(file: &File, path: &Path, start: Instant, timeout: Duration) -> Result<(
     }
 }
 
-fn is_at(file: &File, path: &Path) -> Result<bool, Error> {
+/// What an open file is, if the path still names it.
+fn found_at(file: &File, path: &Path) -> Result<Option<Metadata>, Error> {
     let ours = file.metadata().map_err(Error::of(Action::Read, path))?;
     match fs::metadata(path) {
-        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
-        Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+        Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => Ok(Some(ours)),
+        Ok(_) => Ok(None),
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
         Err(err) => Err(Error::of(Action::Read, path)(err)),
     }
 }

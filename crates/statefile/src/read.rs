@@ -1,30 +1,26 @@
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::fs::OpenOptions;
+use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Action, Error};
+use crate::open::open_regular;
+use crate::write::is_absent;
 
 /// The size in bytes that no state file exceeds; a larger one is an error instead of an allocation.
 pub const MAX_BYTES: u64 = 1 << 20;
 
-/// Reads a file; `None` if there is none.
+/// Reads a file; `None` if there is none, nor can be by this path.
 ///
 /// # Errors
 /// The path names something else than a regular file, or one of more than [`MAX_BYTES`], or it cannot be read.
 pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    // A named pipe would block when opened, hence the question before.
-    match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => return Err(Error::NotAFile(path.to_owned())),
-        Ok(_) => {}
-        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(err) => return Err(Error::of(Action::Open, path)(err)),
-    }
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(err) => return Err(Error::of(Action::Open, path)(err)),
+    let (file, found) = match open_regular(path, OpenOptions::new().read(true)) {
+        Ok(opened) => opened,
+        Err(err) if err.io().is_some_and(|io| is_absent(io.kind())) => return Ok(None),
+        Err(err) => return Err(err),
     };
-    let mut contents = Vec::new();
+    let size = usize::try_from(found.len().min(MAX_BYTES)).unwrap_or_default();
+    let mut contents = Vec::with_capacity(size.saturating_add(1));
     let count = file.take(MAX_BYTES + 1).read_to_end(&mut contents);
     let count = count.map_err(Error::of(Action::Read, path))?;
     if u64::try_from(count).is_ok_and(|count| count <= MAX_BYTES) {

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use statefile::Durability::PowerCut;
 use statefile::{Error, Lock, create_new, read_optional, replace};
 
 /// Names the directory in which a copy of this program writes until it is killed.
@@ -25,14 +26,14 @@ fn readers_never_see_a_part_of_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
     let done = AtomicBool::new(false);
-    replace(&path, &version(0), 0o644).unwrap();
+    replace(&path, &version(0), 0o644, PowerCut).unwrap();
     thread::scope(|scope| {
         let writers: Vec<_> = (1..=4)
             .map(|writer: u8| {
                 let path = &path;
                 scope.spawn(move || {
                     for round in 0..50 {
-                        replace(path, &version(writer * 50 + round), 0o644).unwrap();
+                        replace(path, &version(writer * 50 + round), 0o644, PowerCut).unwrap();
                     }
                 })
             })
@@ -57,7 +58,7 @@ fn of_many_creators_exactly_one_wins() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
     let won: Vec<bool> = thread::scope(|scope| {
-        let create = |n: u8| create_new(&path, &version(n), 0o644);
+        let create = |n: u8| create_new(&path, &version(n), 0o644, PowerCut);
         let creators: Vec<_> = (0..20).map(|n| scope.spawn(move || create(n))).collect();
         let results = creators.into_iter().map(|creator| creator.join().unwrap());
         results
@@ -148,7 +149,7 @@ fn a_writer_that_is_killed_leaves_a_whole_file_and_blocks_nobody() {
         victim.kill().unwrap();
         victim.wait().unwrap();
         assert_whole(&path);
-        replace(&path, &version(7), 0o644).unwrap();
+        replace(&path, &version(7), 0o644, PowerCut).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         fs::remove_file(&path).unwrap();
     }
@@ -156,7 +157,7 @@ fn a_writer_that_is_killed_leaves_a_whole_file_and_blocks_nobody() {
 
 fn write_until_killed(dir: &Path) -> ! {
     for n in (0..=u8::MAX).cycle() {
-        replace(&dir.join("state"), &version(n), 0o644).unwrap();
+        replace(&dir.join("state"), &version(n), 0o644, PowerCut).unwrap();
     }
     unreachable!("a cycle does not end")
 }

@@ -17,15 +17,19 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
-use statefile::{Error, Lock, MAX_BYTES, create_new, ensure_dir, read_optional, read_text, remove, replace};
+use statefile::Durability::{Crash, PowerCut};
+use statefile::{
+    Error, Lock, MAX_BYTES, create_new, ensure_dir, is_unfinished, read_optional, read_text, remove,
+    remove_unfinished, replace,
+};
 
 #[test]
 fn contents_are_replaced_and_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
     assert_eq!(read_optional(&path).unwrap(), None);
-    replace(&path, b"a long first version", 0o644).unwrap();
-    replace(&path, b"second", 0o600).unwrap();
+    replace(&path, b"a long first version", 0o644, PowerCut).unwrap();
+    replace(&path, b"second", 0o600, PowerCut).unwrap();
     assert_eq!(read_text(&path).unwrap().as_deref(), Some("second"));
     assert_eq!(mode(&path), 0o600);
     assert_eq!(names(dir.path()), ["state"]);
@@ -35,12 +39,12 @@ fn contents_are_replaced_and_read_back() {
 fn a_new_file_never_takes_an_existing_ones_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
-    create_new(&path, b"first", 0o600).unwrap();
-    assert!(matches!(create_new(&path, b"second", 0o600), Err(Error::Exists(at)) if at == path));
+    create_new(&path, b"first", 0o600, PowerCut).unwrap();
+    assert!(matches!(create_new(&path, b"second", 0o600, PowerCut), Err(Error::Exists(at)) if at == path));
     assert_eq!(read_text(&path).unwrap().as_deref(), Some("first"));
     assert_eq!(names(dir.path()), ["state"]);
-    assert!(remove(&path).unwrap());
-    assert!(!remove(&path).unwrap());
+    assert!(remove(&path, PowerCut).unwrap());
+    assert!(!remove(&path, PowerCut).unwrap());
 }
 
 #[test]
@@ -49,7 +53,7 @@ fn modes_do_not_depend_on_the_umask() {
         umask(Mode::from_bits_truncate(0o077));
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
-        replace(&path, b"", 0o644).unwrap();
+        replace(&path, b"", 0o644, PowerCut).unwrap();
         assert_eq!(mode(&path), 0o644);
         let path = dir.path().join("lock");
         drop(Lock::acquire(&path, 0o750, Duration::ZERO).unwrap());
@@ -66,7 +70,7 @@ fn a_crashed_writers_file_is_taken_over() {
         "left by a crash, and longer than the new contents",
     )
     .unwrap();
-    replace(&path, b"new", 0o644).unwrap();
+    replace(&path, b"new", 0o644, PowerCut).unwrap();
     assert_eq!(read_text(&path).unwrap().as_deref(), Some("new"));
     assert_eq!(names(dir.path()), ["state"]);
 }
@@ -75,10 +79,10 @@ fn a_crashed_writers_file_is_taken_over() {
 fn a_crash_amid_creation_does_not_endanger_the_created_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
-    create_new(&path, b"first", 0o644).unwrap();
+    create_new(&path, b"first", 0o644, PowerCut).unwrap();
     fs::hard_link(&path, dir.path().join(".state.tmp")).unwrap();
     fs::hard_link(&path, dir.path().join("witness")).unwrap();
-    replace(&path, b"second", 0o644).unwrap();
+    replace(&path, b"second", 0o644, PowerCut).unwrap();
     assert_eq!(
         read_text(&dir.path().join("witness")).unwrap().as_deref(),
         Some("first")
@@ -93,14 +97,14 @@ fn a_full_disk_leaves_the_old_file_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         mount_tmpfs(dir.path(), "size=64k", MsFlags::empty());
         let path = dir.path().join("state");
-        replace(&path, b"old", 0o644).unwrap();
-        let err = replace(&path, &[0; 100_000], 0o644).unwrap_err();
+        replace(&path, b"old", 0o644, PowerCut).unwrap();
+        let err = replace(&path, &[0; 100_000], 0o644, PowerCut).unwrap_err();
         assert_eq!(err.io().unwrap().kind(), std::io::ErrorKind::StorageFull);
         assert_eq!(
             err.to_string(),
             format!("cannot write {}/.state.tmp", dir.path().display())
         );
-        assert!(create_new(&dir.path().join("other"), &[0; 100_000], 0o644).is_err());
+        assert!(create_new(&dir.path().join("other"), &[0; 100_000], 0o644, PowerCut).is_err());
         assert_eq!(read_text(&path).unwrap().as_deref(), Some("old"));
         assert_eq!(names(dir.path()), ["state"]);
     });
@@ -113,8 +117,8 @@ fn a_directory_that_cannot_be_written_is_named() {
         mount_tmpfs(dir.path(), "size=64k", MsFlags::MS_RDONLY);
         let path = dir.path().join("state");
         let errors = [
-            replace(&path, b"x", 0o644).unwrap_err(),
-            create_new(&path, b"x", 0o644).unwrap_err(),
+            replace(&path, b"x", 0o644, PowerCut).unwrap_err(),
+            create_new(&path, b"x", 0o644, PowerCut).unwrap_err(),
             ensure_dir(&path, 0o755).unwrap_err(),
             Lock::acquire(&path, 0o750, Duration::ZERO).unwrap_err(),
         ];
@@ -130,15 +134,18 @@ fn what_is_no_small_regular_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(read_optional(dir.path()), Err(Error::NotAFile(_))));
     assert!(matches!(
-        replace(Path::new("/"), b"", 0o644),
+        replace(Path::new("/"), b"", 0o644, PowerCut),
         Err(Error::NotAFile(_))
     ));
-    assert!(replace(&dir.path().join("absent/state"), b"", 0o644).is_err());
+    assert!(replace(&dir.path().join("absent/state"), b"", 0o644, PowerCut).is_err());
 
     let fifo = dir.path().join("fifo");
     nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
     assert!(matches!(read_optional(&fifo), Err(Error::NotAFile(_))));
-    assert!(matches!(replace(&fifo, b"", 0o644), Err(Error::NotAFile(_))));
+    assert!(matches!(
+        replace(&fifo, b"", 0o644, PowerCut),
+        Err(Error::NotAFile(_))
+    ));
 
     let limit = usize::try_from(MAX_BYTES).unwrap();
     let large = dir.path().join("large");
@@ -152,6 +159,62 @@ fn what_is_no_small_regular_file_is_refused() {
 
     symlink(dir.path().join("nowhere"), dir.path().join("dangling")).unwrap();
     assert_eq!(read_optional(&dir.path().join("dangling")).unwrap(), None);
+}
+
+#[test]
+fn what_somebody_planted_in_a_files_place_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let refused =
+        |result: Result<(), Error>| assert!(matches!(result, Err(Error::NotAFile(_))), "{result:?}");
+    for name in ["lock", ".state.tmp"] {
+        nix::unistd::mkfifo(&path(name), Mode::S_IRWXU).unwrap();
+    }
+    refused(Lock::acquire(&path("lock"), 0o600, Duration::from_secs(5)).map(drop));
+    refused(replace(&path("state"), b"x", 0o600, Crash));
+    refused(create_new(&path("state"), b"x", 0o600, PowerCut));
+    let _listening = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    refused(read_optional(&path("socket")).map(drop));
+    refused(read_optional(Path::new("/dev/null")).map(drop));
+    fs::create_dir(path("lockdir")).unwrap();
+    refused(Lock::acquire(&path("lockdir"), 0o600, Duration::from_secs(5)).map(drop));
+}
+
+#[test]
+fn names_of_every_length_are_written_or_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    for length in [250, 251, 255] {
+        let path = dir.path().join("n".repeat(length));
+        replace(&path, b"one", 0o600, Crash).unwrap();
+        assert!(matches!(
+            create_new(&path, b"two", 0o600, Crash),
+            Err(Error::Exists(_))
+        ));
+        assert_eq!(read_text(&path).unwrap().as_deref(), Some("one"));
+        remove_unfinished(&path).unwrap();
+        assert!(remove(&path, Crash).unwrap());
+    }
+    let path = dir.path().join("n".repeat(256));
+    assert_eq!(read_optional(&path).unwrap(), None);
+    assert!(!remove(&path, PowerCut).unwrap());
+    assert!(replace(&path, b"one", 0o600, Crash).is_err());
+    assert_eq!(names(dir.path()), [""; 0]);
+}
+
+#[test]
+fn what_a_killed_writer_left_is_told_and_removed_and_a_second_name_is_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    create_new(&path, b"one", 0o600, Crash).unwrap();
+    let unfinished = dir.path().join(".state.tmp");
+    fs::hard_link(&path, &unfinished).unwrap();
+    assert!(is_unfinished(".state.tmp") && !is_unfinished("state"));
+    remove_unfinished(&path).unwrap();
+    remove_unfinished(&path).unwrap();
+    assert_eq!(read_text(&path).unwrap().as_deref(), Some("one"));
+    fs::create_dir(&unfinished).unwrap();
+    remove_unfinished(&path).unwrap();
+    assert!(remove(&dir.path().join("state/below"), Crash).is_ok_and(|was_there| !was_there));
 }
 
 #[test]

@@ -6,10 +6,9 @@ use std::time::Duration;
 use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, UnixTime};
 use ipnetwork::Ipv4Network;
 use lease_store::{ErrorClass, LeaseEvent, StoreError};
-use net_types::{IfName, MacAddr, Vni};
+use net_types::{IfName, MacAddr, Vni, sentence};
 use netstate::{KernelError, State};
 
-use crate::error::sentence;
 use crate::reconciler::Work;
 
 /// What is fixed for the life of the daemon.

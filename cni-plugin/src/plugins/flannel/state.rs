@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use cni_types::{Code, ContainerId, NetConf, Object, Target};
 use net_types::IfName;
 use serde_json::Value;
+use statefile::Durability;
 
 use crate::error::CniError;
-use crate::files;
 use crate::plugins::host_local::Holder;
 
-/// Mode of the reference's directory.
+/// Modes of the reference's directory and files.
 const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// Separates container id and interface name in the name of a further interface's file; neither can contain it.
 const SEPARATOR: char = ':';
@@ -104,7 +105,7 @@ impl StateFiles {
     /// Removes what a killed writer of these files left.
     pub(crate) fn discard_unfinished(&self) -> Result<(), StateError> {
         for path in [self.first(), self.further()] {
-            files::remove_unfinished(&path).map_err(StateError)?;
+            statefile::remove_unfinished(&path).map_err(StateError)?;
         }
         Ok(())
     }
@@ -114,35 +115,51 @@ impl StateFiles {
         statefile::ensure_dir(&self.dir, DIR_MODE).map_err(StateError)?;
         let before = statefile::read_optional(path).map_err(StateError)?;
         let text = Value::Object(conf.as_map().clone()).to_string();
-        files::replace(path, text.as_bytes()).map_err(StateError)?;
+        put(path, text.as_bytes())?;
         Ok(before)
     }
 }
 
 /// Puts back what [`StateFiles::write`] found.
 pub(crate) fn restore(path: &Path, before: Option<&[u8]>) -> Result<(), StateError> {
-    let restored = match before {
-        Some(text) => files::replace(path, text),
-        None => files::remove(path),
-    };
-    restored.map_err(StateError)
+    match before {
+        Some(text) => put(path, text),
+        None => remove(path),
+    }
+}
+
+/// How to detach a container is of no use without the container, which does not outlive a power cut.
+fn put(path: &Path, text: &[u8]) -> Result<(), StateError> {
+    statefile::replace(path, text, FILE_MODE, Durability::Crash).map_err(StateError)
 }
 
 /// Removes a state file.
 pub(crate) fn remove(path: &Path) -> Result<(), StateError> {
-    files::remove(path).map_err(StateError)
+    let removed = statefile::remove(path, Durability::Crash);
+    removed.map(drop).map_err(StateError)
 }
 
-/// Reads a state file.
+/// Reads a state file. One from which nothing can be detached is garbage, even if it is JSON.
 pub(crate) fn read(path: &Path) -> Result<Stored, StateError> {
     match statefile::read_optional(path) {
         Ok(None) => Ok(Stored::Missing),
         Ok(Some(text)) => {
-            Ok(NetConf::parse(&text).map_or(Stored::Garbage, |conf| Stored::Conf(Box::new(conf))))
+            let usable = NetConf::parse(&text).ok().filter(detaches);
+            Ok(usable.map_or(Stored::Garbage, |conf| Stored::Conf(Box::new(conf))))
         }
         Err(statefile::Error::TooLarge(_) | statefile::Error::NotText(_)) => Ok(Stored::Garbage),
+        // No plugin made it, so it says nothing of the container.
+        Err(statefile::Error::NotAFile(_)) => Ok(Stored::Missing),
         // A path with a plain file where the directory should be holds nothing.
         Err(error) if error.io().is_some_and(|e| e.kind() == ErrorKind::NotADirectory) => Ok(Stored::Missing),
         Err(error) => Err(StateError(error)),
     }
+}
+
+/// Whether a configuration has what a DEL needs, in the types that it needs: who attached the container, and who gave
+/// the addresses from which store.
+fn detaches(conf: &NetConf) -> bool {
+    let plugin = conf.object.string("type").is_ok_and(|name| name != Some(""));
+    let ipam = conf.ipam().map(Option::unwrap_or_default);
+    plugin && ipam.is_ok_and(|ipam| ipam.string("type").is_ok() && ipam.string("dataDir").is_ok())
 }

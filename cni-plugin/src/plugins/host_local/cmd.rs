@@ -146,7 +146,7 @@ impl Allocation<'_> {
     /// The address to give, and whether it has to be reserved.
     fn choose(&mut self, position: usize, set: &RangeSet) -> Result<(IpAddr, bool), Reason> {
         let in_set = |ip: &IpAddr| set.range_of(*ip).is_some();
-        let mut own = self.reservations.iter().filter(|r| r.holder.is(self.target));
+        let mut own = self.reservations.iter().filter(|r| r.is_of(self.target));
         let own = own.find(|reservation| in_set(&reservation.ip));
         let asked_at = self.requested.iter().position(in_set);
         let asked = asked_at.map(|at| self.requested.remove(at));
@@ -192,13 +192,13 @@ pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
     let Some(store) = Store::open(&store_dir(conf)?)? else {
         return Ok(());
     };
-    release_where(&store, |reservation| reservation.holder.is(target))
+    release_where(&store, |reservation| reservation.is_of(target))
 }
 
 /// Whether the attachment holds an address.
 pub(crate) fn holds(conf: &NetConf, target: &Target) -> Result<bool, Failure> {
     let all = all(conf)?;
-    Ok(all.iter().any(|reservation| reservation.holder.is(target)))
+    Ok(all.iter().any(|reservation| reservation.is_of(target)))
 }
 
 /// Fails unless the attachment holds an address.
@@ -255,7 +255,7 @@ pub(crate) fn gc_detaching(
 /// Whom the reserved addresses are for.
 pub(crate) fn all_holders(conf: &NetConf) -> Result<Vec<Holder>, Failure> {
     let all = all(conf)?.into_iter();
-    Ok(all.map(|reservation| reservation.holder).collect())
+    Ok(all.filter_map(|reservation| reservation.holder).collect())
 }
 
 /// The names of a container's interfaces that hold an address.
@@ -267,16 +267,19 @@ pub(crate) fn holders(conf: &NetConf, container_id: &ContainerId) -> Result<Vec<
 }
 
 fn attachment(reservation: &Reservation) -> Option<Target> {
+    let holder = reservation.holder.as_ref()?;
     Some(Target {
-        container_id: ContainerId::new(&reservation.holder.container_id).ok()?,
-        ifname: IfName::new(reservation.holder.ifname.as_deref()?).ok()?,
+        container_id: ContainerId::new(&holder.container_id).ok()?,
+        ifname: IfName::new(holder.ifname.as_deref()?).ok()?,
     })
 }
 
 impl Attachments {
-    /// Whether a reservation is of a valid attachment; one without interface name is valid with its container.
+    /// Whether a reservation is of a valid attachment; one without interface name is valid with its container. What is
+    /// no reservation is nobody's to free.
     fn holds(&self, reservation: &Reservation) -> bool {
-        self.0.iter().any(|target| reservation.holder.is(target))
+        let of_valid = |holder: &Holder| self.0.iter().any(|target| holder.is(target));
+        reservation.holder.as_ref().is_none_or(of_valid)
     }
 }
 

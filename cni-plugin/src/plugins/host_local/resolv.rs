@@ -2,15 +2,13 @@ use std::io;
 use std::path::Path;
 
 use cni_types::Dns;
+use statefile::Action;
 
 /// Reads a file of the form of `/etc/resolv.conf` (resolver(5)); it must exist.
 pub(super) fn read(path: &Path) -> Result<Dns, statefile::Error> {
     let text = statefile::read_text(path)?;
-    let text = text.ok_or_else(|| statefile::Error::Io {
-        action: statefile::Action::Open,
-        path: path.to_owned(),
-        source: io::ErrorKind::NotFound.into(),
-    })?;
+    let missing = || statefile::Error::of(Action::Open, path)(io::ErrorKind::NotFound.into());
+    let text = text.ok_or_else(missing)?;
     Ok(parse(&text))
 }
 

@@ -1,16 +1,14 @@
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cni_types::{Code, ContainerId, Target};
-use statefile::{Action, Lock};
+use statefile::{Action, Durability, Lock};
 
 use crate::error::CniError;
-use crate::files;
 
 /// How long another process may hold the store; each holds it for milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,14 +21,12 @@ const FILE_MODE: u32 = 0o600;
 const LOCK_NAME: &str = "lock";
 const LAST_RESERVED_PREFIX: &str = "last_reserved_ip.";
 
-/// Longest content of a reservation that is read; ids have no limit of their own.
-const RESERVATION_MAX_BYTES: u64 = 4096;
-
 /// The reservations of one network, locked: one file for each address, named by it, in the reference's layout (flannel
 /// and reference plugins share it, spec: containernetworking/plugins host-local `backend/disk`).
 ///
 /// A reservation appears with its whole content, so one that is empty or without an id is what a crash of another
-/// writer left: it counts as absent and is removed.
+/// writer left: it counts as absent and is removed. Something else than a small file keeps its address from being given
+/// out, as it does with the reference, and is left alone.
 #[derive(Debug)]
 pub(crate) struct Store {
     dir: PathBuf,
@@ -41,7 +37,15 @@ pub(crate) struct Store {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reservation {
     pub(crate) ip: IpAddr,
-    pub(crate) holder: Holder,
+    /// `None` when what has the address's name is no reservation.
+    pub(crate) holder: Option<Holder>,
+}
+
+impl Reservation {
+    /// Whether the address is reserved for this attachment.
+    pub(crate) fn is_of(&self, target: &Target) -> bool {
+        self.holder.as_ref().is_some_and(|holder| holder.is(target))
+    }
 }
 
 /// Whom an address is reserved for, as the file says.
@@ -69,7 +73,7 @@ impl CniError for StoreError {
 
 /// The wrapper for an answer of the system.
 fn io_error(action: Action, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    let failed = files::failed(action, path);
+    let failed = statefile::Error::of(action, path);
     move |source| StoreError(failed(source))
 }
 
@@ -111,39 +115,42 @@ impl Store {
             let entry = entry.map_err(io_error(Action::Read, &self.dir))?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            if files::is_unfinished(name) {
+            if statefile::is_unfinished(name) {
                 // Writers hold the lock that we hold.
-                self.remove(name)?;
+                if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                    self.remove(name)?;
+                }
                 continue;
             }
             let Ok(ip) = name.parse::<IpAddr>() else { continue };
-            match self.read(name)? {
-                Content::Holder(holder) => found.push(Reservation { ip, holder }),
-                Content::Unfinished => self.remove(name)?,
-                Content::Gone => {}
-            }
+            let holder = match self.read(name)? {
+                Content::Holder(holder) => Some(holder),
+                Content::Foreign => None,
+                Content::Unfinished => {
+                    self.remove(name)?;
+                    continue;
+                }
+                Content::Gone => continue,
+            };
+            found.push(Reservation { ip, holder });
         }
         Ok(found)
     }
 
     fn read(&self, name: &str) -> Result<Content, StoreError> {
-        let path = self.dir.join(name);
-        let file = match OpenOptions::new().read(true).open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Content::Gone),
-            Err(e) => return Err(io_error(Action::Open, &path)(e)),
-        };
-        let mut bytes = Vec::with_capacity(256);
-        let read = file.take(RESERVATION_MAX_BYTES).read_to_end(&mut bytes);
-        read.map_err(io_error(Action::Read, &path))?;
-        Ok(Holder::parse(&bytes).map_or(Content::Unfinished, Content::Holder))
+        match statefile::read_optional(&self.dir.join(name)) {
+            Ok(Some(bytes)) => Ok(Holder::parse(&bytes).map_or(Content::Unfinished, Content::Holder)),
+            Ok(None) => Ok(Content::Gone),
+            Err(statefile::Error::NotAFile(_) | statefile::Error::TooLarge(_)) => Ok(Content::Foreign),
+            Err(e) => Err(StoreError(e)),
+        }
     }
 
     /// Reserves an address that is not reserved.
     pub(crate) fn reserve(&self, ip: IpAddr, target: &Target) -> Result<(), StoreError> {
         let content = format!("{}\r\n{}", target.container_id, target.ifname);
         let path = self.dir.join(ip.to_string());
-        files::create_new(&path, content.as_bytes()).map_err(StoreError)
+        statefile::create_new(&path, content.as_bytes(), FILE_MODE, Durability::Crash).map_err(StoreError)
     }
 
     /// Frees an address.
@@ -152,24 +159,21 @@ impl Store {
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
-        files::remove(&self.dir.join(name)).map_err(StoreError)
+        let removed = statefile::remove(&self.dir.join(name), Durability::Crash);
+        removed.map(drop).map_err(StoreError)
     }
 
     /// The address last given out of a set. An unreadable file only makes the search begin at the start.
     pub(crate) fn last_reserved(&self, set: usize) -> Option<IpAddr> {
-        let text = fs::read_to_string(self.last_reserved_path(set)).ok()?;
+        let text = statefile::read_text(&self.last_reserved_path(set)).ok()??;
         text.trim().parse().ok()
     }
 
-    /// Notes the address last given out of a set. It is a hint, so it is not flushed.
+    /// Notes the address last given out of a set.
     pub(crate) fn set_last_reserved(&self, set: usize, ip: IpAddr) -> Result<(), StoreError> {
         let path = self.last_reserved_path(set);
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(true).mode(FILE_MODE);
-        let mut file = options.open(&path).map_err(io_error(Action::Create, &path))?;
         let text = ip.to_string();
-        file.write_all(text.as_bytes())
-            .map_err(io_error(Action::Write, &path))
+        statefile::replace(&path, text.as_bytes(), FILE_MODE, Durability::Crash).map_err(StoreError)
     }
 
     fn last_reserved_path(&self, set: usize) -> PathBuf {
@@ -179,7 +183,10 @@ impl Store {
 
 enum Content {
     Holder(Holder),
+    /// What a crash of another writer left.
     Unfinished,
+    /// Something that no host-local makes, such as a directory or a named pipe.
+    Foreign,
     Gone,
 }
 

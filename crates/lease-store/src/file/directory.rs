@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flannel_types::{Lease, LeaseAttrs, NetConf, NetConfError};
 use net_types::SubnetKey;
-use statefile::Lock;
+use statefile::{Durability, Lock};
 
 use super::scan::Scanner;
 use super::{Clock, entry};
@@ -128,7 +128,7 @@ impl Directory {
         let allocation = allocate(&input, &mut || RandomState::new().build_hasher().finish())?;
         for key in allocation.remove {
             let path = self.lease_path(key);
-            statefile::remove(&path).map_err(|err| file_error(&path, err))?;
+            statefile::remove(&path, Durability::PowerCut).map_err(|err| file_error(&path, err))?;
         }
         match allocation.decision {
             Decision::Reuse(key) => {
@@ -140,7 +140,12 @@ impl Directory {
             Decision::Create(key) => {
                 let lease = self.lease(key, &request.attrs, false);
                 let path = self.lease_path(key);
-                let created = statefile::create_new(&path, entry::render(&lease).as_bytes(), LEASE_MODE);
+                let created = statefile::create_new(
+                    &path,
+                    entry::render(&lease).as_bytes(),
+                    LEASE_MODE,
+                    Durability::PowerCut,
+                );
                 match created {
                     Ok(()) => Ok(lease),
                     Err(statefile::Error::Exists(_)) => Err(StoreError::Conflict(key)),
@@ -200,7 +205,12 @@ impl Directory {
 
     fn replace(&self, lease: &Lease) -> Result<(), StoreError> {
         let path = self.lease_path(lease.key);
-        let replaced = statefile::replace(&path, entry::render(lease).as_bytes(), LEASE_MODE);
+        let replaced = statefile::replace(
+            &path,
+            entry::render(lease).as_bytes(),
+            LEASE_MODE,
+            Durability::PowerCut,
+        );
         replaced.map_err(|err| file_error(&path, err))
     }
 

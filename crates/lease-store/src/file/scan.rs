@@ -8,11 +8,11 @@ use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use flannel_types::{Lease, NetConf};
-use net_types::SubnetKey;
+use net_types::{SubnetKey, sentence};
 
 use super::directory::{io_error, parse_config, subnets_path};
 use super::entry;
-use crate::error::{StoreError, chain};
+use crate::error::StoreError;
 
 /// How often the first listing is tried until nothing changes meanwhile.
 const MAX_LISTINGS: u32 = 50;
@@ -134,7 +134,7 @@ impl Scanner {
             (_, Ok(conf)) => KnownConfig { conf, defect: None },
             (Some(known), Err(err @ StoreError::BadConfig { .. })) => KnownConfig {
                 conf: known.conf.clone(),
-                defect: Some(chain(&err)),
+                defect: Some(sentence(&err)),
             },
             (_, Err(err)) => return Err(err),
         };
@@ -229,7 +229,7 @@ fn read(key: SubnetKey, path: &Path, known: Option<Known>) -> Option<Known> {
                 return known;
             }
             let text = statefile::read_text(path)
-                .map_err(|err| chain(&err))
+                .map_err(|err| sentence(&err))
                 .transpose()?;
             (stamp, text.and_then(|text| entry::parse(key, &text)))
         }

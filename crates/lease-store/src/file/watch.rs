@@ -1,3 +1,4 @@
+use net_types::sentence;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
@@ -14,7 +15,7 @@ use super::Clock;
 use super::directory::{Directory, config_path, subnets_path};
 use super::notices::Notices;
 use super::scan::{LastGood, Scan, Scanner, Stamp};
-use crate::error::{StoreError, chain};
+use crate::error::StoreError;
 use crate::{LeaseEvent, LeaseWatch};
 
 /// How often the directory is looked at without a notice: another host's changes come without.
@@ -228,7 +229,9 @@ impl Watcher {
             Err(err) => {
                 let again = self.reported == Reported::Unsynced;
                 self.reported = Reported::Unsynced;
-                (!again).then(|| LeaseEvent::Unsynced { reason: chain(&err) })
+                (!again).then(|| LeaseEvent::Unsynced {
+                    reason: sentence(&err),
+                })
             }
         }
     }

@@ -65,10 +65,10 @@ fn reservations_of_every_form_are_read_and_what_a_crash_left_is_removed() {
         addresses(&found).into_iter().collect::<Vec<_>>(),
         [ip("10.0.0.2"), ip("10.0.0.3"), ip("10.0.0.4")]
     );
-    assert!(found.iter().all(|r| r.holder.is(&target("a", "eth0"))));
-    assert!(!found[0].holder.is(&target("a", "eth1")));
-    assert!(found[1].holder.is(&target("a", "eth1")));
-    assert!(!found[0].holder.is(&target("b", "eth0")));
+    assert!(found.iter().all(|r| r.is_of(&target("a", "eth0"))));
+    assert!(!found[0].is_of(&target("a", "eth1")));
+    assert!(found[1].is_of(&target("a", "eth1")));
+    assert!(!found[0].is_of(&target("b", "eth0")));
     let mut left: Vec<_> = fs::read_dir(temp.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -94,7 +94,13 @@ fn an_address_is_reserved_once() {
     store.reserve(ip("10.0.0.2"), &target("a", "eth0")).unwrap();
     assert!(store.reserve(ip("10.0.0.2"), &target("b", "eth0")).is_err());
     let found = store.reservations().unwrap();
-    assert_eq!((found.len(), found[0].holder.container_id.as_str()), (1, "a"));
+    assert_eq!(
+        (
+            found.len(),
+            found[0].holder.as_ref().unwrap().container_id.as_str()
+        ),
+        (1, "a")
+    );
     store.release(ip("10.0.0.2")).unwrap();
     store.release(ip("10.0.0.2")).unwrap();
     assert!(store.reservations().unwrap().is_empty());

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flannel_types::Lease;
 use net_types::SubnetKey;
+use statefile::Durability;
 use tempfile::TempDir;
 
 use super::*;
@@ -240,7 +241,13 @@ impl Bench {
     }
 
     fn put(&self, name: &str, text: &str) {
-        statefile::replace(&self.path("subnets").join(name), text.as_bytes(), 0o644).unwrap();
+        statefile::replace(
+            &self.path("subnets").join(name),
+            text.as_bytes(),
+            0o644,
+            Durability::Crash,
+        )
+        .unwrap();
     }
 
     fn snapshot(&mut self) -> BTreeMap<SubnetKey, Lease> {
