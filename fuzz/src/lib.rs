@@ -1,0 +1,6 @@
+//! What the fuzz targets do with their bytes. The tests of cni-plugin replay the corpora with the same code.
+
+mod calls;
+pub mod place;
+
+pub use calls::run;
