@@ -29,6 +29,15 @@ mod tests {
             "CNI-DN-1802f8610169aa9dfd2d7"
         );
         assert_eq!(hashed_name("bwp", 15, "cbr0a2"), "bwp1802f8610169");
+        // Vectors of the reference's own tests.
+        assert_eq!(
+            hashed_name("CNI-", 28, "test1234"),
+            "CNI-2bbe0c48b91a7d1b8a6753a8"
+        );
+        assert_eq!(
+            hashed_name("CNI-PREFIX-", 28, "testalongnamethatdoesnotmakesense1234"),
+            "CNI-PREFIX-374f33fe84ab0ed84"
+        );
     }
 
     #[test]

@@ -7,7 +7,6 @@
 //! Start at [`IfName`] and [`SubnetKey`]; [`registry`] lists the marks, chain names and route protocols that we use
 //! or must avoid.
 
-mod hashed_name;
 mod ifname;
 mod mac;
 pub mod registry;
@@ -15,7 +14,6 @@ mod sentence;
 mod subnet_key;
 mod vni;
 
-pub use hashed_name::hashed_name;
 pub use ifname::{IfIndex, IfName, IfNameError};
 pub use mac::{MacAddr, MacAddrError};
 pub use sentence::sentence;
