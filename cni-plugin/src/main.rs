@@ -5,13 +5,20 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write, stderr, stdin, stdout};
 use std::process::ExitCode;
 
-use cni_plugin::{Edges, Input, run, take_back};
+use cni_plugin::{Command, Edges, Input, Output, command, run, take_back};
 
 fn main() -> ExitCode {
     // A name that is not UTF-8 would become another name; it counts as absent, and is then asked for.
     let text = |os: OsString| os.into_string().ok();
+    let args: Vec<_> = std::env::args_os()
+        .map(|arg| text(arg).unwrap_or_default())
+        .collect();
+    let program = match command(&args) {
+        Command::Plugin(program) => program,
+        Command::Text(output) => return tell(&output),
+    };
     let input = Input {
-        program: std::env::args_os().next().and_then(text).unwrap_or_default(),
+        program,
         vars: std::env::vars_os()
             .filter_map(|(k, v)| Some((text(k)?, text(v)?)))
             .collect(),
@@ -21,17 +28,28 @@ fn main() -> ExitCode {
         text: Vec::new(),
     };
     let output = run(&input, &mut edges(&mut kept));
-    let printed = stdout()
-        .write_all(output.stdout.as_bytes())
-        .and_then(|()| stdout().flush());
-    if printed.is_err() {
+    if print(&output).is_err() {
         // A runtime that closed the pipe learns of nothing that was made.
         take_back(&input, &output, &mut edges(&mut kept.text.as_slice()));
         return ExitCode::FAILURE;
     }
+    ExitCode::from(output.code)
+}
+
+/// Prints what a person asked for.
+fn tell(output: &Output) -> ExitCode {
+    match print(output) {
+        Ok(()) => ExitCode::from(output.code),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn print(output: &Output) -> io::Result<()> {
+    stdout().write_all(output.stdout.as_bytes())?;
+    stdout().flush()?;
     // Nobody is told when nobody reads what is only for people.
     let _unread = stderr().write_all(output.stderr.as_bytes());
-    ExitCode::from(output.code)
+    Ok(())
 }
 
 fn edges(stdin: &mut dyn Read) -> Edges<'_> {

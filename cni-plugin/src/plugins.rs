@@ -1,11 +1,12 @@
-//! The plugins of the binary, each in a folder of its own.
+//! The plugins of the binary, each in a folder of its own. What names plugins elsewhere, the texts for people and the
+//! programs that are installed, follows from [`Builtin::ALL`].
 
 mod bridge;
 mod flannel;
 mod host_local;
 mod ipam;
 
-use cni_types::{AddResult, NetConf, Target};
+use cni_types::{AddResult, NetConf, Target, Version};
 
 use crate::context::{Attachments, Context};
 use crate::error::Failure;
@@ -19,11 +20,22 @@ pub(crate) enum Builtin {
 }
 
 impl Builtin {
+    /// Every plugin, in the order in which people read them.
+    pub(crate) const ALL: &[Self] = &[Self::Flannel, Self::Bridge, Self::HostLocal];
+
     /// The plugin of this name.
     pub(crate) fn by_name(name: &str) -> Option<Self> {
-        [Self::Flannel, Self::Bridge, Self::HostLocal]
-            .into_iter()
-            .find(|plugin| plugin.name() == name)
+        Self::ALL.iter().copied().find(|plugin| plugin.name() == name)
+    }
+
+    /// The names of all, for a sentence.
+    pub(crate) fn names() -> String {
+        let names: Vec<_> = Self::ALL.iter().map(|plugin| plugin.name()).collect();
+        match names.as_slice() {
+            [] => String::new(),
+            [one] => (*one).to_owned(),
+            [others @ .., last] => format!("{} and {last}", others.join(", ")),
+        }
     }
 
     pub(crate) const fn name(self) -> &'static str {
@@ -31,6 +43,13 @@ impl Builtin {
             Self::Flannel => "flannel",
             Self::Bridge => "bridge",
             Self::HostLocal => "host-local",
+        }
+    }
+
+    /// The oldest version of the specification that the plugin works in.
+    pub(crate) const fn oldest_version(self) -> Version {
+        match self {
+            Self::Flannel | Self::Bridge | Self::HostLocal => Version::V0_1_0,
         }
     }
 

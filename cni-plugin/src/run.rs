@@ -1,16 +1,15 @@
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::io::{self, Read};
-use std::path::Path;
 
 use cni_types::{
-    Call, Code, DecodeError, Environment, ErrorObject, NetConf, RenderError, Version, asked_version,
-    version_answer,
+    Call, Code, ConfError, DecodeError, Environment, ErrorObject, NetConf, RenderError, Version,
+    VersionError, asked_version, version_answer,
 };
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
+use crate::cli::{about, file_name, plugin_of};
 use crate::context::{Attachments, Context};
 use crate::error::{CniError, Failure};
 use crate::plugins::Builtin;
@@ -21,7 +20,7 @@ const STDIN_MAX_BYTES: u64 = 4 << 20;
 /// How a call begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    /// The path that the program was called by; its file name says which plugin is meant.
+    /// The path that the program was called by, or a plugin's name; its file name says which plugin is meant.
     pub program: String,
     /// The environment.
     pub vars: BTreeMap<String, String>,
@@ -51,14 +50,15 @@ pub struct Output {
 pub fn run(input: &Input, edges: &mut Edges<'_>) -> Output {
     let env = match Environment::from_vars(&input.vars) {
         Ok(Some(env)) => env,
-        Ok(None) => return about(),
+        Ok(None) => return about(&input.program),
         Err(error) => return failed(error.into(), Version::NEWEST),
     };
     let mut text = Vec::new();
     let read = edges.stdin.take(STDIN_MAX_BYTES).read_to_end(&mut text);
     if env.call == Call::Version {
         // The answer must not depend on a configuration.
-        return answered(&version_answer(asked_version(&text).as_deref()));
+        let oldest = plugin_of(&input.program).map_or(Version::V0_1_0, Builtin::oldest_version);
+        return answered(&version_answer(asked_version(&text).as_deref(), oldest));
     }
     let asked = asked_version(&text).and_then(|asked| Version::parse(&asked).ok());
     let version = asked.unwrap_or(Version::NEWEST);
@@ -94,8 +94,10 @@ pub fn take_back(input: &Input, output: &Output, edges: &mut Edges<'_>) {
 enum RunError {
     #[error("cannot read the configuration from standard input")]
     Stdin(#[source] io::Error),
-    #[error("this program is no plugin {0:?}; call it flannel, bridge or host-local")]
+    #[error("this program is no plugin {0:?}; it is {names}", names = Builtin::names())]
     Program(String),
+    #[error("{0}")]
+    Version(VersionError),
     #[error("config version does not allow {0}")]
     NotAllowed(&'static str),
     #[error("{0}")]
@@ -109,16 +111,25 @@ impl CniError for RunError {
         match self {
             Self::Stdin(_) => Code::IO,
             Self::Program(_) => Code::BAD_ENVIRONMENT,
-            Self::NotAllowed(_) => Code::INCOMPATIBLE_VERSION,
+            Self::NotAllowed(_) | Self::Version(_) => Code::INCOMPATIBLE_VERSION,
             Self::Render(_) => Code::BAD_CONFIG,
             Self::Decode(_) => Code::DECODING,
+        }
+    }
+
+    fn details(&self) -> String {
+        match self {
+            Self::Version(error) => error.details(),
+            Self::Stdin(_) | Self::Program(_) | Self::NotAllowed(_) | Self::Render(_) | Self::Decode(_) => {
+                String::new()
+            }
         }
     }
 }
 
 fn act(context: &Context<'_>, program: &str, text: &[u8]) -> Result<Option<Value>, Failure> {
-    let plugin = plugin_of(program)?;
-    let mut conf = NetConf::parse(text)?;
+    let plugin = plugin_of(program).ok_or_else(|| RunError::Program(file_name(program).to_owned()))?;
+    let mut conf = read_conf(plugin, text)?;
     match &context.env.call {
         Call::Add { target, netns } => {
             let result = plugin.add(context, &conf, target, netns)?;
@@ -156,13 +167,20 @@ fn act(context: &Context<'_>, program: &str, text: &[u8]) -> Result<Option<Value
     }
 }
 
-/// The plugin that the program was called as.
-fn plugin_of(program: &str) -> Result<Builtin, RunError> {
-    let name = Path::new(program)
-        .file_name()
-        .and_then(OsStr::to_str)
-        .unwrap_or_default();
-    Builtin::by_name(name).ok_or_else(|| RunError::Program(name.to_owned()))
+/// Reads a configuration in one of the versions that the plugin works in.
+fn read_conf(plugin: Builtin, text: &[u8]) -> Result<NetConf, Failure> {
+    let unsupported = |asked: String| {
+        let oldest = plugin.oldest_version();
+        Failure::from(RunError::Version(VersionError { asked, oldest }))
+    };
+    match NetConf::parse(text) {
+        Ok(conf) if conf.version < plugin.oldest_version() => {
+            Err(unsupported(conf.version.as_str().to_owned()))
+        }
+        Ok(conf) => Ok(conf),
+        Err(ConfError::Version(error)) => Err(unsupported(error.asked)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn require(conf: &NetConf, since: Version, verb: &'static str) -> Result<(), RunError> {
@@ -170,19 +188,6 @@ fn require(conf: &NetConf, since: Version, verb: &'static str) -> Result<(), Run
         Ok(())
     } else {
         Err(RunError::NotAllowed(verb))
-    }
-}
-
-/// The answer to a call without operation: people and packagers ask this way who the plugin is.
-fn about() -> Output {
-    let versions: Vec<_> = Version::ALL.iter().map(|version| version.as_str()).collect();
-    Output {
-        stderr: format!(
-            "CNI plugins flannel, bridge and host-local {}\nCNI protocol versions supported: {}\n",
-            env!("CARGO_PKG_VERSION"),
-            versions.join(", ")
-        ),
-        ..Output::default()
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Version {
 pub struct VersionError {
     /// The version asked for.
     pub asked: String,
+    /// The oldest version supported.
+    pub oldest: Version,
 }
 
 impl Version {
@@ -56,7 +58,16 @@ impl Version {
         let found = Self::ALL.into_iter().find(|v| v.as_str() == text);
         found.ok_or_else(|| VersionError {
             asked: text.to_owned(),
+            oldest: Self::V0_1_0,
         })
+    }
+
+    /// This version and every newer one, oldest first.
+    #[must_use]
+    pub fn onwards(self) -> &'static [Self] {
+        const ALL: &[Version] = &Version::ALL;
+        let older = ALL.iter().take_while(|version| **version < self).count();
+        ALL.get(older..).unwrap_or_default()
     }
 
     /// The version as the specification writes it.
@@ -78,7 +89,7 @@ impl VersionError {
     /// The version asked for and the versions supported, in the words of the reference library.
     #[must_use]
     pub fn details(&self) -> String {
-        let supported: Vec<_> = Version::ALL.iter().map(|v| v.as_str()).collect();
+        let supported: Vec<_> = self.oldest.onwards().iter().map(|v| v.as_str()).collect();
         format!("config is \"{}\", plugin supports {supported:?}", self.asked)
     }
 }
@@ -89,10 +100,11 @@ impl fmt::Display for Version {
     }
 }
 
-/// The answer to VERSION: the caller's own version (CNI SPEC 1.1.0 §VERSION) and every version supported.
+/// The answer to VERSION: the caller's own version (CNI SPEC 1.1.0 §VERSION) and every version supported, from the
+/// oldest on.
 #[must_use]
-pub fn version_answer(asked: Option<&str>) -> Value {
-    let supported: Vec<_> = Version::ALL.iter().map(|v| v.as_str()).collect();
+pub fn version_answer(asked: Option<&str>, oldest: Version) -> Value {
+    let supported: Vec<_> = oldest.onwards().iter().map(|v| v.as_str()).collect();
     let own = asked
         .filter(|v| !v.is_empty())
         .unwrap_or(Version::NEWEST.as_str());
@@ -123,11 +135,14 @@ mod tests {
 
     #[test]
     fn version_answer_repeats_the_version_asked() {
-        assert_eq!(version_answer(Some("0.4.0"))["cniVersion"], "0.4.0");
-        assert_eq!(version_answer(None)["cniVersion"], "1.1.0");
+        let answer = version_answer(Some("0.4.0"), Version::V0_1_0);
+        assert_eq!(answer["cniVersion"], "0.4.0");
         assert_eq!(
-            version_answer(None)["supportedVersions"],
+            answer["supportedVersions"],
             json!(["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
         );
+        let answer = version_answer(None, Version::V1_0_0);
+        assert_eq!(answer["cniVersion"], "1.1.0");
+        assert_eq!(answer["supportedVersions"], json!(["1.0.0", "1.1.0"]));
     }
 }

@@ -1,0 +1,193 @@
+//! What the program was called for: a plugin's operation, or something that a person asks for.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use cni_types::Version;
+
+use crate::plugins::Builtin;
+use crate::run::Output;
+
+/// The exit status of a call that nobody understands.
+const USAGE_ERROR: u8 = 2;
+
+/// What a command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// A plugin's operation, which the environment describes; the path or name that says which plugin.
+    Plugin(String),
+    /// A text for people.
+    Text(Output),
+}
+
+/// Reads a command line, the program's own path first.
+///
+/// Runtimes pass no arguments: under a plugin's name other than `flannel` they mean nothing, as with the reference.
+#[must_use]
+pub fn command(args: &[String]) -> Command {
+    let (program, rest) = match args {
+        [] => ("", args),
+        [program, rest @ ..] => (program.as_str(), rest),
+    };
+    let only_a_plugin = plugin_of(program).is_some_and(|plugin| plugin != Builtin::Flannel);
+    let Some((first, others)) = rest.split_first().filter(|_| !only_a_plugin) else {
+        return Command::Plugin(program.to_owned());
+    };
+    match (first.as_str(), others) {
+        ("--version" | "-version" | "-V" | "version", []) => Command::Text(told(version())),
+        ("--help" | "-help" | "-h" | "help", []) => Command::Text(told(help())),
+        (name, []) if Builtin::by_name(name).is_some() => Command::Plugin(name.to_owned()),
+        _ => Command::Text(misunderstood(&rest.join(" "))),
+    }
+}
+
+/// The plugin that a path's file name is.
+pub(crate) fn plugin_of(program: &str) -> Option<Builtin> {
+    Builtin::by_name(file_name(program))
+}
+
+/// The last part of a path, or nothing.
+pub(crate) fn file_name(program: &str) -> &str {
+    let name = Path::new(program).file_name();
+    name.and_then(OsStr::to_str).unwrap_or_default()
+}
+
+/// The answer to a plugin's call without operation: people and packagers ask this way who the plugin is.
+pub(crate) fn about(program: &str) -> Output {
+    let (what, oldest) = match plugin_of(program) {
+        Some(plugin) => (format!("plugin {}", plugin.name()), plugin.oldest_version()),
+        None => (format!("plugins {}", Builtin::names()), Version::V0_1_0),
+    };
+    let versions: Vec<_> = oldest.onwards().iter().map(|v| v.as_str()).collect();
+    Output {
+        stderr: format!(
+            "CNI {what} of flannel {}\nCNI protocol versions supported: {}\n",
+            env!("CARGO_PKG_VERSION"),
+            versions.join(", ")
+        ),
+        ..Output::default()
+    }
+}
+
+fn version() -> String {
+    format!(
+        "flannel {}: the CNI plugins {}\n",
+        env!("CARGO_PKG_VERSION"),
+        Builtin::names()
+    )
+}
+
+fn help() -> String {
+    format!(
+        "{}
+A container runtime runs this program under a plugin's name, with the call in
+its environment and the configuration on standard input (CNI specification {}).
+
+Usage:
+  flannel                 the plugin flannel
+  flannel PLUGIN          another plugin, as under its own name: CNI_COMMAND and
+                          the other variables of a call say what to do
+  flannel --version       what this is
+  flannel --help          this text
+",
+        version(),
+        Version::NEWEST
+    )
+}
+
+fn told(text: String) -> Output {
+    Output {
+        stdout: text,
+        ..Output::default()
+    }
+}
+
+fn misunderstood(words: &str) -> Output {
+    Output {
+        stderr: format!("flannel: {words:?} is not understood; flannel --help says what is\n"),
+        code: USAGE_ERROR,
+        ..Output::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(words: &str) -> Command {
+        let words: Vec<_> = words.split(' ').map(str::to_owned).collect();
+        command(&words)
+    }
+
+    fn plugin(name: &str) -> Command {
+        Command::Plugin(name.to_owned())
+    }
+
+    #[test]
+    fn a_plugin_is_chosen_by_the_programs_name_or_by_the_first_argument() {
+        assert_eq!(asked("/opt/cni/bin/bridge"), plugin("/opt/cni/bin/bridge"));
+        assert_eq!(asked("/opt/cni/bin/flannel"), plugin("/opt/cni/bin/flannel"));
+        for builtin in Builtin::ALL {
+            assert_eq!(
+                asked(&format!("./flannel {}", builtin.name())),
+                plugin(builtin.name())
+            );
+            assert_eq!(
+                asked(&format!("flannel-arm64 {}", builtin.name())),
+                plugin(builtin.name())
+            );
+        }
+        assert_eq!(command(&[]), plugin(""));
+    }
+
+    #[test]
+    fn arguments_mean_nothing_under_another_plugins_name() {
+        for words in ["/x/bridge host-local", "host-local --help", "bridge x y"] {
+            let program = words.split(' ').next().unwrap();
+            assert_eq!(asked(words), plugin(program), "{words}");
+        }
+    }
+
+    #[test]
+    fn people_are_answered_on_standard_output() {
+        for words in ["flannel --version", "flannel -version", "flannel version", "x -V"] {
+            let Command::Text(output) = asked(words) else {
+                panic!("{words}")
+            };
+            assert!(output.stdout.starts_with("flannel 0.") && output.stdout.contains("host-local"));
+            assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        }
+        let Command::Text(output) = asked("flannel --help") else {
+            panic!("help")
+        };
+        assert!(output.stdout.contains("flannel PLUGIN"));
+    }
+
+    #[test]
+    fn what_nobody_understands_ends_with_status_2() {
+        for words in [
+            "flannel macvlan",
+            "flannel bridge x",
+            "flannel --version x",
+            "flannel -",
+        ] {
+            let Command::Text(output) = asked(words) else {
+                panic!("{words}")
+            };
+            assert_eq!((output.code, output.stdout.as_str()), (2, ""), "{words}");
+        }
+    }
+
+    #[test]
+    fn every_plugin_says_who_it_is_and_what_it_supports() {
+        for builtin in Builtin::ALL {
+            let text = about(&format!("/x/{}", builtin.name())).stderr;
+            assert!(
+                text.starts_with(&format!("CNI plugin {} of", builtin.name())),
+                "{text}"
+            );
+            assert!(text.contains(builtin.oldest_version().as_str()) && text.ends_with("1.1.0\n"));
+        }
+        assert!(about("other").stderr.contains(&Builtin::names()));
+    }
+}
