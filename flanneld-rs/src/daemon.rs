@@ -17,7 +17,6 @@ use net_types::{MacAddr, sentence};
 use netlink::RealKernel;
 use netlink_monitor::MonitorError;
 use netstate::{KernelError, Op};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
@@ -27,6 +26,7 @@ use crate::kernel_watch::KernelWatch;
 use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
 use crate::reconciler::Work;
 use crate::settings::{self, SettingsError};
+use crate::signals::{Request, Signals};
 use crate::{readiness, subnet_file};
 
 /// A configuration that is missing is looked for again after this long (flannel `main.go`).
@@ -77,13 +77,13 @@ pub enum DaemonError {
 /// # Errors
 /// It cannot start, or cannot go on.
 pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), DaemonError> {
-    let mut signals = Signals::open()?;
+    let mut signals = Signals::open().map_err(DaemonError::Signals)?;
     for sentence in &config.unbuilt_defaults {
         info!("{sentence}");
     }
     let conf = tokio::select! {
         conf = read_config(store) => conf?,
-        () = signals.received() => return Ok(()),
+        () = signals.end() => return Ok(()),
     };
     if conf.backend_defaulted {
         warn!("the network configuration has no Backend, vxlan is used");
@@ -168,7 +168,10 @@ impl<S: LeaseStore> Driver<'_, S> {
                 self.carry_out(action)?;
             }
             event = tokio::select! {
-                () = signals.received() => return Ok(()),
+                request = signals.next() => match request {
+                    Request::End => return Ok(()),
+                    Request::LookAgain => Event::KernelChanged,
+                },
                 event = self.next_event() => event?,
             };
         }
@@ -304,28 +307,4 @@ fn random_mac() -> io::Result<MacAddr> {
     let mut octets = [0; 6];
     io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut octets)?;
     Ok(MacAddr::local_from_random(octets))
-}
-
-/// The signals that end the daemon.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn open() -> Result<Self, DaemonError> {
-        let open = |kind| signal(kind).map_err(DaemonError::Signals);
-        Ok(Self {
-            interrupt: open(SignalKind::interrupt())?,
-            terminate: open(SignalKind::terminate())?,
-        })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-        info!("Exiting cleanly...");
-    }
 }

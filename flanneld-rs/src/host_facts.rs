@@ -1,7 +1,9 @@
 //! What the daemon must know of its host: the interface that carries the outer packets.
 
+use net_types::IfName;
 use netlink::RealKernel;
 use netstate::KernelError;
+use tracing::warn;
 
 use crate::config::Config;
 use crate::iface_match::{self, External, IfaceError};
@@ -30,10 +32,14 @@ pub fn external(kernel: &mut RealKernel, config: &Config) -> Result<External, Ho
             .map_err(HostFactsError::Unobservable)?,
         None => None,
     };
-    Ok(iface_match::choose(
-        &config.iface,
-        config.public_ip,
-        &inventory,
-        can_reach.as_ref(),
-    )?)
+    let external = iface_match::choose(&config.iface, config.public_ip, &inventory, can_reach.as_ref())?;
+    if !external.alternatives.is_empty() {
+        let others: Vec<&str> = external.alternatives.iter().map(IfName::as_str).collect();
+        warn!(
+            link = %external.link,
+            others = others.join(", "),
+            "the default route spreads over several interfaces: choose one with --iface to be sure"
+        );
+    }
+    Ok(external)
 }

@@ -2,11 +2,13 @@
 //!
 //! The order is upstream's (flannel `main.go`, `pkg/ipmatch/match.go`): with any of the interface flags, all `--iface`
 //! in order, then each `--iface-regex`, then `--iface-can-reach`; without them the owner of `--public-ip`, or else the
-//! interface of the default route. Two things are kinder than there: a pattern that matches the names of several
-//! interfaces takes the first that has an IPv4 address, and an `--iface` that is an IPv6 address chooses its owner.
+//! interface of the default route. Three things are kinder than there: a pattern that matches the names of several
+//! interfaces takes the first that has an IPv4 address, an `--iface` that is an IPv6 address chooses its owner, and a
+//! default route that spreads over several interfaces takes the first of them by name that can be used.
 //!
 //! Start at [`choose`]. Nothing here looks at the host: [`Inventory`] tells what is there.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -30,6 +32,8 @@ pub struct External {
     pub public_ip: Ipv4Addr,
     /// Its largest payload in bytes.
     pub mtu_bytes: u32,
+    /// The other interfaces that the default route spreads over, if that decided.
+    pub alternatives: Vec<IfName>,
 }
 
 /// Why no interface could be chosen.
@@ -80,9 +84,9 @@ pub enum Miss {
     /// The main routing table has no default route.
     #[error("unable to find default route")]
     NoDefaultRoute,
-    /// The default route spreads over several next hops.
-    #[error("found default route but could not determine interface, as it has several next hops")]
-    SeveralNextHops,
+    /// The default route is a next-hop object that the kernel does not show.
+    #[error("found default route but could not determine interface, as its next hops are hidden")]
+    HiddenNextHops,
     /// The interface has no IPv4 address that peers could send to.
     #[error("failed to find IPv4 address for interface {0}")]
     NoAddress(IfName),
@@ -129,6 +133,7 @@ pub fn choose(
         },
         public_ip,
         mtu_bytes: found.link.mtu_bytes,
+        alternatives: found.alternatives,
     })
 }
 
@@ -140,13 +145,18 @@ fn holds(link: &HostLink, ip: IpAddr) -> bool {
 struct Found<'a> {
     link: &'a HostLink,
     ip: Ipv4Addr,
+    alternatives: Vec<IfName>,
 }
 
 impl<'a> Found<'a> {
     fn new(link: &'a HostLink, ip: Ipv4Addr) -> Result<Self, Miss> {
         match link.mtu_bytes {
             0 => Err(Miss::NoMtu(link.name.clone())),
-            _ => Ok(Self { link, ip }),
+            _ => Ok(Self {
+                link,
+                ip,
+                alternatives: Vec::new(),
+            }),
         }
     }
 
@@ -163,8 +173,29 @@ fn by_default(public_ip: Option<Ipv4Addr>, host: &Inventory) -> Result<Found<'_>
     let route = host.default_routes_v4.first().ok_or(Miss::NoDefaultRoute)?;
     match &route.target {
         DefaultTarget::Single(hop) => named(host, &hop.link),
-        DefaultTarget::Several => Err(Miss::SeveralNextHops),
+        DefaultTarget::Several(hops) => first_by_name(host, hops),
     }
+}
+
+/// Of several next hops the first interface by name that can be used: names stay over a restart of the host, the order
+/// of next hops need not.
+fn first_by_name<'a>(host: &'a Inventory, hops: &[Hop]) -> Result<Found<'a>, Miss> {
+    let names: BTreeSet<&IfName> = hops.iter().map(|hop| &hop.link).collect();
+    let mut miss = Miss::HiddenNextHops;
+    for name in &names {
+        match named(host, name) {
+            Ok(found) => {
+                let others = names.iter().filter(|other| *other != name);
+                let alternatives = others.map(|other| (*other).clone()).collect();
+                return Ok(Found {
+                    alternatives,
+                    ..found
+                });
+            }
+            Err(err) => miss = err,
+        }
+    }
+    Err(miss)
 }
 
 /// The first flag that leads to an interface, or why none does.

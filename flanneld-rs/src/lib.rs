@@ -20,6 +20,7 @@ pub mod node;
 pub mod readiness;
 pub mod reconciler;
 pub mod settings;
+pub mod signals;
 pub mod subnet_file;
 #[cfg(test)]
 mod testing;

@@ -45,12 +45,14 @@ fn assert_goes_on_and_ends_when_asked(stderr: Stdio) {
         .unwrap();
     // Signals end it from the moment that it has handlers; before, they kill it.
     std::thread::sleep(Duration::from_secs(1));
-    assert!(daemon.try_wait().unwrap().is_none(), "it has ended by itself");
-    kill(
-        Pid::from_raw(i32::try_from(daemon.id()).unwrap()),
-        Signal::SIGTERM,
-    )
-    .unwrap();
+    let pid = Pid::from_raw(i32::try_from(daemon.id()).unwrap());
+    kill(pid, Signal::SIGHUP).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(
+        daemon.try_wait().unwrap().is_none(),
+        "it has ended by itself, or because its terminal closed"
+    );
+    kill(pid, Signal::SIGTERM).unwrap();
     assert!(ended(&mut daemon), "it does not end");
 }
 

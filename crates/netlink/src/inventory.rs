@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use net_types::{IfIndex, IfName};
 use netlink_packet_route::address::{AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteNextHop, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netstate::{AdminState, ErrorClass, KernelError};
 
@@ -88,8 +88,9 @@ pub struct DefaultRoute {
 pub enum DefaultTarget {
     /// To one next hop.
     Single(Hop),
-    /// To several next hops at once, or to a next-hop object: no one link stands out.
-    Several,
+    /// To several next hops at once, in the kernel's order, without those that leave by an unknown link; empty for a
+    /// next-hop object whose next hops the kernel does not show (`net.ipv4.nexthop_compat_mode` 0).
+    Several(Vec<Hop>),
 }
 
 /// A next hop.
@@ -224,10 +225,13 @@ fn default_route(message: &RouteMessage, links: &BTreeMap<IfIndex, HostLink>) ->
         return None;
     }
     let attributes = &message.attributes;
-    let several = find!(attributes, RouteAttribute::MultiPath).is_some()
-        || find!(attributes, RouteAttribute::NhId).is_some();
-    let target = if several {
-        DefaultTarget::Several
+    let hidden =
+        find!(attributes, RouteAttribute::NhId).is_some() && find!(attributes, RouteAttribute::Oif).is_none();
+    let target = if let Some(hops) = find!(attributes, RouteAttribute::MultiPath) {
+        let source = find!(attributes, RouteAttribute::PrefSource).and_then(decode::route_ip);
+        DefaultTarget::Several(hops.iter().filter_map(|next| hop(next, source, links)).collect())
+    } else if hidden {
+        DefaultTarget::Several(Vec::new())
     } else {
         let route = decode::unicast(message)?;
         DefaultTarget::Single(Hop {
@@ -239,5 +243,14 @@ fn default_route(message: &RouteMessage, links: &BTreeMap<IfIndex, HostLink>) ->
     Some(DefaultRoute {
         metric: find!(attributes, RouteAttribute::Priority).copied().unwrap_or(0),
         target,
+    })
+}
+
+/// One of several next hops.
+fn hop(next: &RouteNextHop, source: Option<IpAddr>, links: &BTreeMap<IfIndex, HostLink>) -> Option<Hop> {
+    Some(Hop {
+        link: links.get(&IfIndex::new(next.interface_index)?)?.name.clone(),
+        gateway: find!(next.attributes, RouteAttribute::Gateway).and_then(decode::route_ip),
+        source,
     })
 }

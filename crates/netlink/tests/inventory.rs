@@ -99,17 +99,22 @@ fn default_routes_come_in_order_of_preference() {
              ip route add default via 192.168.77.9 dev eth0 table 99
              ip route add unreachable default metric 900
              ip route add 10.0.0.0/8 via 192.168.77.5 dev eth0
+             ip nexthop add id 1 via 192.168.77.6 dev eth0
+             ip nexthop add id 2 via 192.168.77.7 dev eth0
+             ip nexthop add id 10 group 1/2
+             ip route add default metric 80 nhid 10
+             ip route add default metric 90 nhid 2
              ip -6 route add default via fd00:77::1 dev eth0",
         );
         let inventory = RealKernel::open().unwrap().inventory().unwrap();
 
-        let hop = |gateway: &str| {
-            DefaultTarget::Single(Hop {
-                link: name("eth0"),
-                gateway: Some(gateway.parse().unwrap()),
-                source: None,
-            })
+        let hop = |gateway: &str| Hop {
+            link: name("eth0"),
+            gateway: Some(gateway.parse().unwrap()),
+            source: None,
         };
+        let single = |gateway: &str| DefaultTarget::Single(hop(gateway));
+        let several = |gateways: [&str; 2]| DefaultTarget::Several(gateways.map(hop).into());
         let v4: Vec<_> = inventory
             .default_routes_v4
             .into_iter()
@@ -118,9 +123,11 @@ fn default_routes_come_in_order_of_preference() {
         assert_eq!(
             v4,
             [
-                (0, hop("192.168.77.1")),
-                (50, hop("192.168.77.2")),
-                (70, DefaultTarget::Several)
+                (0, single("192.168.77.1")),
+                (50, single("192.168.77.2")),
+                (70, several(["192.168.77.3", "192.168.77.4"])),
+                (80, several(["192.168.77.6", "192.168.77.7"])),
+                (90, single("192.168.77.7")),
             ]
         );
         let v6: Vec<_> = inventory
@@ -128,7 +135,26 @@ fn default_routes_come_in_order_of_preference() {
             .into_iter()
             .map(|route| route.target)
             .collect();
-        assert_eq!(v6, [hop("fd00:77::1")]);
+        assert_eq!(v6, [single("fd00:77::1")]);
+    });
+}
+
+#[test]
+fn a_next_hop_object_that_the_kernel_does_not_show_is_several_unknown_hops() {
+    in_netns(|| {
+        underlay();
+        run_all(
+            "ip nexthop add id 1 via 192.168.77.6 dev eth0
+             ip route add default nhid 1",
+        );
+        std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", "0").unwrap();
+        let inventory = RealKernel::open().unwrap().inventory().unwrap();
+        let targets: Vec<_> = inventory
+            .default_routes_v4
+            .into_iter()
+            .map(|route| route.target)
+            .collect();
+        assert_eq!(targets, [DefaultTarget::Several(Vec::new())]);
     });
 }
 

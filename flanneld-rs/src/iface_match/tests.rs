@@ -31,12 +31,36 @@ fn without_a_default_route_the_error_names_the_candidates_and_the_way_out() {
 }
 
 #[test]
-fn a_default_route_over_several_next_hops_is_an_error_that_names_the_way_out() {
+fn of_a_default_route_over_several_interfaces_the_first_by_name_is_chosen_whatever_their_order() {
+    for order in [["eth1", "eth0", "eth1"], ["eth0", "eth1", "eth0"]] {
+        let mut host = vagrant();
+        host.default_routes_v4 = vec![default_over(&order)];
+        let chosen = choose(&flags(NO_FLAGS), None, &host, None).unwrap();
+        assert_eq!(chosen.link, name("eth0"));
+        assert_eq!(chosen.alternatives, [name("eth1")]);
+    }
+}
+
+#[test]
+fn of_a_default_route_over_several_interfaces_one_without_ipv4_is_passed_over() {
     let mut host = vagrant();
-    host.default_routes_v4 = vec![DefaultRoute {
-        metric: 0,
-        target: DefaultTarget::Several,
-    }];
+    host.links.push(link(5, "a-tun", &["2001:db8::5/64"]));
+    host.default_routes_v4 = vec![default_over(&["a-tun", "eth1"])];
+    assert_eq!(chosen(&flags(NO_FLAGS), &host), ("eth1", "192.168.56.11"));
+}
+
+#[test]
+fn two_gateways_on_one_interface_leave_no_choice() {
+    let mut host = vagrant();
+    host.default_routes_v4 = vec![default_over(&["eth1", "eth1"])];
+    let chosen = choose(&flags(NO_FLAGS), None, &host, None).unwrap();
+    assert_eq!((chosen.link, chosen.alternatives), (name("eth1"), Vec::new()));
+}
+
+#[test]
+fn a_default_route_with_hidden_next_hops_is_an_error_that_names_the_way_out() {
+    let mut host = vagrant();
+    host.default_routes_v4 = vec![default_over(&[])];
     let text = error(&flags(NO_FLAGS), &host);
     assert!(
         text.starts_with("found default route but could not determine interface"),
@@ -334,6 +358,13 @@ fn default_via(ifname: &str) -> DefaultRoute {
     }
 }
 
+fn default_over(ifnames: &[&str]) -> DefaultRoute {
+    DefaultRoute {
+        metric: 0,
+        target: DefaultTarget::Several(ifnames.iter().map(|ifname| hop(ifname, None)).collect()),
+    }
+}
+
 fn hop(ifname: &str, source: Option<&str>) -> Hop {
     Hop {
         link: name(ifname),
@@ -376,6 +407,7 @@ fn external(ifname: &str, ip: &str, public_ip: &str, mtu_bytes: u32) -> External
         local: ip.parse().unwrap(),
         public_ip: public_ip.parse().unwrap(),
         mtu_bytes,
+        alternatives: Vec::new(),
     }
 }
 

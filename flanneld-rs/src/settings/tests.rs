@@ -141,6 +141,7 @@ fn external(mtu_bytes: u32) -> External {
     External {
         link: "eth0".parse().unwrap(),
         mtu_bytes,
+        alternatives: Vec::new(),
         local: public_ip(1),
         public_ip: public_ip(2),
     }
