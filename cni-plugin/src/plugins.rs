@@ -5,6 +5,7 @@ mod bridge;
 mod flannel;
 mod host_local;
 mod ipam;
+mod loopback;
 
 use cni_types::{AddResult, NetConf, Target, Version};
 
@@ -17,11 +18,12 @@ pub(crate) enum Builtin {
     Flannel,
     Bridge,
     HostLocal,
+    Loopback,
 }
 
 impl Builtin {
     /// Every plugin, in the order in which people read them.
-    pub(crate) const ALL: &[Self] = &[Self::Flannel, Self::Bridge, Self::HostLocal];
+    pub(crate) const ALL: &[Self] = &[Self::Flannel, Self::Bridge, Self::HostLocal, Self::Loopback];
 
     /// The plugin of this name.
     pub(crate) fn by_name(name: &str) -> Option<Self> {
@@ -43,13 +45,14 @@ impl Builtin {
             Self::Flannel => "flannel",
             Self::Bridge => "bridge",
             Self::HostLocal => "host-local",
+            Self::Loopback => "loopback",
         }
     }
 
     /// The oldest version of the specification that the plugin works in.
     pub(crate) const fn oldest_version(self) -> Version {
         match self {
-            Self::Flannel | Self::Bridge | Self::HostLocal => Version::V0_1_0,
+            Self::Flannel | Self::Bridge | Self::HostLocal | Self::Loopback => Version::V0_1_0,
         }
     }
 
@@ -66,6 +69,7 @@ impl Builtin {
             Self::HostLocal => {
                 host_local::add(conf, &context.env.args, target, host_local::Duplicate::Refuse)
             }
+            Self::Loopback => loopback::add(conf, &context.sandbox(netns)?),
         }
     }
 
@@ -80,6 +84,7 @@ impl Builtin {
             Self::Flannel => flannel::check(context, conf, target, &context.sandbox(netns)?),
             Self::Bridge => bridge::check(context, conf, target, &context.sandbox(netns)?),
             Self::HostLocal => host_local::check(conf, target),
+            Self::Loopback => loopback::check(conf, &context.sandbox(netns)?),
         }
     }
 
@@ -98,6 +103,7 @@ impl Builtin {
             Self::Flannel => flannel::del(context, conf, target, sandbox()?.as_ref()),
             Self::Bridge => bridge::del(context, conf, target, sandbox()?.as_ref()),
             Self::HostLocal => host_local::del(conf, target),
+            Self::Loopback => loopback::del(sandbox()?.as_ref()),
         }
     }
 
@@ -106,6 +112,7 @@ impl Builtin {
             Self::Flannel => flannel::status(context, conf),
             Self::Bridge => bridge::status(context, conf),
             Self::HostLocal => host_local::status(conf),
+            Self::Loopback => Ok(()),
         }
     }
 
@@ -119,6 +126,7 @@ impl Builtin {
             Self::Flannel => flannel::gc(context, conf, valid),
             Self::Bridge => bridge::gc(context, conf, valid),
             Self::HostLocal => host_local::gc(conf, valid),
+            Self::Loopback => Ok(()),
         }
     }
 }
