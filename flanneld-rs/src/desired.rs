@@ -6,9 +6,11 @@ use net_types::{IfName, SubnetKey};
 use netstate::{LinkScope, Scope, State};
 
 pub use peers::{BACKEND_TYPE, Peer, PeerProblem, Peers, is_usable_public_ip};
+pub use rules::{FilterMode, Masquerade, Network, RuleSettings, rules, rules_scope};
 pub use vxlan::VxlanDevice;
 
 mod peers;
+mod rules;
 mod vxlan;
 
 /// Returns what the kernel should hold for the device and its peers.

@@ -319,13 +319,16 @@ const fn adds(op: &Op) -> bool {
         | Op::AddRoute(..)
         | Op::ReplaceRoute(..)
         | Op::SetNeigh(..)
-        | Op::SetFdb(_) => true,
+        | Op::SetFdb(_)
+        | Op::SetNftTable(..)
+        | Op::SetIptables(..) => true,
         Op::DelLink(_)
         | Op::DelAddr(_)
         | Op::DelRoute(..)
         | Op::DelNeigh(_)
         | Op::DelFdb(_)
-        | Op::SetSysctl(..) => false,
+        | Op::SetSysctl(..)
+        | Op::DelNftTable(_) => false,
     }
 }
 

@@ -45,6 +45,7 @@ mod neighs;
 mod ports;
 mod refusal;
 mod routes;
+mod rules;
 #[cfg(feature = "strategy")]
 pub mod strategy;
 mod sysctls;

@@ -11,6 +11,7 @@ use netstate::{
 
 use crate::FakeKernel;
 use crate::refusal::{Answer, no_device};
+use crate::rules::Rules;
 
 /// One network namespace: what the kernel holds and by which rules it changes.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,7 @@ pub(crate) struct Namespace {
     /// Routes of equal key in the kernel's order; only the kernel itself makes a second one.
     pub(crate) routes: BTreeMap<RouteKey, Vec<Route>>,
     pub(crate) sysctls: BTreeMap<SysctlKey, String>,
+    pub(crate) rules: Rules,
     /// Further namespaces, which hold the other ends of veth pairs.
     pub(crate) pods: BTreeMap<NetnsLabel, FakeKernel>,
     pub(crate) macs_made: u32,
@@ -110,6 +112,12 @@ impl Namespace {
             Op::SetFdb(key) => self.set_fdb(key),
             Op::DelFdb(key) => self.del_fdb(key),
             Op::SetSysctl(key, value) => self.set_sysctl(key, value),
+            Op::SetNftTable(key, table) => {
+                self.rules.set_nft_table(key, table);
+                Ok(())
+            }
+            Op::DelNftTable(key) => self.rules.del_nft_table(key),
+            Op::SetIptables(key, change) => self.rules.set_iptables(key, change),
         }
     }
 
@@ -151,6 +159,7 @@ impl Namespace {
                 state.sysctls.insert(key.clone(), value.clone());
             }
         }
+        self.rules.observe(scope, &mut state);
         state
     }
 
@@ -162,6 +171,7 @@ impl Namespace {
         }
         state.routes = self.routes_where(|_, _| true);
         state.sysctls = self.sysctls.clone();
+        self.rules.dump(&mut state);
         state
     }
 

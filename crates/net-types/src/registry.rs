@@ -20,3 +20,24 @@ pub const RT_TABLE_MAIN: u32 = 254;
 
 /// Device of the IPv4 overlay for a VNI (flannel `pkg/backend/vxlan/vxlan.go`); the VNI follows the dot.
 pub const VXLAN_DEVICE_PREFIX: &str = "flannel.";
+
+/// Table of nf_tables for flannel's IPv4 rules (flannel `pkg/trafficmngr/nftables`).
+pub const NFT_TABLE_V4: &str = "flannel-ipv4";
+
+/// Table of nf_tables for flannel's IPv6 rules.
+pub const NFT_TABLE_V6: &str = "flannel-ipv6";
+
+/// Chain with flannel's masquerading rules in iptables' table `nat` (flannel `pkg/trafficmngr/iptables`).
+pub const IPTABLES_POSTROUTING_CHAIN: &str = "FLANNEL-POSTRTG";
+
+/// Chain with flannel's forwarding rules in iptables' table `filter`.
+pub const IPTABLES_FORWARD_CHAIN: &str = "FLANNEL-FWD";
+
+/// Mark of packets that kube-proxy masquerades (kubernetes `pkg/proxy`, `masqueradeMark`); only read, by this bit.
+pub const KUBE_MASQUERADE_MARK: u32 = 0x4000;
+
+/// Priority of source translation (linux `NF_IP_PRI_NAT_SRC`; nft's `srcnat`).
+pub const NF_PRIORITY_SRCNAT: i32 = 100;
+
+/// Priority of filtering (linux `NF_IP_PRI_FILTER`; nft's `filter`).
+pub const NF_PRIORITY_FILTER: i32 = 0;

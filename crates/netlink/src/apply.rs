@@ -8,6 +8,7 @@ use netstate::{
 };
 
 use crate::encode::{self, LinkRefs, Presence, Request};
+use crate::errno::other;
 use crate::observe::index_of;
 use crate::socket::{Requests, Socket};
 use crate::{Netns, conflict, sysctl};
@@ -73,6 +74,9 @@ impl Run<'_> {
             Op::SetFdb(key) => encode::set_fdb(self.index(&key.link)?, key.mac, key.remote),
             Op::DelFdb(key) => encode::del_fdb(self.index(&key.link)?, key.mac, key.remote),
             Op::SetSysctl(key, value) => return self.set_sysctl(key, value),
+            Op::SetNftTable(..) | Op::DelNftTable(_) | Op::SetIptables(..) => {
+                return Err(other("packet filter rules are changed by another part"));
+            }
         };
         Ok(vec![request])
     }
@@ -186,7 +190,10 @@ impl Run<'_> {
             | Op::DelNeigh(_)
             | Op::SetFdb(_)
             | Op::DelFdb(_)
-            | Op::SetSysctl(..) => {}
+            | Op::SetSysctl(..)
+            | Op::SetNftTable(..)
+            | Op::DelNftTable(_)
+            | Op::SetIptables(..) => {}
         }
     }
 

@@ -23,7 +23,7 @@ mod text;
 pub use kernel::{ErrorClass, Kernel, KernelError};
 pub use link::{AdminState, BridgePort, Link, LinkKind, NetnsLabel, VethPeer, Vxlan};
 pub use objects::{Addr, AddrKey, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind, SysctlKey};
-pub use op::{LinkChange, ObjectKey, Op};
+pub use op::{IptablesChange, LinkChange, ObjectKey, Op};
 pub use plan::{Prune, plan};
 pub use scope::{LinkScope, Scope};
 pub use state::State;

@@ -2,6 +2,8 @@ use std::net::IpAddr;
 
 use net_types::{IfName, MacAddr};
 
+use crate::iptables::{IptablesKey, OwnRules};
+use crate::nft::{Table, TableKey};
 use crate::{
     Addr, AddrKey, AdminState, BridgePort, FdbKey, Link, Neigh, NeighKey, Route, RouteKey, SysctlKey,
 };
@@ -36,6 +38,21 @@ pub enum Op {
     DelFdb(FdbKey),
     /// Writes a kernel parameter.
     SetSysctl(SysctlKey, String),
+    /// Gives a table of nf_tables exactly this content at one instant, whatever it held.
+    SetNftTable(TableKey, Table),
+    /// Removes a table of nf_tables.
+    DelNftTable(TableKey),
+    /// Makes what is ours of one of iptables' tables over, at one instant.
+    SetIptables(IptablesKey, Box<IptablesChange>),
+}
+
+/// From what was observed of iptables' table to what should be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IptablesChange {
+    /// What was there: chains and rules that are not wanted are removed.
+    pub observed: OwnRules,
+    /// What should be there.
+    pub desired: OwnRules,
 }
 
 /// A change of one attribute of a link, as one request.
@@ -70,6 +87,10 @@ pub enum ObjectKey {
     Fdb(FdbKey),
     /// A kernel parameter.
     Sysctl(SysctlKey),
+    /// A table of nf_tables.
+    NftTable(TableKey),
+    /// What is ours of one of iptables' tables.
+    Iptables(IptablesKey),
 }
 
 impl Op {
@@ -87,6 +108,8 @@ impl Op {
             Self::SetNeigh(key, _) | Self::DelNeigh(key) => ObjectKey::Neigh(key.clone()),
             Self::SetFdb(key) | Self::DelFdb(key) => ObjectKey::Fdb(key.clone()),
             Self::SetSysctl(key, _) => ObjectKey::Sysctl(key.clone()),
+            Self::SetNftTable(key, _) | Self::DelNftTable(key) => ObjectKey::NftTable(key.clone()),
+            Self::SetIptables(key, _) => ObjectKey::Iptables(key.clone()),
         }
     }
 
@@ -101,7 +124,9 @@ impl Op {
             }
             Self::SetNeigh(key, _) | Self::DelNeigh(key) => Some(&key.link),
             Self::SetFdb(key) | Self::DelFdb(key) => Some(&key.link),
-            Self::SetSysctl(..) => None,
+            Self::SetSysctl(..) | Self::SetNftTable(..) | Self::DelNftTable(_) | Self::SetIptables(..) => {
+                None
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 
 use net_types::IfName;
 
-use crate::{AddrKey, AdminState, FdbKey, Link, LinkChange, LinkKind, Op, State, Vxlan};
+use crate::iptables::{IptablesKey, OwnRules};
+use crate::{AddrKey, AdminState, FdbKey, IptablesChange, Link, LinkChange, LinkKind, Op, State, Vxlan};
 
 #[cfg(test)]
 mod tests;
@@ -38,10 +39,47 @@ pub fn plan(desired: &State, observed: &State, prune: Prune) -> Vec<Op> {
     ops.extend(links.ups);
     ops.extend(plan_addrs(desired, &remaining, prune));
     ops.extend(plan_content(desired, &remaining));
+    ops.extend(rules(desired, observed, prune));
     if prune == Prune::Remove {
         ops.extend(removals(desired, &remaining));
     }
     ops
+}
+
+/// Tables of packet filter rules, each made over as a whole. New ones come before the removal of others, so that
+/// traffic is translated at every moment of a change from one kind to the other.
+fn rules(desired: &State, observed: &State, prune: Prune) -> Vec<Op> {
+    let mut ops = Vec::new();
+    for (key, table) in &desired.nft {
+        if observed.nft.get(key) != Some(table) {
+            ops.push(Op::SetNftTable(key.clone(), table.clone()));
+        }
+    }
+    let none = OwnRules::default();
+    for (key, rules) in &desired.iptables {
+        let present = observed.iptables.get(key).unwrap_or(&none);
+        if present != rules {
+            ops.push(set_iptables(key, present, rules));
+        }
+    }
+    if prune == Prune::Remove {
+        let stale = observed.nft.keys().filter(|key| !desired.nft.contains_key(*key));
+        ops.extend(stale.cloned().map(Op::DelNftTable));
+        for (key, present) in &observed.iptables {
+            if !desired.iptables.contains_key(key) {
+                ops.push(set_iptables(key, present, &none));
+            }
+        }
+    }
+    ops
+}
+
+fn set_iptables(key: &IptablesKey, observed: &OwnRules, desired: &OwnRules) -> Op {
+    let change = IptablesChange {
+        observed: observed.clone(),
+        desired: desired.clone(),
+    };
+    Op::SetIptables(key.clone(), Box::new(change))
 }
 
 /// What is to be done to links, and what that does to their content.

@@ -4,6 +4,8 @@ use ipnetwork::IpNetwork;
 use net_types::IfName;
 
 use crate::SysctlKey;
+use crate::iptables::IptablesKey;
+use crate::nft::TableKey;
 
 /// What is ours in a namespace, and therefore what is observed and may be removed. Everything else is invisible.
 ///
@@ -16,6 +18,10 @@ pub struct Scope {
     pub links: BTreeMap<IfName, LinkScope>,
     /// Kernel parameters that are read; they are never removed.
     pub sysctls: BTreeSet<SysctlKey>,
+    /// Tables of nf_tables in scope, whole.
+    pub nft: BTreeSet<TableKey>,
+    /// Chains in scope of iptables' tables, whole, with the rules of other chains that lead into them.
+    pub iptables: BTreeMap<IptablesKey, BTreeSet<String>>,
 }
 
 /// Which content of a link is in scope.

@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use net_types::IfName;
 
+use crate::iptables::{IptablesKey, OwnRules};
+use crate::nft;
 use crate::{Addr, AddrKey, FdbKey, Link, Neigh, NeighKey, Route, RouteKey, SysctlKey};
 
 /// What one network namespace holds, or should hold.
@@ -19,4 +21,8 @@ pub struct State {
     pub fdb: BTreeSet<FdbKey>,
     /// Kernel parameters; absent when the kernel has no such parameter.
     pub sysctls: BTreeMap<SysctlKey, String>,
+    /// Tables of nf_tables, whole.
+    pub nft: BTreeMap<nft::TableKey, nft::Table>,
+    /// What is ours of iptables' tables; a table without any is absent.
+    pub iptables: BTreeMap<IptablesKey, OwnRules>,
 }

@@ -62,7 +62,10 @@ proptest! {
             | Op::ReplaceRoute(..)
             | Op::SetNeigh(..)
             | Op::SetFdb(..)
-            | Op::SetSysctl(..) => true,
+            | Op::SetSysctl(..)
+            | Op::SetNftTable(..)
+            | Op::DelNftTable(_)
+            | Op::SetIptables(..) => true,
         };
         prop_assert!(ops.iter().all(keeps), "{ops:?}");
     }
@@ -85,7 +88,10 @@ proptest! {
                     ObjectKey::Neigh(key) => !mac_set && desired.neighs.get(&key) == observed.neighs.get(&key),
                     ObjectKey::Fdb(key) => desired.fdb.contains(&key) == observed.fdb.contains(&key),
                     ObjectKey::Addr(key) => desired.addrs.contains_key(&key) == observed.addrs.contains_key(&key),
-                    ObjectKey::Link(_) | ObjectKey::Sysctl(_) => false,
+                    ObjectKey::Link(_)
+                    | ObjectKey::Sysctl(_)
+                    | ObjectKey::NftTable(_)
+                    | ObjectKey::Iptables(_) => false,
                 };
                 prop_assert!(!unchanged, "needless: {op:?}");
             }

@@ -187,6 +187,8 @@ impl Stage {
             ObjectKey::Neigh(key) => state.neighs.contains_key(key),
             ObjectKey::Fdb(key) => state.fdb.contains(key),
             ObjectKey::Sysctl(key) => state.sysctls.contains_key(key),
+            ObjectKey::NftTable(key) => state.nft.contains_key(key),
+            ObjectKey::Iptables(key) => state.iptables.contains_key(key),
         };
         if is_held {
             Err(format!("the kernel holds\n{state}"))

@@ -172,6 +172,9 @@ fn is_of(op: &Op, lease: &Lease) -> bool {
         | Op::ReplaceRoute(..)
         | Op::SetNeigh(..)
         | Op::SetFdb(_)
-        | Op::SetSysctl(..) => false,
+        | Op::SetSysctl(..)
+        | Op::SetNftTable(..)
+        | Op::DelNftTable(_)
+        | Op::SetIptables(..) => false,
     }
 }

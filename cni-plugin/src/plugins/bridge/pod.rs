@@ -44,6 +44,7 @@ impl<'a> Pod<'a> {
         let scope = Scope {
             links: [(self.ifname.clone(), LinkScope::default())].into(),
             sysctls: desired.sysctls.keys().cloned().collect(),
+            ..Scope::default()
         };
         let (kernel, place) = (&mut self.kernel, self.sandbox.path.as_str());
         inside(&self.sandbox.netns, || {

@@ -27,6 +27,7 @@ pub fn any_state() -> impl Strategy<Value = State> {
             neighs,
             fdb,
             sysctls,
+            ..State::default()
         })
 }
 

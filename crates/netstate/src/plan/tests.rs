@@ -1,8 +1,11 @@
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use net_types::{MacAddr, Vni};
 
 use super::*;
+use crate::iptables::IptablesFamily;
+use crate::nft::{Family, Table, TableKey};
 use crate::{Addr, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind, SysctlKey};
 
 #[test]
@@ -255,6 +258,49 @@ fn kinds(ops: &[Op]) -> Vec<&'static str> {
         Op::SetFdb(..) => "set fdb",
         Op::DelFdb(..) => "del fdb",
         Op::SetSysctl(..) => "set sysctl",
+        Op::SetNftTable(..) | Op::DelNftTable(_) | Op::SetIptables(..) => "rules",
     };
     ops.iter().map(kind).collect()
+}
+
+#[test]
+fn rules_of_one_kind_come_before_those_of_another_go() {
+    let key = IptablesKey {
+        family: IptablesFamily::V4,
+        table: "nat".to_owned(),
+    };
+    let own = OwnRules {
+        chains: BTreeMap::from([("OURS".to_owned(), vec!["-j RETURN".to_owned()])]),
+        jumps: Vec::new(),
+    };
+    let table = TableKey {
+        family: Family::Ip,
+        name: "ours".to_owned(),
+    };
+    let of_nft = State {
+        nft: BTreeMap::from([(table.clone(), Table::default())]),
+        ..State::default()
+    };
+    let of_iptables = State {
+        iptables: BTreeMap::from([(key.clone(), own.clone())]),
+        ..State::default()
+    };
+    let change = |observed: &OwnRules, desired: &OwnRules| {
+        let (observed, desired) = (observed.clone(), desired.clone());
+        Op::SetIptables(key.clone(), Box::new(IptablesChange { observed, desired }))
+    };
+    let none = OwnRules::default();
+    assert_eq!(
+        plan(&of_nft, &of_iptables, Prune::Remove),
+        [
+            Op::SetNftTable(table.clone(), Table::default()),
+            change(&own, &none)
+        ]
+    );
+    assert_eq!(
+        plan(&of_iptables, &of_nft, Prune::Remove),
+        [change(&none, &own), Op::DelNftTable(table)]
+    );
+    assert_eq!(plan(&of_nft, &of_nft, Prune::Remove), []);
+    assert_eq!(plan(&State::default(), &of_nft, Prune::Keep), []);
 }

@@ -3,6 +3,8 @@ use std::fmt::{self, Display, Formatter};
 use net_types::registry::RT_TABLE_MAIN;
 
 use super::words::Word;
+use crate::iptables::IptablesFamily;
+use crate::nft;
 use crate::{
     Addr, AddrKey, AdminState, BridgePort, FdbKey, Link, LinkChange, LinkKind, Neigh, NeighKey, ObjectKey,
     Op, Route, RouteKey, RouteKind, State, SysctlKey, VethPeer, Vxlan,
@@ -50,6 +52,8 @@ impl Display for ObjectKey {
             Self::Neigh(key) => print_neigh_key(f, key),
             Self::Fdb(key) => print_fdb(f, key),
             Self::Sysctl(key) => write!(f, "sysctl {}", Word(key.as_str())),
+            Self::NftTable(key) => write!(f, "nft {} {}", family_word(key.family), Word(&key.name)),
+            Self::Iptables(key) => write!(f, "{} {}", program_word(key.family), Word(&key.table)),
         }
     }
 }
@@ -59,12 +63,18 @@ impl Display for Op {
         f.write_str(match self {
             Self::AddLink(..) | Self::AddAddr(..) | Self::AddRoute(..) => "add ",
             Self::ReplaceRoute(..) => "replace ",
-            Self::SetLink(..) | Self::SetNeigh(..) | Self::SetFdb(_) | Self::SetSysctl(..) => "set ",
+            Self::SetLink(..)
+            | Self::SetNeigh(..)
+            | Self::SetFdb(_)
+            | Self::SetSysctl(..)
+            | Self::SetNftTable(..)
+            | Self::SetIptables(..) => "set ",
             Self::DelLink(_)
             | Self::DelAddr(_)
             | Self::DelRoute(..)
             | Self::DelNeigh(_)
-            | Self::DelFdb(_) => "del ",
+            | Self::DelFdb(_)
+            | Self::DelNftTable(_) => "del ",
         })?;
         match self {
             Self::AddLink(name, link) => print_link(f, name.as_str(), link),
@@ -78,9 +88,14 @@ impl Display for Op {
             }
             Self::SetNeigh(key, neigh) => print_neigh(f, key, *neigh),
             Self::SetSysctl(key, value) => print_sysctl(f, key, value),
-            Self::DelLink(_) | Self::DelAddr(_) | Self::DelNeigh(_) | Self::SetFdb(_) | Self::DelFdb(_) => {
-                self.object().fmt(f)
-            }
+            Self::DelLink(_)
+            | Self::DelAddr(_)
+            | Self::DelNeigh(_)
+            | Self::SetFdb(_)
+            | Self::DelFdb(_)
+            | Self::SetNftTable(..)
+            | Self::DelNftTable(_)
+            | Self::SetIptables(..) => self.object().fmt(f),
         }
     }
 }
@@ -227,4 +242,20 @@ fn print_fdb(f: &mut Formatter<'_>, key: &FdbKey) -> fmt::Result {
 
 fn print_sysctl(f: &mut Formatter<'_>, key: &SysctlKey, value: &str) -> fmt::Result {
     write!(f, "sysctl {} {}", Word(key.as_str()), Word(value))
+}
+
+fn family_word(family: nft::Family) -> &'static str {
+    match family {
+        nft::Family::Ip => "ip",
+        nft::Family::Ip6 => "ip6",
+        nft::Family::Inet => "inet",
+        nft::Family::Bridge => "bridge",
+    }
+}
+
+fn program_word(family: IptablesFamily) -> &'static str {
+    match family {
+        IptablesFamily::V4 => "iptables",
+        IptablesFamily::V6 => "ip6tables",
+    }
 }
