@@ -5,8 +5,8 @@ mod object;
 mod question;
 
 pub(crate) use link::{
-    LinkRefs, add_link, del_link, set_admin, set_hairpin, set_mac, set_master, set_mtu, set_vxlan,
-    vxlan_local,
+    LinkRefs, add_link, del_link, set_admin, set_flag, set_hairpin, set_mac, set_master, set_mtu,
+    set_tx_queue_len, set_vxlan, vxlan_local,
 };
 pub(crate) use object::{
     Presence, add_addr, add_route, del_addr, del_fdb, del_neigh, del_route, set_fdb, set_neigh,

@@ -18,9 +18,11 @@ mod kernel;
 mod message;
 mod netns;
 mod observe;
+mod settings;
 mod socket;
 mod sysctl;
 
 pub use kernel::{RealKernel, Writes};
 pub use message::{MalformedMessage, messages};
 pub use netns::{Netns, NetnsError};
+pub use settings::{LinkSetting, LinkSettings};

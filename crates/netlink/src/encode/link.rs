@@ -61,13 +61,19 @@ pub(crate) fn del_link(name: &IfName) -> Request {
 }
 
 pub(crate) fn set_admin(name: &IfName, admin: AdminState) -> Request {
+    set_flag(name, LinkFlags::Up, admin == AdminState::Up)
+}
+
+/// Sets or clears a flag of a link (`IFF_*`) and leaves the others.
+pub(crate) fn set_flag(name: &IfName, flag: LinkFlags, on: bool) -> Request {
     let mut message = named(name);
-    message.header.change_mask = LinkFlags::Up;
-    message.header.flags = match admin {
-        AdminState::Up => LinkFlags::Up,
-        AdminState::Down => LinkFlags::empty(),
-    };
+    message.header.change_mask = flag;
+    message.header.flags = if on { flag } else { LinkFlags::empty() };
     set(message)
+}
+
+pub(crate) fn set_tx_queue_len(name: &IfName, packets: u32) -> Request {
+    set_attribute(name, LinkAttribute::TxQueueLen(packets))
 }
 
 pub(crate) fn set_mtu(name: &IfName, mtu_bytes: u32) -> Request {
