@@ -16,6 +16,7 @@ mod delegate;
 mod error;
 mod known_args;
 mod plugins;
+mod requested_mac;
 mod run;
 mod sandbox;
 

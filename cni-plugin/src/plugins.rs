@@ -6,6 +6,8 @@ mod flannel;
 mod host_local;
 mod ipam;
 mod loopback;
+mod prev_result;
+mod tuning;
 
 use cni_types::{AddResult, NetConf, Target, Version};
 
@@ -19,11 +21,18 @@ pub(crate) enum Builtin {
     Bridge,
     HostLocal,
     Loopback,
+    Tuning,
 }
 
 impl Builtin {
     /// Every plugin, in the order in which people read them.
-    pub(crate) const ALL: &[Self] = &[Self::Flannel, Self::Bridge, Self::HostLocal, Self::Loopback];
+    pub(crate) const ALL: &[Self] = &[
+        Self::Flannel,
+        Self::Bridge,
+        Self::HostLocal,
+        Self::Loopback,
+        Self::Tuning,
+    ];
 
     /// The plugin of this name.
     pub(crate) fn by_name(name: &str) -> Option<Self> {
@@ -46,13 +55,14 @@ impl Builtin {
             Self::Bridge => "bridge",
             Self::HostLocal => "host-local",
             Self::Loopback => "loopback",
+            Self::Tuning => "tuning",
         }
     }
 
     /// The oldest version of the specification that the plugin works in.
     pub(crate) const fn oldest_version(self) -> Version {
         match self {
-            Self::Flannel | Self::Bridge | Self::HostLocal | Self::Loopback => Version::V0_1_0,
+            Self::Flannel | Self::Bridge | Self::HostLocal | Self::Loopback | Self::Tuning => Version::V0_1_0,
         }
     }
 
@@ -70,6 +80,7 @@ impl Builtin {
                 host_local::add(conf, &context.env.args, target, host_local::Duplicate::Refuse)
             }
             Self::Loopback => loopback::add(conf, &context.sandbox(netns)?),
+            Self::Tuning => tuning::add(context, conf, target, &context.sandbox(netns)?),
         }
     }
 
@@ -85,6 +96,7 @@ impl Builtin {
             Self::Bridge => bridge::check(context, conf, target, &context.sandbox(netns)?),
             Self::HostLocal => host_local::check(conf, target),
             Self::Loopback => loopback::check(conf, &context.sandbox(netns)?),
+            Self::Tuning => tuning::check(context, conf, target, &context.sandbox(netns)?),
         }
     }
 
@@ -104,6 +116,7 @@ impl Builtin {
             Self::Bridge => bridge::del(context, conf, target, sandbox()?.as_ref()),
             Self::HostLocal => host_local::del(conf, target),
             Self::Loopback => loopback::del(sandbox()?.as_ref()),
+            Self::Tuning => tuning::del(conf, target, sandbox()?.as_ref()),
         }
     }
 
@@ -113,6 +126,7 @@ impl Builtin {
             Self::Bridge => bridge::status(context, conf),
             Self::HostLocal => host_local::status(conf),
             Self::Loopback => Ok(()),
+            Self::Tuning => tuning::status(conf),
         }
     }
 
@@ -127,6 +141,7 @@ impl Builtin {
             Self::Bridge => bridge::gc(context, conf, valid),
             Self::HostLocal => host_local::gc(conf, valid),
             Self::Loopback => Ok(()),
+            Self::Tuning => tuning::gc(conf, valid),
         }
     }
 }

@@ -1,9 +1,9 @@
-use cni_types::{ArgsError, CniArgs, Code, DecodeError, NetConf, Object};
-use net_types::{IfName, IfNameError, MacAddr, MacAddrError};
+use cni_types::{Code, DecodeError, NetConf, Object};
+use net_types::{IfName, IfNameError, MacAddr};
 use serde_json::Value;
 
 use crate::error::CniError;
-use crate::known_args::KNOWN_ARGS;
+use crate::requested_mac::{RequestedMacError, requested_mac};
 
 const DEFAULT_BRIDGE: &str = "cni0";
 
@@ -53,11 +53,7 @@ pub(crate) enum ConfError {
     #[error("mtu {0} is not between 68 and 65535")]
     Mtu(i64),
     #[error("{0}")]
-    Args(ArgsError),
-    #[error("requested mac: {0}")]
-    Mac(MacAddrError),
-    #[error("requested mac {0} is not the address of one station")]
-    MacNotUnicast(MacAddr),
+    Mac(RequestedMacError),
 }
 
 impl CniError for ConfError {
@@ -65,8 +61,8 @@ impl CniError for ConfError {
         match self {
             Self::Decode(_) => Code::DECODING,
             Self::Unsupported { .. } => Code::UNSUPPORTED_FIELD,
-            Self::Args(_) => Code::BAD_ENVIRONMENT,
-            Self::Bridge(_) | Self::Mtu(_) | Self::Mac(_) | Self::MacNotUnicast(_) => Code::BAD_CONFIG,
+            Self::Mac(error) => error.code(),
+            Self::Bridge(_) | Self::Mtu(_) => Code::BAD_CONFIG,
         }
     }
 }
@@ -108,7 +104,7 @@ impl Conf {
             on_conflict,
             mtu_bytes: mtu(object)?,
             hairpin: flag("hairpinMode")?,
-            mac: requested_mac(conf, args)?,
+            mac: requested_mac(conf, args, None).map_err(ConfError::Mac)?,
         })
     }
 }
@@ -149,28 +145,6 @@ fn mtu(object: &Object) -> Result<Option<u32>, ConfError> {
             let mtu = mtu.filter(|mtu| MTU_RANGE_BYTES.contains(mtu));
             mtu.map(Some).ok_or(ConfError::Mtu(given))
         }
-    }
-}
-
-/// The hardware address asked for by the nearest of three ways: `runtimeConfig.mac`, `args.cni.mac`, `MAC` of
-/// `CNI_ARGS`.
-fn requested_mac(conf: &NetConf, args: &str) -> Result<Option<MacAddr>, ConfError> {
-    let args = CniArgs::parse(args, KNOWN_ARGS).map_err(ConfError::Args)?;
-    let runtime = conf.runtime_config().map_err(ConfError::Decode)?;
-    let args_cni = conf.args_cni().map_err(ConfError::Decode)?;
-    let texts = [
-        runtime.string("mac").map_err(ConfError::Decode)?,
-        args_cni.string("mac").map_err(ConfError::Decode)?,
-        args.get("MAC"),
-    ];
-    let Some(text) = texts.into_iter().flatten().find(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let mac: MacAddr = text.parse().map_err(ConfError::Mac)?;
-    if mac.is_unicast() {
-        Ok(Some(mac))
-    } else {
-        Err(ConfError::MacNotUnicast(mac))
     }
 }
 
@@ -238,11 +212,9 @@ mod tests {
         let both =
             r#","args":{"cni":{"mac":"0a:00:00:00:00:02"}},"runtimeConfig":{"mac":"0a:00:00:00:00:03"}"#;
         assert_eq!(mac(both), "0a:00:00:00:00:03");
-        assert!(matches!(parse("", "MAC=x"), Err(ConfError::Mac(_))));
-        assert!(matches!(
-            parse("", "MAC=ff:ff:ff:ff:ff:ff"),
-            Err(ConfError::MacNotUnicast(_))
-        ));
+        for (args, code) in [("MAC=x", 7), ("MAC=ff:ff:ff:ff:ff:ff", 7), ("MAC", 4)] {
+            assert_eq!(parse("", args).unwrap_err().code().0, code, "{args}");
+        }
     }
 
     #[test]

@@ -1,0 +1,265 @@
+use cni_types::{AddResult, Code, NetConf, Target};
+use net_types::IfName;
+use netlink::{LinkSetting, LinkSettings, NetnsError, RealKernel};
+use netstate::{ErrorClass, Kernel, KernelError, Op, Scope, SysctlKey};
+
+use super::allowlist::{Allowlist, AllowlistError};
+use super::backup::{self, Backup};
+use super::conf::{self, Conf};
+use crate::context::{Attachments, Context};
+use crate::error::{CniError, Failure, Failures};
+use crate::plugins::prev_result;
+use crate::sandbox::Sandbox;
+
+/// Why an interface or a parameter is not as it shall be.
+#[derive(Debug, thiserror::Error)]
+enum TuningError {
+    #[error("sysctl {name:?} is not allowed on this node; allowed is what matches one of {patterns:?}")]
+    NotAllowed { name: String, patterns: Vec<String> },
+    #[error("cannot enter the container's network namespace")]
+    Enter(#[source] NetnsError),
+    #[error("cannot open the kernel's networking in the container")]
+    Open(#[source] KernelError),
+    #[error("cannot read the settings of {0:?} in the container")]
+    Settings(IfName, #[source] KernelError),
+    #[error("cannot set sysctl {}", .0.as_str())]
+    Sysctl(SysctlKey, #[source] KernelError),
+    #[error("cannot set {setting:?} of {ifname:?} in the container")]
+    Setting {
+        setting: LinkSetting,
+        ifname: IfName,
+        #[source]
+        source: KernelError,
+    },
+    #[error("sysctl {} is {found:?}, configured is {wanted:?}", key.as_str())]
+    OtherSysctl {
+        key: SysctlKey,
+        found: String,
+        wanted: String,
+    },
+    #[error("{ifname:?} in the container is not set to {setting:?} as configured")]
+    OtherSetting { ifname: IfName, setting: LinkSetting },
+}
+
+impl CniError for TuningError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotAllowed { .. } => Code::BAD_CONFIG,
+            Self::Enter(_) => Code::BAD_NETNS,
+            Self::Open(_) | Self::Settings(..) | Self::Sysctl(..) | Self::Setting { .. } => Code::KERNEL,
+            Self::OtherSysctl { .. } | Self::OtherSetting { .. } => Code::CHECK_FAILED,
+        }
+    }
+}
+
+/// Sets what is configured. A failure leaves everything as it was.
+pub(crate) fn add(
+    context: &Context<'_>,
+    conf: &NetConf,
+    target: &Target,
+    sandbox: &Sandbox,
+) -> Result<AddResult, Failure> {
+    let own = Conf::parse(conf, &context.env.args, target)?;
+    require_allowed(&own)?;
+    let dir = conf::data_dir(conf)?;
+    let mut result = prev_result::required(conf)?;
+    let mut pod = Pod::open(sandbox, target)?;
+    if own.settings.is_empty() {
+        pod.set_sysctls(&own)?;
+        return Ok(result);
+    }
+    let before = pod.settings()?;
+    let backup = Backup::of(&before, &own.settings, &conf.name);
+    backup.write(&dir, target)?;
+    let done = pod.tune(&own, &before);
+    done.map_err(|error| {
+        let mut failure = Failure::from(error);
+        if let Err(e) = pod.put_back(&backup) {
+            // The file stays for a DEL.
+            failure.add_details(&e);
+        } else if let Err(e) = backup::remove(&dir, target) {
+            failure.add_details(&e);
+        }
+        failure
+    })?;
+    show(&mut result, &own.settings, &target.ifname);
+    Ok(result)
+}
+
+/// Fails if a parameter or the interface is not as configured.
+pub(crate) fn check(
+    context: &Context<'_>,
+    conf: &NetConf,
+    target: &Target,
+    sandbox: &Sandbox,
+) -> Result<(), Failure> {
+    let own = Conf::parse(conf, &context.env.args, target)?;
+    prev_result::required(conf)?;
+    let mut pod = Pod::open(sandbox, target)?;
+    for (key, wanted) in &own.sysctls {
+        // A parameter that can only be written tells nothing.
+        let Some(found) = pod.read(key) else { continue };
+        if words(&found) != words(wanted) {
+            let (key, wanted) = (key.clone(), wanted.clone());
+            return Err(TuningError::OtherSysctl { key, found, wanted }.into());
+        }
+    }
+    if own.settings.is_empty() {
+        return Ok(());
+    }
+    let now = pod.settings()?;
+    match own.settings.iter().find(|setting| !now.has(**setting)) {
+        None => Ok(()),
+        Some(setting) => Err(TuningError::OtherSetting {
+            ifname: target.ifname.clone(),
+            setting: *setting,
+        }
+        .into()),
+    }
+}
+
+/// Puts back what an ADD changed of the interface, if that is still there.
+pub(crate) fn del(conf: &NetConf, target: &Target, sandbox: Option<&Sandbox>) -> Result<(), Failure> {
+    let dir = conf::data_dir(conf)?;
+    if let (Some(backup), Some(sandbox)) = (backup::read(&dir, target)?, sandbox) {
+        Pod::open(sandbox, target)?.put_back(&backup)?;
+    }
+    Ok(backup::remove(&dir, target)?)
+}
+
+/// Fails when the node's list of allowed parameters is unusable, or does not allow what is configured.
+pub(crate) fn status(conf: &NetConf) -> Result<(), Failure> {
+    conf::data_dir(conf)?;
+    Allowlist::of_node()
+        .map(drop)
+        .map_err(|error: AllowlistError| Failure {
+            code: Code::NOT_AVAILABLE,
+            ..Failure::from(error)
+        })
+}
+
+/// Removes the files of attachments of this network that are not valid. Their interfaces are gone with them.
+pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
+    let mut failures = Failures::default();
+    for path in backup::stale(&conf::data_dir(conf)?, &conf.name, &valid.0)? {
+        failures.note(backup::remove_file(&path));
+    }
+    failures.into_result()
+}
+
+fn require_allowed(own: &Conf) -> Result<(), Failure> {
+    if own.names.is_empty() {
+        return Ok(());
+    }
+    let Some(list) = Allowlist::of_node()? else {
+        return Ok(());
+    };
+    match own.names.iter().find(|name| !list.permits(name)) {
+        None => Ok(()),
+        Some(name) => Err(TuningError::NotAllowed {
+            name: name.clone(),
+            patterns: list.patterns().into_iter().map(str::to_owned).collect(),
+        }
+        .into()),
+    }
+}
+
+/// Writes what was changed into the result.
+fn show(result: &mut AddResult, settings: &[LinkSetting], ifname: &IfName) {
+    let of_container = |name: &str, in_sandbox: bool| in_sandbox && name == ifname.as_str();
+    for interface in &mut result.interfaces {
+        if !of_container(&interface.name, interface.is_in_sandbox()) {
+            continue;
+        }
+        for setting in settings {
+            match setting {
+                LinkSetting::Mac(mac) => interface.mac = Some(mac.to_string()),
+                LinkSetting::MtuBytes(mtu_bytes) => interface.mtu_bytes = Some(i64::from(*mtu_bytes)),
+                LinkSetting::Promiscuous(_) | LinkSetting::AllMulticast(_) | LinkSetting::TxQueueLen(_) => {}
+            }
+        }
+    }
+}
+
+/// The kernel prints several numbers with tabs between them, whatever was written.
+fn words(value: &str) -> Vec<&str> {
+    value.split_whitespace().collect()
+}
+
+/// The container's kernel.
+struct Pod {
+    kernel: RealKernel,
+    ifname: IfName,
+}
+
+impl Pod {
+    fn open(sandbox: &Sandbox, target: &Target) -> Result<Self, TuningError> {
+        let netns = sandbox.netns.try_clone().map_err(TuningError::Enter)?;
+        Ok(Self {
+            kernel: RealKernel::open_in(netns).map_err(TuningError::Open)?,
+            ifname: target.ifname.clone(),
+        })
+    }
+
+    fn settings(&mut self) -> Result<LinkSettings, TuningError> {
+        let settings = self.kernel.link_settings(&self.ifname);
+        settings.map_err(|e| TuningError::Settings(self.ifname.clone(), e))
+    }
+
+    /// Sets parameters, then the interface; parameters are as before if anything fails.
+    fn tune(&mut self, own: &Conf, before: &LinkSettings) -> Result<(), TuningError> {
+        let written = self.set_sysctls(own)?;
+        let missing = own.settings.iter().filter(|setting| !before.has(**setting));
+        let missing: Vec<_> = missing.copied().collect();
+        self.set(&missing).inspect_err(|_| self.undo_sysctls(&written))
+    }
+
+    /// Sets parameters; returns the values from before, so far as they could be read.
+    fn set_sysctls(&mut self, own: &Conf) -> Result<Vec<Op>, TuningError> {
+        let mut undo = Vec::new();
+        for (key, value) in &own.sysctls {
+            let before = self.read(key).map(|value| Op::SetSysctl(key.clone(), value));
+            let mut results = self.kernel.apply(&[Op::SetSysctl(key.clone(), value.clone())]);
+            if let Some(Err(e)) = results.pop() {
+                self.undo_sysctls(&undo);
+                return Err(TuningError::Sysctl(key.clone(), e));
+            }
+            undo.extend(before);
+        }
+        Ok(undo)
+    }
+
+    /// Writes parameters as they were; what was read can be written, or the container is on its way out.
+    fn undo_sysctls(&mut self, undo: &[Op]) {
+        drop(self.kernel.apply(undo));
+    }
+
+    fn read(&mut self, key: &SysctlKey) -> Option<String> {
+        let scope = Scope {
+            sysctls: [key.clone()].into(),
+            ..Scope::default()
+        };
+        self.kernel.observe(&scope).ok()?.sysctls.remove(key)
+    }
+
+    fn set(&mut self, settings: &[LinkSetting]) -> Result<(), TuningError> {
+        let results = self.kernel.set_link(&self.ifname, settings);
+        for (setting, result) in settings.iter().zip(results) {
+            result.map_err(|source| TuningError::Setting {
+                setting: *setting,
+                ifname: self.ifname.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Sets the interface as it was; one that is gone needs nothing.
+    fn put_back(&mut self, backup: &Backup) -> Result<(), TuningError> {
+        match self.settings() {
+            Ok(now) => self.set(&backup.settings(&now)),
+            Err(TuningError::Settings(_, e)) if e.class == ErrorClass::NoDevice => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
