@@ -26,7 +26,7 @@ fn containers_with_ids_of_any_length_come_and_go() {
         for length in [245, 246, 250, 255] {
             let pod = Pod::new(&"i".repeat(length));
             node.add(&pod);
-            assert_eq!(node.state_files(), [pod.id.clone()]);
+            assert_eq!(node.state_files(), std::slice::from_ref(&pod.id));
             node.call("CHECK", &pod, &with_prev_result(&node, &pod))
                 .succeeds();
             for _ in 0..2 {
