@@ -164,6 +164,8 @@ fn connected_route(link: &IfName, addr: IpNetwork) -> (RouteKey, Route) {
         protocol: RTPROT_KERNEL,
         source,
         mtu_bytes: None,
+        advmss_bytes: None,
+        scope: None,
     };
     (key, route)
 }

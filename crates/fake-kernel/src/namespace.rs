@@ -6,7 +6,7 @@ use net_types::registry::RT_TABLE_MAIN;
 use net_types::{IfName, MacAddr};
 use netstate::{
     Addr, AddrKey, AdminState, FdbKey, Link, LinkKind, LinkScope, Neigh, NeighKey, NetnsLabel, Op, Route,
-    RouteKey, RouteKind, Scope, State, SysctlKey,
+    RouteKey, Scope, State, SysctlKey,
 };
 
 use crate::FakeKernel;
@@ -147,13 +147,15 @@ impl Namespace {
                 }
             }
         }
-        if scope.links.values().any(|content: &LinkScope| content.routes) {
-            let in_scope = |link: &IfName| scope.links.get(link).is_some_and(|content| content.routes);
-            state.routes = self.routes_where(|key, route| {
-                let through = matches!(&route.kind, RouteKind::Unicast(hop) if in_scope(&hop.link));
-                through && key.table == RT_TABLE_MAIN && route.protocol != net_types::registry::RTPROT_KERNEL
-            });
-        }
+        let shows = |content: &LinkScope, table| match table {
+            RT_TABLE_MAIN => content.routes,
+            other => content.other_tables.contains(&other),
+        };
+        state.routes = self.routes_where(|key, route| {
+            let link = route.kind.link().and_then(|link| scope.links.get(link));
+            let in_scope = link.is_some_and(|content| shows(content, key.table));
+            in_scope && route.protocol != net_types::registry::RTPROT_KERNEL
+        });
         for key in &scope.sysctls {
             if let Some(value) = self.sysctls.get(key) {
                 state.sysctls.insert(key.clone(), value.clone());

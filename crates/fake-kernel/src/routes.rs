@@ -113,8 +113,10 @@ impl Namespace {
         if device.holds(IpAddr::V4(gateway)) {
             return require_up(device);
         }
-        let direct = |hop: &Nexthop| hop.gateway.is_none();
-        if !self.is_reached(table, IpAddr::V4(gateway), &hop.link, direct) {
+        // Routes that have gateways themselves are passed over.
+        let direct = |route: &Route| matches!(&route.kind, RouteKind::Unicast(other) if other.link == hop.link && other.gateway.is_none());
+        let mut networks = networks_of(IpAddr::V4(gateway));
+        if !networks.any(|net| self.routes_to(table, net).any(|(_, route)| direct(route))) {
             return Err(unreachable_v4());
         }
         require_up(device)

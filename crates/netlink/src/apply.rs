@@ -101,10 +101,10 @@ impl Run<'_> {
             LinkKind::Bridge | LinkKind::Veth(None) | LinkKind::Other(_) => {}
         }
         let creation = encode::add_link(name, link, &refs)?;
-        if link.port.as_ref().is_some_and(|port| port.hairpin) {
-            // The kernel ignores the flag at creation; set afterwards, it must not meet a stranger's link.
+        if let Some(port) = link.port.as_ref().filter(|port| port.hairpin || port.isolated) {
+            // The kernel ignores the flags at creation; set afterwards, they must not meet a stranger's link.
             self.change_now(creation)?;
-            return Ok(vec![encode::set_hairpin(name, true)]);
+            return Ok(vec![encode::set_port_flags(name, port)]);
         }
         Ok(vec![creation])
     }
@@ -124,7 +124,7 @@ impl Run<'_> {
             LinkChange::Mac(mac) => encode::set_mac(name, *mac),
             LinkChange::Port(port) => {
                 let master = self.index(&port.bridge)?;
-                let flags = encode::set_hairpin(name, port.hairpin);
+                let flags = encode::set_port_flags(name, port);
                 return Ok(vec![encode::set_master(name, master), flags]);
             }
             LinkChange::VxlanLocal(local) => encode::set_vxlan(name, encode::vxlan_local(*local)),

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
-use net_types::registry::RT_TABLE_MAIN;
 use net_types::{IfIndex, IfName, MacAddr, Vni};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -29,15 +28,24 @@ pub(crate) struct RawLink {
     /// Without the port and the parent.
     pub(crate) link: Link,
     pub(crate) loopback: bool,
-    /// The bridge that it is a port of, and the hairpin flag.
-    pub(crate) bridge: Option<(IfIndex, bool)>,
+    /// What it is as a port of a bridge.
+    pub(crate) port: Option<RawPort>,
     /// The parent of a VXLAN device, if it is in the same namespace.
     pub(crate) parent: Option<IfIndex>,
+}
+
+/// Membership in a bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RawPort {
+    pub(crate) bridge: IfIndex,
+    pub(crate) hairpin: bool,
+    pub(crate) isolated: bool,
 }
 
 /// A route to one next hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RawRoute {
+    pub(crate) table: u32,
     pub(crate) dst: IpNetwork,
     pub(crate) metric: u32,
     pub(crate) oif: IfIndex,
@@ -46,6 +54,8 @@ pub(crate) struct RawRoute {
     pub(crate) protocol: u8,
     pub(crate) source: Option<IpAddr>,
     pub(crate) mtu_bytes: Option<u32>,
+    pub(crate) advmss_bytes: Option<u32>,
+    pub(crate) scope: u8,
 }
 
 /// Reads a link; `None` when its name or number is not valid.
@@ -72,7 +82,7 @@ pub(crate) fn link(message: &LinkMessage) -> Option<RawLink> {
             port: None,
         },
         loopback: message.header.flags.contains(LinkFlags::Loopback),
-        bridge: bridge(attributes, infos),
+        port: port(attributes, infos),
         parent: if foreign_parent { None } else { parent },
     })
 }
@@ -114,16 +124,21 @@ fn vxlan_of(attributes: &[InfoVxlan]) -> Option<Vxlan> {
     })
 }
 
-fn bridge(attributes: &[LinkAttribute], infos: &[LinkInfo]) -> Option<(IfIndex, bool)> {
+fn port(attributes: &[LinkAttribute], infos: &[LinkInfo]) -> Option<RawPort> {
     if find!(infos, LinkInfo::PortKind) != Some(&InfoPortKind::Bridge) {
         return None;
     }
-    let master = IfIndex::new(*find!(attributes, LinkAttribute::Controller)?)?;
-    let hairpin = match find!(infos, LinkInfo::PortData) {
-        Some(InfoPortData::BridgePort(port)) => find!(port, InfoBridgePort::HairpinMode).copied(),
-        _ => None,
+    let flags: &[InfoBridgePort] = match find!(infos, LinkInfo::PortData) {
+        Some(InfoPortData::BridgePort(port)) => port,
+        _ => &[],
     };
-    Some((master, hairpin.unwrap_or(false)))
+    Some(RawPort {
+        bridge: IfIndex::new(*find!(attributes, LinkAttribute::Controller)?)?,
+        hairpin: find!(flags, InfoBridgePort::HairpinMode)
+            .copied()
+            .unwrap_or(false),
+        isolated: find!(flags, InfoBridgePort::Isolated).copied().unwrap_or(false),
+    })
 }
 
 /// An address with its link, its details and all its flags.
@@ -204,7 +219,7 @@ fn ip_of(address: &NeighbourAddress) -> Option<IpAddr> {
 
 /// Reads a route that [`netstate::Route`] can express, and that the kernel did not make itself.
 ///
-/// `None` for everything else: another table than `main`, another type than unicast, several next hops or a next-hop
+/// `None` for everything else: another type than unicast, several next hops or a next-hop
 /// object, a gateway of the other family, an encapsulation, a source prefix or a type of service; protocols `kernel`,
 /// `redirect` and `ra`.
 pub(crate) fn route(message: &RouteMessage) -> Option<RawRoute> {
@@ -223,7 +238,7 @@ pub(crate) fn route(message: &RouteMessage) -> Option<RawRoute> {
 pub(crate) fn unicast(message: &RouteMessage) -> Option<RawRoute> {
     let header = &message.header;
     let attributes = &message.attributes;
-    let metrics = find!(attributes, RouteAttribute::Metrics);
+    let metrics: &[RouteMetric] = find!(attributes, RouteAttribute::Metrics).map_or(&[], Vec::as_slice);
     let any = if header.address_family == AddressFamily::Inet {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED)
     } else {
@@ -231,6 +246,7 @@ pub(crate) fn unicast(message: &RouteMessage) -> Option<RawRoute> {
     };
     let dst = find!(attributes, RouteAttribute::Destination).map_or(Some(any), route_ip)?;
     Some(RawRoute {
+        table: table(message),
         dst: IpNetwork::new(dst, header.destination_prefix_length).ok()?,
         metric: find!(attributes, RouteAttribute::Priority).copied().unwrap_or(0),
         oif: IfIndex::new(*find!(attributes, RouteAttribute::Oif)?)?,
@@ -238,9 +254,9 @@ pub(crate) fn unicast(message: &RouteMessage) -> Option<RawRoute> {
         onlink: header.flags.contains(RouteFlags::Onlink),
         protocol: header.protocol.into(),
         source: find!(attributes, RouteAttribute::PrefSource).and_then(route_ip),
-        mtu_bytes: metrics
-            .and_then(|metrics| find!(metrics, RouteMetric::Mtu))
-            .copied(),
+        mtu_bytes: find!(metrics, RouteMetric::Mtu).copied(),
+        advmss_bytes: find!(metrics, RouteMetric::Advmss).copied(),
+        scope: header.scope.into(),
     })
 }
 
@@ -257,7 +273,6 @@ fn is_plain(message: &RouteMessage) -> bool {
         )
     });
     !special
-        && table(message) == RT_TABLE_MAIN
         && header.kind == RouteType::Unicast
         && header.source_prefix_length == 0
         && header.tos == 0

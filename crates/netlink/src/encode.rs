@@ -1,11 +1,13 @@
 //! Changes and questions as route netlink messages. Pure: numbers of links come as arguments.
 
+mod bridge;
 mod link;
 mod object;
 mod question;
 
+pub(crate) use bridge::{add_port_vlans, del_port_vlan, set_vlan_filtering};
 pub(crate) use link::{
-    LinkRefs, add_link, del_link, set_admin, set_flag, set_hairpin, set_mac, set_master, set_mtu,
+    LinkRefs, add_link, del_link, set_admin, set_flag, set_mac, set_master, set_mtu, set_port_flags,
     set_tx_queue_len, set_vxlan, vxlan_local,
 };
 pub(crate) use object::{

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use net_types::registry::RT_TABLE_MAIN;
 use net_types::{IfIndex, IfName};
 use netlink_packet_route::address::{AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteNextHop, RouteType};
@@ -212,7 +213,9 @@ fn default_routes(
     family: AddressFamily,
     links: &BTreeMap<IfIndex, HostLink>,
 ) -> Result<Vec<DefaultRoute>, KernelError> {
-    let mut routes = socket.dump_routes(family, None, |message| default_route(message, links))?;
+    let mut routes = socket.dump_routes(family, RT_TABLE_MAIN, None, |message| {
+        default_route(message, links)
+    })?;
     // The kernel lists routes of equal metric in order of preference.
     routes.sort_by_key(|route| route.metric);
     Ok(routes)
@@ -220,7 +223,7 @@ fn default_routes(
 
 fn default_route(message: &RouteMessage, links: &BTreeMap<IfIndex, HostLink>) -> Option<DefaultRoute> {
     let header = &message.header;
-    let main = decode::table(message) == net_types::registry::RT_TABLE_MAIN;
+    let main = decode::table(message) == RT_TABLE_MAIN;
     if header.destination_prefix_length != 0 || header.kind != RouteType::Unicast || !main {
         return None;
     }

@@ -3,14 +3,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use net_types::IfName;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, State as OperState};
-use netstate::{ErrorClass, Kernel, KernelError, NetnsLabel, Op, Scope, State};
+use netstate::{Kernel, KernelError, NetnsLabel, Op, Scope, State};
 
 use crate::attr::find;
-use crate::errno::{busy, no_link, other, unusable_netns};
+use crate::errno::{busy, unusable_netns};
 use crate::socket::Socket;
-use crate::{Netns, apply, encode, observe};
+use crate::{Netns, apply, observe};
 
 /// First pause between two looks at a link's operational state.
 const OPER_PAUSE_MIN: Duration = Duration::from_micros(500);
@@ -106,17 +105,8 @@ impl RealKernel {
     }
 
     fn oper_state(&mut self, link: &IfName) -> Result<OperState, KernelError> {
-        let answer = match self.socket.ask_one(encode::link_by_name(link)) {
-            Ok(answer) => answer,
-            Err(e) if e.class == ErrorClass::NoDevice => return Err(no_link(link)),
-            Err(e) => return Err(e),
-        };
-        let RouteNetlinkMessage::NewLink(message) = answer else {
-            return Err(other(
-                "the kernel answered a question about a link with something else",
-            ));
-        };
-        let state = find!(message.attributes, LinkAttribute::OperState);
+        let attributes = self.link_attributes(link)?;
+        let state = find!(attributes, LinkAttribute::OperState);
         Ok(state.copied().unwrap_or(OperState::Unknown))
     }
 }

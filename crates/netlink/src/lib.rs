@@ -9,6 +9,7 @@
 
 mod apply;
 mod attr;
+mod bridge;
 mod conflict;
 mod decode;
 mod encode;
@@ -19,9 +20,11 @@ mod message;
 mod netns;
 mod observe;
 mod settings;
+mod settle;
 mod socket;
 mod sysctl;
 
+pub use bridge::{BridgeVlans, PortVlans};
 pub use kernel::{RealKernel, Writes};
 pub use message::{MalformedMessage, messages};
 pub use netns::{Netns, NetnsError};

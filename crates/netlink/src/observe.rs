@@ -62,12 +62,9 @@ fn links(socket: &mut Socket, scope: &Scope) -> Result<Vec<RawLink>, KernelError
 /// The names of the links, and of those that they refer to, by number.
 fn names(socket: &mut Socket, links: &[RawLink]) -> Result<BTreeMap<IfIndex, IfName>, KernelError> {
     let mut names: BTreeMap<_, _> = links.iter().map(|link| (link.index, link.name.clone())).collect();
-    let referred = links.iter().flat_map(|link| {
-        link.bridge
-            .map(|(master, _)| master)
-            .into_iter()
-            .chain(link.parent)
-    });
+    let referred = links
+        .iter()
+        .flat_map(|link| link.port.map(|port| port.bridge).into_iter().chain(link.parent));
     let mut unknown: Vec<IfIndex> = referred.filter(|index| !names.contains_key(index)).collect();
     unknown.sort();
     unknown.dedup();
@@ -112,9 +109,12 @@ pub(crate) fn index_of(socket: &mut Socket, name: &IfName) -> Result<IfIndex, Ke
 /// Fills in the names of the links that a link refers to.
 fn resolved(raw: RawLink, names: &BTreeMap<IfIndex, IfName>) -> (IfName, netstate::Link) {
     let mut link = raw.link;
-    link.port = raw.bridge.and_then(|(master, hairpin)| {
-        let bridge = names.get(&master)?.clone();
-        Some(BridgePort { bridge, hairpin })
+    link.port = raw.port.and_then(|port| {
+        Some(BridgePort {
+            bridge: names.get(&port.bridge)?.clone(),
+            hairpin: port.hairpin,
+            isolated: port.isolated,
+        })
     });
     if let LinkKind::Vxlan(vxlan) = &mut link.kind {
         vxlan.parent = raw.parent.and_then(|parent| names.get(&parent)).cloned();
@@ -137,9 +137,10 @@ fn content(
     if scope.fdb {
         fdb(socket, link, state)?;
     }
-    if scope.routes {
+    let main = scope.routes.then_some(RT_TABLE_MAIN);
+    for table in main.iter().chain(&scope.other_tables) {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            routes(socket, link, family, state)?;
+            routes(socket, link, family, *table, state)?;
         }
     }
     Ok(())
@@ -193,10 +194,12 @@ fn routes(
     socket: &mut Socket,
     link: &RawLink,
     family: AddressFamily,
+    table: u32,
     state: &mut State,
 ) -> Result<(), KernelError> {
-    let found = socket.dump_routes(family, Some(link.index), decode::route)?;
-    let in_scope = found.into_iter().filter(|route| route.oif == link.index);
+    let found = socket.dump_routes(family, table, Some(link.index), decode::route)?;
+    let is_meant = |route: &RawRoute| route.oif == link.index && route.table == table;
+    let in_scope = found.into_iter().filter(is_meant);
     state
         .routes
         .extend(in_scope.map(|route| route_of(link.name.clone(), &route)));
@@ -205,7 +208,7 @@ fn routes(
 
 fn route_of(link: IfName, raw: &RawRoute) -> (RouteKey, Route) {
     let key = RouteKey {
-        table: RT_TABLE_MAIN,
+        table: raw.table,
         dst: raw.dst,
         metric: raw.metric,
     };
@@ -214,11 +217,15 @@ fn route_of(link: IfName, raw: &RawRoute) -> (RouteKey, Route) {
         gateway: raw.gateway,
         onlink: raw.onlink,
     };
+    let kind = RouteKind::Unicast(hop);
+    let usual = Route::usual_scope(raw.dst, &kind);
     let route = Route {
-        kind: RouteKind::Unicast(hop),
+        kind,
         protocol: raw.protocol,
         source: raw.source,
         mtu_bytes: raw.mtu_bytes,
+        advmss_bytes: raw.advmss_bytes,
+        scope: (raw.scope != usual && raw.dst.is_ipv4()).then_some(raw.scope),
     };
     (key, route)
 }

@@ -247,14 +247,15 @@ impl Socket {
         )))
     }
 
-    /// Lists routes of the main table; a namespace without any has no such table, and says so.
+    /// Lists routes of a table; a namespace without any has no such table, and says so.
     pub(crate) fn dump_routes<T>(
         &mut self,
         family: AddressFamily,
+        table: u32,
         link: Option<IfIndex>,
         mut select: impl FnMut(&RouteMessage) -> Option<T>,
     ) -> Result<Vec<T>, KernelError> {
-        let found = self.dump(&encode::routes(family, link), |message| {
+        let found = self.dump(&encode::routes(family, table, link), |message| {
             select(&only!(message, RouteNetlinkMessage::NewRoute)?)
         });
         match found {

@@ -148,6 +148,7 @@ fn a_pod_is_attached_to_a_bridge_in_one_apply() {
         let port = BridgePort {
             bridge: name("cni0"),
             hairpin: true,
+            isolated: false,
         };
         let veth = Link {
             mac: Some(mac("02:00:00:00:00:11")),
@@ -203,6 +204,7 @@ fn hairpin_and_bridge_of_a_port_are_changed_in_place() {
             let port = BridgePort {
                 bridge: name(bridge),
                 hairpin,
+                isolated: false,
             };
             all_ok(kernel.apply(&[Op::SetLink(name("va"), LinkChange::Port(port.clone()))]));
             assert_eq!(observe(&mut kernel, "va").links[&name("va")].port, Some(port));

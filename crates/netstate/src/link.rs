@@ -78,4 +78,6 @@ pub struct BridgePort {
     pub bridge: IfName,
     /// Whether a frame may leave through the port that it came in by (`IFLA_BRPORT_MODE`).
     pub hairpin: bool,
+    /// Whether it exchanges frames with no other port that is isolated (`IFLA_BRPORT_ISOLATED`).
+    pub isolated: bool,
 }

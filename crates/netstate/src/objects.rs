@@ -3,6 +3,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr};
 
+/// `RT_SCOPE_UNIVERSE` and `RT_SCOPE_LINK` (linux `rtnetlink.h`).
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
+
 /// Identity of an address: the kernel holds each address with its prefix once a link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AddrKey {
@@ -44,6 +48,24 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Path MTU in bytes.
     pub mtu_bytes: Option<u32>,
+    /// TCP maximum segment size that is announced, in bytes (`RTAX_ADVMSS`).
+    pub advmss_bytes: Option<u32>,
+    /// Scope of an IPv4 route (`RT_SCOPE_*`), if it is not the one that follows from its next hop.
+    pub scope: Option<u8>,
+}
+
+impl Route {
+    /// The scope that follows from the next hop, as iproute2 chooses it: an IPv4 destination without a gateway is on
+    /// the link; IPv6 has no scopes.
+    #[must_use]
+    pub const fn usual_scope(dst: IpNetwork, kind: &RouteKind) -> u8 {
+        match (dst, kind) {
+            (IpNetwork::V4(_), RouteKind::Unicast(Nexthop { gateway: None, .. })) => RT_SCOPE_LINK,
+            (IpNetwork::V4(_) | IpNetwork::V6(_), RouteKind::Unicast(_) | RouteKind::Blackhole) => {
+                RT_SCOPE_UNIVERSE
+            }
+        }
+    }
 }
 
 /// Where a route leads.

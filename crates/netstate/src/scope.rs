@@ -10,7 +10,7 @@ use crate::nft::TableKey;
 /// What is ours in a namespace, and therefore what is observed and may be removed. Everything else is invisible.
 ///
 /// A link named here is observed with its attributes, whatever its kind. Never in scope, even on such a link, is what
-/// the kernel makes itself: routes of protocol `kernel`, tables other than `main`, IPv6 link-local addresses, and
+/// the kernel makes itself: routes of protocol `kernel`, IPv6 link-local addresses, and
 /// neighbours or forwarding entries that are not permanent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scope {
@@ -35,4 +35,6 @@ pub struct LinkScope {
     pub fdb: bool,
     /// Whether the routes of the main table through it are.
     pub routes: bool,
+    /// Further tables whose routes through it are.
+    pub other_tables: BTreeSet<u32>,
 }

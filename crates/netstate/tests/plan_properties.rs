@@ -201,6 +201,8 @@ fn kernel_after(history: &[Past]) -> FakeKernel {
         protocol: 4,
         source: None,
         mtu_bytes: None,
+        advmss_bytes: None,
+        scope: None,
     };
     kernel.edit(&Op::AddRoute(foreign, route)).unwrap();
     kernel
@@ -258,6 +260,7 @@ fn scope() -> Scope {
             neighs: true,
             fdb: true,
             routes: true,
+            ..LinkScope::default()
         },
     );
     scope.sysctls.insert(accept_ra());
@@ -315,6 +318,8 @@ fn route(via: u8, protocol: u8) -> Route {
         protocol,
         source: None,
         mtu_bytes: None,
+        advmss_bytes: None,
+        scope: None,
     }
 }
 

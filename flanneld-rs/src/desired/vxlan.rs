@@ -98,6 +98,8 @@ pub(super) fn add_peer(state: &mut State, device: &VxlanDevice, subnet: Ipv4Netw
         protocol: RTPROT_BOOT,
         source: None,
         mtu_bytes: None,
+        advmss_bytes: None,
+        scope: None,
     };
     state.routes.insert(
         RouteKey {
@@ -120,6 +122,7 @@ pub(super) fn scope(device: &VxlanDevice) -> Scope {
         neighs: true,
         fdb: true,
         routes: true,
+        ..LinkScope::default()
     };
     scope.links.insert(device.name.clone(), link);
     scope.sysctls.insert(accept_ra(&device.name));

@@ -330,6 +330,8 @@ fn routes(dsts: &[&str]) -> State {
             protocol: 3,
             source: None,
             mtu_bytes: None,
+            advmss_bytes: None,
+            scope: None,
         };
         state.routes.insert(key, route);
     }

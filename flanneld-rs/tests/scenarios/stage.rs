@@ -205,6 +205,7 @@ impl Stage {
                 neighs: true,
                 fdb: true,
                 routes: true,
+                ..LinkScope::default()
             };
             scope.links.insert(parse(link)?, content);
         }

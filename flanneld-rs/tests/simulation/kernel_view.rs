@@ -71,6 +71,7 @@ pub(crate) fn owned(kernel: &FakeKernel) -> State {
         neighs: true,
         fdb: true,
         routes: true,
+        ..LinkScope::default()
     };
     scope.links.insert(device(), content);
     let mut kernel = kernel.clone();

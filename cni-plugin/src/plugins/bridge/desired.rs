@@ -124,6 +124,7 @@ impl Attachment {
             port: Some(BridgePort {
                 bridge: self.bridge.clone(),
                 hairpin: self.hairpin,
+                isolated: false,
             }),
         };
         let mut state = State::default();
@@ -205,6 +206,8 @@ impl Attachment {
             protocol: RTPROT_BOOT,
             source: None,
             mtu_bytes: number(route.mtu_bytes),
+            advmss_bytes: None,
+            scope: None,
         };
         (key, route)
     }

@@ -96,7 +96,11 @@ fn admin() -> impl Strategy<Value = AdminState> {
 }
 
 fn port() -> impl Strategy<Value = BridgePort> {
-    (name(), any::<bool>()).prop_map(|(bridge, hairpin)| BridgePort { bridge, hairpin })
+    (name(), any::<bool>(), any::<bool>()).prop_map(|(bridge, hairpin, isolated)| BridgePort {
+        bridge,
+        hairpin,
+        isolated,
+    })
 }
 
 fn link() -> impl Strategy<Value = Link> {
@@ -178,13 +182,23 @@ fn route() -> impl Strategy<Value = Route> {
         onlink,
     });
     let kind = prop_oneof![3 => hop.prop_map(RouteKind::Unicast), 1 => Just(RouteKind::Blackhole)];
-    let rest = (any::<u8>(), option::of(ip()), option::of(any::<u32>()));
-    (kind, rest).prop_map(|(kind, (protocol, source, mtu_bytes))| Route {
-        kind,
-        protocol,
-        source,
-        mtu_bytes,
-    })
+    let rest = (
+        any::<u8>(),
+        option::of(ip()),
+        option::of(any::<u32>()),
+        option::of(any::<u32>()),
+        option::of(any::<u8>()),
+    );
+    (kind, rest).prop_map(
+        |(kind, (protocol, source, mtu_bytes, advmss_bytes, scope))| Route {
+            kind,
+            protocol,
+            source,
+            mtu_bytes,
+            advmss_bytes,
+            scope,
+        },
+    )
 }
 
 fn neigh_key() -> impl Strategy<Value = NeighKey> {

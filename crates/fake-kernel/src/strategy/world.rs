@@ -56,6 +56,7 @@ pub fn world_scope() -> Scope {
         neighs: true,
         fdb: true,
         routes: true,
+        ..LinkScope::default()
     };
     let links = LINKS.iter().filter_map(|link| link.parse().ok());
     Scope {

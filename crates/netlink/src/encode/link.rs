@@ -8,7 +8,7 @@ use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute,
     LinkFlags, LinkInfo, LinkMessage,
 };
-use netstate::{AdminState, ErrorClass, KernelError, Link, LinkKind, VethPeer, Vxlan};
+use netstate::{AdminState, BridgePort, ErrorClass, KernelError, Link, LinkKind, VethPeer, Vxlan};
 
 use super::Request;
 
@@ -23,7 +23,7 @@ pub(crate) struct LinkRefs {
     pub(crate) peer_netns: Option<RawFd>,
 }
 
-/// Creates a link, down, with everything in one message but the hairpin flag.
+/// Creates a link, down, with everything in one message but the port's flags.
 pub(crate) fn add_link(name: &IfName, link: &Link, refs: &LinkRefs) -> Result<Request, KernelError> {
     let mut message = named(name);
     let attributes = &mut message.attributes;
@@ -88,10 +88,13 @@ pub(crate) fn set_master(name: &IfName, master: IfIndex) -> Request {
     set_attribute(name, LinkAttribute::Controller(master.get()))
 }
 
-/// Sets the hairpin flag of a bridge's port. It needs the link to be a port already: the kernel ignores the port's
-/// attributes in the message that makes it one (linux `rtnetlink.c`, `rtnl_newlink_create`).
-pub(crate) fn set_hairpin(name: &IfName, hairpin: bool) -> Request {
-    let data = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(hairpin)]);
+/// Sets the flags of a bridge's port. It needs the link to be a port already: the kernel ignores the port's attributes
+/// in the message that makes it one (linux `rtnetlink.c`, `rtnl_newlink_create`).
+pub(crate) fn set_port_flags(name: &IfName, port: &BridgePort) -> Request {
+    let data = InfoPortData::BridgePort(vec![
+        InfoBridgePort::HairpinMode(port.hairpin),
+        InfoBridgePort::Isolated(port.isolated),
+    ]);
     change_info(
         name,
         vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)],
@@ -153,7 +156,7 @@ fn set(message: LinkMessage) -> Request {
 }
 
 /// `RTM_NEWLINK` without `NLM_F_CREATE` changes what an existing link's kind defines.
-fn change_info(name: &IfName, info: Vec<LinkInfo>) -> Request {
+pub(super) fn change_info(name: &IfName, info: Vec<LinkInfo>) -> Request {
     let mut message = named(name);
     message.attributes.push(LinkAttribute::LinkInfo(info));
     Request {

@@ -62,11 +62,18 @@ fn addr_message(link: IfIndex, addr: IpNetwork) -> AddressMessage {
 
 pub(crate) fn add_route(key: &RouteKey, route: &Route, oif: Option<IfIndex>, presence: Presence) -> Request {
     let mut message = route_message(key, route, oif);
-    message.header.scope = scope_of(key, &route.kind);
+    let scope = route.scope.unwrap_or(Route::usual_scope(key.dst, &route.kind));
+    message.header.scope = scope.into();
     let attributes = &mut message.attributes;
     attributes.extend(route.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
-    let metric = route.mtu_bytes.map(|mtu| vec![RouteMetric::Mtu(mtu)]);
-    attributes.extend(metric.map(RouteAttribute::Metrics));
+    let mtu = route.mtu_bytes.map(RouteMetric::Mtu);
+    let metrics: Vec<_> = mtu
+        .into_iter()
+        .chain(route.advmss_bytes.map(RouteMetric::Advmss))
+        .collect();
+    if !metrics.is_empty() {
+        attributes.push(RouteAttribute::Metrics(metrics));
+    }
     let flags = match presence {
         Presence::MustBeAbsent => NLM_F_EXCL,
         Presence::Replace => NLM_F_REPLACE,
@@ -94,20 +101,15 @@ fn route_message(key: &RouteKey, route: &Route, oif: Option<IfIndex>) -> RouteMe
     header.address_family = family_of(key.dst.ip());
     header.destination_prefix_length = key.dst.prefix();
     header.protocol = route.protocol.into();
+    put_table(&mut message, key.table);
     let attributes = &mut message.attributes;
-    match u8::try_from(key.table) {
-        Ok(table) => header.table = table,
-        Err(_) => {
-            header.table = RouteHeader::RT_TABLE_UNSPEC;
-            attributes.push(RouteAttribute::Table(key.table));
-        }
-    }
     if key.dst.prefix() > 0 {
         attributes.push(RouteAttribute::Destination(key.dst.network().into()));
     }
     if key.metric != 0 {
         attributes.push(RouteAttribute::Priority(key.metric));
     }
+    let header = &mut message.header;
     match &route.kind {
         RouteKind::Unicast(hop) => {
             header.kind = RouteType::Unicast;
@@ -128,11 +130,14 @@ fn flags_of(hop: &Nexthop) -> RouteFlags {
     }
 }
 
-/// As iproute2 chooses it: an IPv4 destination without a gateway is on the link; IPv6 has no scopes.
-fn scope_of(key: &RouteKey, kind: &RouteKind) -> RouteScope {
-    match kind {
-        RouteKind::Unicast(hop) if hop.gateway.is_none() && key.dst.is_ipv4() => RouteScope::Link,
-        RouteKind::Unicast(_) | RouteKind::Blackhole => RouteScope::Universe,
+/// Names a table, which the header can hold only up to 255.
+pub(crate) fn put_table(message: &mut RouteMessage, table: u32) {
+    match u8::try_from(table) {
+        Ok(short) => message.header.table = short,
+        Err(_) => {
+            message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+            message.attributes.push(RouteAttribute::Table(table));
+        }
     }
 }
 

@@ -4,10 +4,10 @@ use net_types::{IfIndex, IfName};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
-use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::family_of;
+use super::{family_of, object::put_table};
 
 pub(crate) fn link_by_name(name: &IfName) -> RouteNetlinkMessage {
     let mut message = link_question();
@@ -55,11 +55,11 @@ pub(crate) fn fdb_of(link: IfIndex) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetNeighbour(message)
 }
 
-/// The routes of the main table of one family, through one link or all.
-pub(crate) fn routes(family: AddressFamily, link: Option<IfIndex>) -> RouteNetlinkMessage {
+/// The routes of a table of one family, through one link or all.
+pub(crate) fn routes(family: AddressFamily, table: u32, link: Option<IfIndex>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    put_table(&mut message, table);
     message
         .attributes
         .extend(link.map(|link| RouteAttribute::Oif(link.get())));

@@ -148,6 +148,8 @@ pub(crate) fn route(link: &str, gateway: Option<&str>, onlink: bool) -> Route {
         protocol: 3,
         source: None,
         mtu_bytes: None,
+        advmss_bytes: None,
+        scope: None,
     }
 }
 
@@ -183,6 +185,7 @@ pub(crate) fn whole_scope(link: &str) -> Scope {
         neighs: true,
         fdb: true,
         routes: true,
+        ..LinkScope::default()
     };
     Scope {
         links: [(name(link), content)].into(),

@@ -230,6 +230,8 @@ fn node(peers: &[Peer]) -> State {
             protocol: 3,
             source: None,
             mtu_bytes: None,
+            advmss_bytes: None,
+            scope: None,
         };
         state.routes.insert(
             RouteKey {

@@ -193,7 +193,15 @@ fn link(words: &mut Words) -> Result<(net_types::IfName, Link), TextError> {
     const VALUED: &[&str] = &[
         "vni", "port", "local", "parent", "peer", "peermac", "netns", "mac", "mtu", "master",
     ];
-    const FLAGS: &[&str] = &["learning", "nolearning", "gbp", "up", "down", "hairpin"];
+    const FLAGS: &[&str] = &[
+        "learning",
+        "nolearning",
+        "gbp",
+        "up",
+        "down",
+        "hairpin",
+        "isolated",
+    ];
     const KIND: &str = "vxlan, bridge, veth, physical or other";
     let name = words.value(LINK_NAME)?;
     let kind = words.next(KIND)?;
@@ -226,6 +234,7 @@ fn link(words: &mut Words) -> Result<(net_types::IfName, Link), TextError> {
         port: given.value("master", LINK_NAME)?.map(|bridge| BridgePort {
             bridge,
             hairpin: given.flag("hairpin"),
+            isolated: given.flag("isolated"),
         }),
     };
     given.end()?;
@@ -270,10 +279,15 @@ fn change(words: &mut Words) -> Result<LinkChange, TextError> {
         "local" => LinkChange::VxlanLocal(words.value(IP)?),
         "learning" => LinkChange::VxlanLearning(true),
         "nolearning" => LinkChange::VxlanLearning(false),
-        "master" => LinkChange::Port(BridgePort {
-            bridge: words.value(LINK_NAME)?,
-            hairpin: Attributes::read(words, &[], &["hairpin"])?.flag("hairpin"),
-        }),
+        "master" => {
+            let bridge = words.value(LINK_NAME)?;
+            let mut given = Attributes::read(words, &[], &["hairpin", "isolated"])?;
+            LinkChange::Port(BridgePort {
+                bridge,
+                hairpin: given.flag("hairpin"),
+                isolated: given.flag("isolated"),
+            })
+        }
         _ => {
             return Err(TextError::Unexpected {
                 word: change,
@@ -309,7 +323,9 @@ fn route_key(dst: IpNetwork, given: &mut Attributes) -> Result<RouteKey, TextErr
 }
 
 fn route(words: &mut Words) -> Result<(RouteKey, Route), TextError> {
-    const VALUED: &[&str] = &["via", "dev", "proto", "src", "mtu", "table", "metric"];
+    const VALUED: &[&str] = &[
+        "via", "dev", "proto", "src", "mtu", "advmss", "scope", "table", "metric",
+    ];
     let dst = words.value(NETWORK)?;
     let mut given = Attributes::read(words, VALUED, &["blackhole", "onlink"])?;
     let key = route_key(dst, &mut given)?;
@@ -331,6 +347,8 @@ fn route(words: &mut Words) -> Result<(RouteKey, Route), TextError> {
             .ok_or_else(|| needs("route", "proto"))?,
         source: given.value("src", IP)?,
         mtu_bytes: given.value("mtu", NUMBER)?,
+        advmss_bytes: given.value("advmss", NUMBER)?,
+        scope: given.value("scope", NUMBER)?,
     };
     given.end()?;
     Ok((key, route))

@@ -163,7 +163,8 @@ fn print_change(f: &mut Formatter<'_>, change: &LinkChange) -> fmt::Result {
 
 fn print_port(f: &mut Formatter<'_>, port: &BridgePort) -> fmt::Result {
     write!(f, "master {}", Word(port.bridge.as_str()))?;
-    f.write_str(if port.hairpin { " hairpin" } else { "" })
+    f.write_str(if port.hairpin { " hairpin" } else { "" })?;
+    f.write_str(if port.isolated { " isolated" } else { "" })
 }
 
 fn admin_word(admin: AdminState) -> &'static str {
@@ -207,6 +208,12 @@ fn print_route(f: &mut Formatter<'_>, key: &RouteKey, route: &Route) -> fmt::Res
     }
     if let Some(mtu) = route.mtu_bytes {
         write!(f, " mtu {mtu}")?;
+    }
+    if let Some(advmss) = route.advmss_bytes {
+        write!(f, " advmss {advmss}")?;
+    }
+    if let Some(scope) = route.scope {
+        write!(f, " scope {scope}")?;
     }
     print_table_and_metric(f, key)
 }

@@ -5,12 +5,13 @@ const STATE: &str = "\
 link cni0 bridge mtu 1450 up
 link eth0 physical mac 02:00:00:00:00:01 mtu 1500 up
 link flannel.1 vxlan vni 1 port 8472 local 192.168.77.11 parent eth0 nolearning mac e6:2c:26:5a:4c:4a mtu 1450 up
-link veth1 veth peer eth0 peermac 0a:58:0a:f4:04:02 netns pod down master cni0 hairpin
+link veth1 veth peer eth0 peermac 0a:58:0a:f4:04:02 netns pod down master cni0 hairpin isolated
 addr eth0 192.168.77.11/24 broadcast 192.168.77.255
 addr flannel.1 10.244.4.0/32
 addr flannel.1 fd00::1/128 nodad
 route 0.0.0.0/0 via 192.168.77.1 dev eth0 proto 3 src 192.168.77.11 table 100 metric 7
 route 10.244.0.0/16 blackhole proto 3 metric 100
+route 10.244.5.0/24 dev cni0 proto 3 mtu 1400 advmss 1360 scope 0
 route 10.244.84.0/24 via 10.244.84.0 dev flannel.1 onlink proto 3
 neigh flannel.1 10.244.84.0 mac 72:e5:67:00:44:8c
 fdb flannel.1 72:e5:67:00:44:8c remote 192.168.77.13
@@ -37,6 +38,7 @@ fn changes_read_back_as_they_print() {
         "set link flannel.1 nolearning",
         "set link flannel.1 local 10.0.0.1",
         "set link veth1 master cni0 hairpin",
+        "set link veth1 master cni0 isolated",
         "del link flannel.1",
         "add addr flannel.1 10.244.4.0/32",
         "del addr flannel.1 10.244.4.0/32",

@@ -1,0 +1,67 @@
+use std::net::IpAddr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use net_types::IfName;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressFlags;
+use netstate::{ErrorClass, KernelError};
+
+use crate::RealKernel;
+use crate::attr::only;
+use crate::errno::busy;
+use crate::observe::index_of;
+use crate::{decode, encode};
+
+/// First and longest pause between two looks at addresses; the detection of duplicates takes a second or two.
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+impl RealKernel {
+    /// Waits until the detection of duplicates (RFC 4862 §5.4) has found a link's addresses to be nobody else's.
+    ///
+    /// # Errors
+    /// The link is absent; an address is another station's, class [`ErrorClass::Exists`]; or the detection has not
+    /// ended within the time.
+    pub fn wait_settled(&mut self, link: &IfName, timeout: Duration) -> Result<(), KernelError> {
+        let index = index_of(&mut self.socket, link)?;
+        let deadline = Instant::now() + timeout;
+        let mut pause = PAUSE_MIN;
+        loop {
+            let mut tentative = None;
+            let addrs = self.socket.dump(&encode::all_addrs(Some(index)), |message| {
+                decode::addr(&only!(message, RouteNetlinkMessage::NewAddress)?)
+            })?;
+            for (_, addr, _, flags) in addrs.into_iter().filter(|(at, ..)| *at == index) {
+                if flags.contains(AddressFlags::Dadfailed) {
+                    return Err(duplicate(link, addr.ip()));
+                }
+                if flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic) {
+                    tentative = Some(addr.ip());
+                }
+            }
+            let Some(ip) = tentative else {
+                return Ok(());
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let (name, ms) = (link.as_str(), timeout.as_millis());
+                return Err(busy(format!(
+                    "whether address {ip} of link {name:?} is another station's is not known after {ms} ms"
+                )));
+            }
+            sleep(pause.min(left));
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+fn duplicate(link: &IfName, ip: IpAddr) -> KernelError {
+    KernelError {
+        class: ErrorClass::Exists,
+        message: format!(
+            "address {ip} of link {:?} is in use by another station (duplicate address detection failed)",
+            link.as_str()
+        ),
+    }
+}
