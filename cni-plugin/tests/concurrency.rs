@@ -1,4 +1,4 @@
-//! Many calls at once, and calls that are killed.
+//! Many calls at once.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,10 +13,9 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::thread::{scope, sleep};
-use std::time::{Duration, Instant};
+use std::thread::scope;
 
-use common::{BINARY, Node, Pod, ip, on_a_node};
+use common::{BINARY, Pod, on_a_node};
 use serde_json::Value;
 
 fn pods(count: usize) -> Vec<Pod> {
@@ -104,86 +103,6 @@ fn adds_that_fail_do_not_take_the_bridge_from_adds_that_succeed() {
         }
         assert_eq!((node.leases().len(), node.links().len()), (8, 9));
         assert!(pods.iter().step_by(2).all(|pod| pod.reaches("10.244.7.1")));
-    });
-}
-
-/// One ADD by the real binary, killed after a time; returns whether it came to its end before.
-fn killed_add(node: &Node, pod: &Pod, after: Duration) -> bool {
-    let start = Instant::now();
-    let mut child = node
-        .call("ADD", pod, &node.conf("1.0.0"))
-        .spawn(Path::new(BINARY));
-    while start.elapsed() < after {
-        std::hint::spin_loop();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap().success()
-}
-
-#[test]
-fn an_add_killed_at_any_moment_is_undone_by_the_del() {
-    on_a_node(|node| {
-        let pod = Pod::new("a");
-        let whole = Instant::now();
-        node.call("ADD", &pod, &node.conf("1.0.0"))
-            .exec(Path::new(BINARY));
-        let whole = whole.elapsed() * 2;
-        node.del(&pod);
-        ip(&["link", "del", "cni0"]);
-        let mut finished = 0;
-        let rounds = 60;
-        for round in 0..rounds {
-            let pod = Pod::new(&format!("pod{round}"));
-            finished += u32::from(killed_add(&node, &pod, whole * round / rounds));
-            let conf = node.conf("1.0.0");
-            let mut del = node.call("DEL", &pod, &conf);
-            if round % 2 == 1 {
-                del = del.var("CNI_NETNS", "");
-            }
-            del.exec(Path::new(BINARY));
-            let left: Vec<_> = node.links().into_iter().filter(|name| name != "cni0").collect();
-            assert_eq!(left, Vec::<String>::new(), "round {round}");
-            assert_eq!(
-                (node.leases().len(), node.state_files().len()),
-                (0, 0),
-                "round {round}"
-            );
-            assert_eq!(pod.sh("ip -o link | wc -l").trim(), "1", "round {round}");
-        }
-        println!("{finished} of {rounds} were finished before they were killed");
-        // Whatever a killed one left half-made, the next pod works.
-        let pod = Pod::new("last");
-        node.add(&pod);
-        assert!(pod.reaches("10.244.7.1"));
-        assert!(hidden_files(&node).is_empty(), "{:?}", hidden_files(&node));
-    });
-}
-
-/// Files in preparation that were left.
-fn hidden_files(node: &Node) -> Vec<String> {
-    let names = ["networks/cbr0", "flannel"].map(|dir| common::names_in(&node.path(dir)));
-    names
-        .into_iter()
-        .flatten()
-        .filter(|name| name.starts_with('.'))
-        .collect()
-}
-
-#[test]
-fn a_del_killed_at_any_moment_can_be_repeated() {
-    on_a_node(|node| {
-        for round in 0..40 {
-            let pod = Pod::new(&format!("pod{round}"));
-            node.add(&pod);
-            let mut child = node
-                .call("DEL", &pod, &node.conf("1.0.0"))
-                .spawn(Path::new(BINARY));
-            sleep(Duration::from_micros(700 * round));
-            child.kill().unwrap();
-            child.wait().unwrap();
-            node.del(&pod);
-            node.assert_nothing_left(&["cni0"]);
-        }
     });
 }
 

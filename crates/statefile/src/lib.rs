@@ -20,4 +20,6 @@ mod write;
 pub use error::{Action, Error};
 pub use lock::Lock;
 pub use read::{MAX_BYTES, read_optional, read_text};
-pub use write::{Durability, create_new, ensure_dir, is_unfinished, remove, remove_unfinished, replace};
+pub use write::{
+    Durability, create_new, ensure_dir, is_unfinished, remove, remove_abandoned, remove_unfinished, replace,
+};

@@ -65,6 +65,16 @@ pub(crate) fn open_locked(
     }
 }
 
+/// Opens and locks a regular file that is there; `None` if somebody else has it locked, or has just replaced it.
+pub(crate) fn open_locked_existing(path: &Path, options: &OpenOptions) -> Result<Option<File>, Error> {
+    let (file, _) = open_regular(path, options)?;
+    match file.try_lock() {
+        Ok(()) => Ok(found_at(&file, path)?.map(|_| file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(err)) => Err(Error::of(Action::Lock, path)(err)),
+    }
+}
+
 /// `None` if the file appeared or vanished meanwhile.
 fn open_or_create(path: &Path, options: &OpenOptions, mode: u32) -> Result<Option<File>, Error> {
     match open_regular(path, options) {

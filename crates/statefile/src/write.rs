@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Action, Error};
-use crate::lock::open_locked;
+use crate::lock::{open_locked, open_locked_existing};
 
 /// How long a writer waits for another writer of the same name.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,6 +85,22 @@ pub fn remove_unfinished(path: &Path) -> Result<(), Error> {
     match remove(&unfinished_name(path)?, Durability::Crash) {
         Err(err) if err.io().is_some_and(|io| io.kind() == ErrorKind::IsADirectory) => Ok(()),
         removed => removed.map(drop),
+    }
+}
+
+/// Removes a file in preparation, itself named by the path, unless a living writer is at it; tells whether it is gone.
+///
+/// # Errors
+/// It cannot be opened or removed.
+pub fn remove_abandoned(unfinished: &Path) -> Result<bool, Error> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    match open_locked_existing(unfinished, &options) {
+        // Whoever opens it now finds that it has lost its name, and begins anew.
+        Ok(Some(_locked)) => remove(unfinished, Durability::Crash).map(|_| true),
+        Ok(None) => Ok(false),
+        Err(err) if err.io().is_some_and(|io| io.kind() == ErrorKind::NotFound) => Ok(true),
+        Err(err) => Err(err),
     }
 }
 

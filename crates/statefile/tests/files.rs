@@ -20,7 +20,7 @@ use nix::sys::stat::{Mode, umask};
 use statefile::Durability::{Crash, PowerCut};
 use statefile::{
     Error, Lock, MAX_BYTES, create_new, ensure_dir, is_unfinished, read_optional, read_text, remove,
-    remove_unfinished, replace,
+    remove_abandoned, remove_unfinished, replace,
 };
 
 #[test]
@@ -45,6 +45,23 @@ fn a_new_file_never_takes_an_existing_ones_place() {
     assert_eq!(names(dir.path()), ["state"]);
     assert!(remove(&path, PowerCut).unwrap());
     assert!(!remove(&path, PowerCut).unwrap());
+}
+
+#[test]
+fn a_file_in_preparation_is_abandoned_when_nobody_has_it_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".state.tmp");
+    assert!(remove_abandoned(&path).unwrap(), "there is none");
+    fs::write(&path, "half").unwrap();
+    let writer = fs::File::open(&path).unwrap();
+    writer.lock().unwrap();
+    assert!(!remove_abandoned(&path).unwrap(), "its writer lives");
+    assert_eq!(names(dir.path()), [".state.tmp"]);
+    drop(writer);
+    assert!(remove_abandoned(&path).unwrap());
+    assert!(names(dir.path()).is_empty());
+    fs::create_dir(&path).unwrap();
+    assert!(matches!(remove_abandoned(&path), Err(Error::NotAFile(_))));
 }
 
 #[test]

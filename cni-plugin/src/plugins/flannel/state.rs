@@ -130,7 +130,17 @@ pub(crate) fn restore(path: &Path, before: Option<&[u8]>) -> Result<(), StateErr
 
 /// How to detach a container is of no use without the container, which does not outlive a power cut.
 fn put(path: &Path, text: &[u8]) -> Result<(), StateError> {
-    statefile::replace(path, text, FILE_MODE, Durability::Crash).map_err(StateError)
+    statefile::replace(path, text, FILE_MODE, Durability::Crash).map_err(|error| {
+        // One that failed before it was locked is still there. The container's lock keeps other writers away.
+        drop(statefile::remove_unfinished(path));
+        StateError(error)
+    })
+}
+
+/// Removes a file in preparation that nobody is at work on.
+pub(crate) fn remove_abandoned(unfinished: &Path) -> Result<(), StateError> {
+    let removed = statefile::remove_abandoned(unfinished);
+    removed.map(drop).map_err(StateError)
 }
 
 /// Removes a state file.

@@ -77,6 +77,15 @@ fn io_error(action: Action, path: &Path) -> impl FnOnce(io::Error) -> StoreError
     move |source| StoreError(failed(source))
 }
 
+/// The wrapper for a file that was not written: one that failed before it was locked is still in preparation. The
+/// store is locked, so it is nobody else's.
+fn not_written(path: &Path) -> impl FnOnce(statefile::Error) -> StoreError {
+    move |error| {
+        drop(statefile::remove_unfinished(path));
+        StoreError(error)
+    }
+}
+
 impl Store {
     /// Locks the store, creating its directory if needed.
     pub(crate) fn open_or_create(dir: &Path) -> Result<Self, StoreError> {
@@ -150,7 +159,8 @@ impl Store {
     pub(crate) fn reserve(&self, ip: IpAddr, target: &Target) -> Result<(), StoreError> {
         let content = format!("{}\r\n{}", target.container_id, target.ifname);
         let path = self.dir.join(ip.to_string());
-        statefile::create_new(&path, content.as_bytes(), FILE_MODE, Durability::Crash).map_err(StoreError)
+        let created = statefile::create_new(&path, content.as_bytes(), FILE_MODE, Durability::Crash);
+        created.map_err(not_written(&path))
     }
 
     /// Frees an address.
@@ -173,7 +183,8 @@ impl Store {
     pub(crate) fn set_last_reserved(&self, set: usize, ip: IpAddr) -> Result<(), StoreError> {
         let path = self.last_reserved_path(set);
         let text = ip.to_string();
-        statefile::replace(&path, text.as_bytes(), FILE_MODE, Durability::Crash).map_err(StoreError)
+        let replaced = statefile::replace(&path, text.as_bytes(), FILE_MODE, Durability::Crash);
+        replaced.map_err(not_written(&path))
     }
 
     fn last_reserved_path(&self, set: usize) -> PathBuf {
