@@ -10,7 +10,8 @@ use netstate::{
 use crate::encode::{self, LinkRefs, Presence, Request};
 use crate::errno::other;
 use crate::observe::index_of;
-use crate::socket::{Requests, Socket};
+use crate::raw::Requests;
+use crate::socket::{Socket, is_full};
 use crate::{Netns, conflict, sysctl};
 
 /// Applies changes in order, as few sends as possible, and returns the result of each.
@@ -113,7 +114,7 @@ impl Run<'_> {
     fn change_now(&mut self, request: Request) -> Result<(), KernelError> {
         self.flush();
         let mut requests = Requests::default();
-        requests.push(request.message, request.flags);
+        requests.push_route(request.message, request.flags);
         self.socket.change(&mut requests).into_iter().collect()
     }
 
@@ -199,10 +200,10 @@ impl Run<'_> {
 
     fn enqueue(&mut self, number: usize, requests: Vec<Request>) {
         for request in requests {
-            if self.requests.is_full() {
+            if is_full(&self.requests) {
                 self.flush();
             }
-            self.requests.push(request.message, request.flags);
+            self.requests.push_route(request.message, request.flags);
             self.owners.push(number);
         }
     }

@@ -12,7 +12,7 @@ use crate::attr::find;
 use crate::encode::{self, Request};
 use crate::errno::{no_link, other};
 use crate::observe::index_of;
-use crate::socket::Requests;
+use crate::raw::Requests;
 
 /// VLANs of a bridge's port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl RealKernel {
 
     fn change_one(&mut self, request: Request) -> Result<(), KernelError> {
         let mut requests = Requests::default();
-        requests.push(request.message, request.flags);
+        requests.push_route(request.message, request.flags);
         self.socket.change(&mut requests).into_iter().collect()
     }
 

@@ -62,7 +62,16 @@ fn class_of(name: Errno, errno: i32) -> ErrorClass {
         (ErrorClass::NoDevice, &[Errno::ENODEV]),
         (ErrorClass::LinkDown, &[Errno::ENETDOWN]),
         (ErrorClass::Unreachable, &[Errno::ENETUNREACH]),
-        (ErrorClass::Busy, &[Errno::EBUSY, Errno::EINTR, Errno::ENOBUFS]),
+        (
+            ErrorClass::Busy,
+            &[
+                Errno::EBUSY,
+                Errno::EINTR,
+                Errno::ENOBUFS,
+                Errno::EAGAIN,
+                Errno::ERESTART,
+            ],
+        ),
         (ErrorClass::Denied, &[Errno::EPERM, Errno::EACCES]),
         (ErrorClass::Unsupported, &[Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT]),
     ];
@@ -101,6 +110,8 @@ mod tests {
             (Errno::EBUSY, ErrorClass::Busy),
             (Errno::EINTR, ErrorClass::Busy),
             (Errno::ENOBUFS, ErrorClass::Busy),
+            (Errno::EAGAIN, ErrorClass::Busy),
+            (Errno::ERESTART, ErrorClass::Busy),
             (Errno::EPERM, ErrorClass::Denied),
             (Errno::EACCES, ErrorClass::Denied),
             (Errno::EOPNOTSUPP, ErrorClass::Unsupported),

@@ -1,11 +1,12 @@
 //! Synchronous netlink: observes and applies `netstate` on the real kernel.
 //!
-//! The only crate that opens route netlink sockets for reading and changing, and the only one that writes kernel
+//! The only crate that opens netlink sockets for reading and changing, and the only one that writes kernel
 //! parameters. It holds no policy: what should be there, and in which order, comes as [`netstate::Op`]s. It never
 //! waits without a limit, never changes the namespace of its caller's thread, and needs no asynchronous runtime.
 //!
 //! Start at [`RealKernel`], which implements [`netstate::Kernel`] for one network namespace; [`Netns`] names
-//! namespaces, and [`inventory`] describes the links, addresses and default routes of a host.
+//! namespaces, and [`inventory`] describes the links, addresses and default routes of a host. [`raw`] and [`netfilter`]
+//! are sockets in bytes for crates that speak another protocol.
 
 mod apply;
 mod attr;
@@ -14,18 +15,23 @@ mod conflict;
 mod decode;
 mod encode;
 mod errno;
+mod frame;
 pub mod inventory;
 mod kernel;
 mod message;
+pub mod netfilter;
 mod netns;
 mod observe;
+pub mod raw;
 mod settings;
 mod settle;
 mod socket;
 mod sysctl;
+pub mod tlv;
 
 pub use bridge::{BridgeVlans, PortVlans};
+pub use frame::{Answer, Frame, MalformedMessage, frames};
 pub use kernel::{RealKernel, Writes};
-pub use message::{MalformedMessage, messages};
+pub use message::messages;
 pub use netns::{Netns, NetnsError};
 pub use settings::{LinkSetting, LinkSettings};

@@ -13,7 +13,8 @@ use crate::attr::only;
 use crate::decode::{self, RawLink, RawRoute};
 use crate::encode;
 use crate::errno::{no_link, other};
-use crate::socket::{Requests, Socket};
+use crate::raw::Requests;
+use crate::socket::Socket;
 use crate::sysctl;
 
 /// Most questions about links in one send; an answer takes up to 4 KiB of the receive queue.
@@ -81,7 +82,7 @@ fn ask_links(socket: &mut Socket, questions: Vec<RouteNetlinkMessage>) -> Result
     while questions.peek().is_some() {
         let mut requests = Requests::default();
         for question in questions.by_ref().take(LINKS_PER_SEND) {
-            requests.push(question, 0);
+            requests.push_route(question, 0);
         }
         for answer in socket.ask(&mut requests)? {
             match answer {

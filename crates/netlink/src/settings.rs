@@ -7,7 +7,7 @@ use netstate::{ErrorClass, KernelError};
 
 use crate::attr::find;
 use crate::errno::{no_link, other};
-use crate::socket::Requests;
+use crate::raw::Requests;
 use crate::{RealKernel, decode, encode};
 
 /// The settings of a link at one moment.
@@ -94,7 +94,7 @@ impl RealKernel {
                 LinkSetting::AllMulticast(on) => encode::set_flag(link, LinkFlags::Allmulti, *on),
                 LinkSetting::TxQueueLen(len) => encode::set_tx_queue_len(link, *len),
             };
-            requests.push(request.message, request.flags);
+            requests.push_route(request.message, request.flags);
         }
         self.socket.change(&mut requests)
     }

@@ -37,7 +37,7 @@ pub enum ErrorClass {
     LinkDown,
     /// `ENETUNREACH`: the gateway is not reachable through the link.
     Unreachable,
-    /// `EBUSY`, `EINTR`, `ENOBUFS`: try again.
+    /// `EBUSY`, `EINTR`, `ENOBUFS`, `EAGAIN`, `ERESTART`: try again.
     Busy,
     /// `EPERM`, `EACCES`: not allowed.
     Denied,
