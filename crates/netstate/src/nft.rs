@@ -3,12 +3,24 @@
 //! A rule is a list of statements as nft's own syntax has them, not the kernel's register expressions: encoding and
 //! reading them back is the crate `nftables`' work. Statements that we never write are kept as
 //! [`Statement::Other`], so that a foreign or altered rule is seen as different, not as absent.
+//!
+//! Rules print and read in nft's own syntax: `rule.to_string()`, `text.parse::<Rule>()`, and [`listing`] for a whole
+//! table. One rule can be written in several ways that mean the same; what is read from the kernel is in the form of
+//! [`Rule::canonical`], so bring a rule into it before comparing.
+
+mod canonical;
+mod parse;
+mod print;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr};
+
+pub use print::{RuleIn, listing};
 
 /// The family that a table belongs to (nft(8), "address families").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,13 +176,13 @@ pub enum Match {
     DaddrIsLocal,
     /// Transport protocol number (IANA): `meta l4proto`.
     L4Proto(u8),
-    /// Network layer of an `inet` packet, IPv4 or IPv6: `meta nfproto`.
+    /// Network layer of an `inet` packet, IPv4 or IPv6: `meta nfproto`. An address needs none before it.
     NfProto(Family),
     /// Source port: `tcp sport` and the like; needs [`Self::L4Proto`] before it.
     Sport(u16),
     /// Destination port: `tcp dport` and the like; needs [`Self::L4Proto`] before it.
     Dport(u16),
-    /// Bits of the packet's mark: `meta mark & mask == value`.
+    /// Bits of the packet's mark: `meta mark & mask == value`; `meta mark value` if the mask is all ones.
     Mark {
         /// Wanted bits.
         value: u32,
@@ -181,7 +193,7 @@ pub enum Match {
     Iifname(IfName),
     /// Outgoing interface: `oifname`.
     Oifname(IfName),
-    /// The connection is in one of these states: `ct state`, bits of `ip_conntrack_info`.
+    /// The connection is in one of these states: `ct state`.
     CtState(CtStates),
     /// Source hardware address: `ether saddr`.
     EtherSaddr(MacAddr),
