@@ -22,8 +22,9 @@ const IMPURE: [&str; 10] = [
     "tonic",
 ];
 /// Every package of the workspace but the shared names.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "netlink",
+    "nftables",
     "statefile",
     "lease-store",
     "fake-kernel",
