@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread::scope;
 
-use common::{BINARY, Pod, on_a_node};
+use common::{BINARY, Call, Pod, on_a_node};
 use serde_json::Value;
 
 fn pods(count: usize) -> Vec<Pod> {
@@ -81,6 +81,58 @@ fn duplicates_at_once_make_one_attachment() {
         );
         assert!(pods.iter().all(|pod| pod.reaches("10.244.7.1")));
         at_once(&pods, |pod| node.del(pod));
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+/// How a call by the real binary went: its error code, if it failed.
+fn code(call: &Call) -> Option<u64> {
+    let output = call.spawn(Path::new(BINARY)).wait_with_output().unwrap();
+    if output.status.success() {
+        return None;
+    }
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    Some(error["code"].as_u64().unwrap())
+}
+
+#[test]
+fn a_hundred_pods_at_once_with_duplicates_and_retries_come_and_go() {
+    on_a_node(|node| {
+        let pods = pods(100);
+        let conf = node.conf("1.0.0");
+        let errors = at_once(&pods, |pod| {
+            let add = node.call("ADD", pod, &conf);
+            let number: u32 = pod.id.trim_start_matches("pod").parse().unwrap();
+            match number % 4 {
+                // The runtime lost its patience, and makes the same call beside the first.
+                0 => scope(|scope| {
+                    let other = scope.spawn(|| code(&add));
+                    let own = code(&add);
+                    [own, other.join().unwrap()].into_iter().flatten().collect()
+                }),
+                // It detaches what it has just attached, and tries again.
+                1 => {
+                    let del = node.call("DEL", pod, &conf);
+                    [&add, &del, &add].into_iter().filter_map(code).collect()
+                }
+                _ => code(&add).into_iter().collect::<Vec<_>>(),
+            }
+        });
+        // Of two equal calls one is refused: the container is attached, or the other call is still at work.
+        for (number, errors) in errors.iter().enumerate() {
+            let expected: &[u64] = if number % 4 == 0 { &[101] } else { &[] };
+            assert!(errors == expected || errors == &[11], "pod{number}: {errors:?}");
+        }
+        assert_eq!(
+            (node.leases().len(), node.links().len(), node.state_files().len()),
+            (100, 101, 100)
+        );
+        assert!(pods.iter().step_by(10).all(|pod| pod.reaches("10.244.7.1")));
+        let codes = at_once(&pods, |pod| {
+            let del = node.call("DEL", pod, &conf);
+            [&del, &del].map(code)
+        });
+        assert!(codes.into_iter().flatten().all(|code| code.is_none()));
         node.assert_nothing_left(&["cni0"]);
     });
 }

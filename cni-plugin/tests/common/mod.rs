@@ -75,12 +75,19 @@ impl Pod {
     }
 }
 
-impl Drop for Pod {
-    fn drop(&mut self) {
+impl Pod {
+    /// Ends the namespace; its path names nothing any more.
+    pub(crate) fn end(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -62,9 +62,25 @@ impl Attachment<'_> {
         }
     }
 
+    /// Ends the container.
+    pub(crate) fn end_pod(&mut self) {
+        self.pod.end();
+    }
+
     /// Adds all plugins.
     pub(crate) fn add(&mut self) {
         self.add_before(self.plugins.len());
+    }
+
+    /// Tries to add all, by another way of running a call; `false` if one failed.
+    pub(crate) fn add_by(&mut self, run: impl Fn(&Call) -> Option<String>) -> bool {
+        for plugin in self.results.len()..self.plugins.len() {
+            let Some(stdout) = run(&self.call("ADD", plugin)) else {
+                return false;
+            };
+            self.results.push(serde_json::from_str(&stdout).unwrap());
+        }
+        true
     }
 
     /// Tries to add a plugin and those behind it; returns the first failure.

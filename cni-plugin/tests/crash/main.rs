@@ -19,6 +19,7 @@
 mod chain;
 #[path = "../common/mod.rs"]
 mod common;
+mod resources;
 mod snapshot;
 mod stepper;
 
@@ -92,6 +93,7 @@ struct Stand<'a> {
     foreign: Attachment<'a>,
     empty_pod: Snapshot,
     before: Snapshot,
+    /// Without starting a program.
     at_a_glance: Snapshot,
     tried: u16,
 }
@@ -126,6 +128,11 @@ impl<'a> Stand<'a> {
 
     fn assert_clean(&self, attachment: &Attachment<'_>, case: &str) {
         Snapshot::of_pod(&attachment.pod).assert_same(&self.empty_pod, case);
+        self.assert_gone(case);
+    }
+
+    /// As [`Self::assert_clean`], for a pod that is no more.
+    fn assert_gone(&self, case: &str) {
         Snapshot::glance(self.node).assert_same(&self.at_a_glance, case);
         if self.tried.is_multiple_of(LOOK_CLOSELY) {
             self.look_closely(case);
@@ -275,6 +282,31 @@ macro_rules! chains {
             #[cfg(target_arch = "x86_64")]
             fn failing_at_sampled_steps_leaves_nothing() {
                 failures($chain, Steps::sampled());
+            }
+
+            #[test]
+            fn without_descriptors_leaves_nothing() {
+                on_a_node(|node| resources::descriptors_run_out(&node, $chain));
+            }
+
+            #[test]
+            fn without_room_leaves_nothing() {
+                on_a_node(|node| resources::disk_is_full(&node, $chain));
+            }
+
+            #[test]
+            fn what_it_cannot_remove_from_a_read_only_disk_it_removes_later() {
+                on_a_node(|node| resources::disk_is_read_only(&node, $chain));
+            }
+
+            #[test]
+            fn a_namespace_that_vanishes_midway_leaves_nothing() {
+                on_a_node(|node| resources::namespace_vanishes(&node, $chain, Steps::sampled()));
+            }
+
+            #[test]
+            fn a_bridge_that_vanishes_midway_is_made_again() {
+                on_a_node(|node| resources::bridge_vanishes(&node, $chain, Steps::sampled()));
             }
 
             mod heavy {

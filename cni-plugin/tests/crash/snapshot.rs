@@ -87,3 +87,11 @@ fn files(dir: &Path) -> Vec<String> {
     }
     found
 }
+
+/// The names of all files but locks and hints.
+pub(crate) fn files_but_locks(dir: &Path) -> Vec<String> {
+    files(dir)
+        .into_iter()
+        .filter(|file| !file.contains("/lock: "))
+        .collect()
+}

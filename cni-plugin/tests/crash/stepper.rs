@@ -13,12 +13,21 @@ use nix::unistd::Pid;
 use crate::common::{BINARY, Call};
 
 /// What goes wrong at a system call; they are counted from 1, from when the configuration is handed over.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Fault {
+#[derive(Clone, Copy)]
+pub(crate) enum Fault<'a> {
     /// The process is killed instead.
     Kill(usize),
     /// The call isn't made and answers this.
     Fail(usize, Errno),
+    /// Something else happens before the call is made.
+    Meanwhile(usize, &'a dyn Fn()),
+}
+
+impl Fault<'_> {
+    const fn step(&self) -> usize {
+        let (Self::Kill(step) | Self::Fail(step, _) | Self::Meanwhile(step, _)) = self;
+        *step
+    }
 }
 
 /// How a run ended.
@@ -33,7 +42,7 @@ pub(crate) struct Ran {
 
 /// Runs a call with a fault.
 #[expect(clippy::zombie_processes, reason = "the loop over its stops waits for it")]
-pub(crate) fn run(call: &Call, fault: Fault) -> Ran {
+pub(crate) fn run(call: &Call, fault: Fault<'_>) -> Ran {
     let mut child = start(call);
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     wait_for_configuration(pid);
@@ -58,9 +67,8 @@ pub(crate) fn run(call: &Call, fault: Fault) -> Ran {
     };
     let mut stdout = String::new();
     std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut stdout).unwrap();
-    let (Fault::Kill(number) | Fault::Fail(number, _)) = fault;
     Ran {
-        met: steps.count >= number,
+        met: steps.count >= fault.step(),
         code,
         stdout,
     }
@@ -91,15 +99,15 @@ fn wait_for_configuration(pid: Pid) {
     panic!("the plugin does not ask for its configuration");
 }
 
-struct Steps {
+struct Steps<'a> {
     pid: Pid,
-    fault: Fault,
+    fault: Fault<'a>,
     count: usize,
     /// The thread whose system call is being skipped.
     failing: Option<(Pid, Errno)>,
 }
 
-impl Steps {
+impl Steps<'_> {
     /// Goes on from a stop; the exit status when there is nothing left.
     fn step(&mut self, status: WaitStatus) -> Option<Option<i32>> {
         match status {
@@ -122,15 +130,8 @@ impl Steps {
         match info.op {
             nix::libc::PTRACE_SYSCALL_INFO_ENTRY => {
                 self.count += 1;
-                match self.fault {
-                    Fault::Kill(number) if number == self.count => {
-                        kill(self.pid, Signal::SIGKILL).unwrap();
-                        return;
-                    }
-                    Fault::Fail(number, errno) if number == self.count && registers::skip(thread) => {
-                        self.failing = Some((thread, errno));
-                    }
-                    Fault::Kill(_) | Fault::Fail(..) => {}
+                if self.count == self.fault.step() && self.meet(thread) {
+                    return;
                 }
             }
             _ => {
@@ -140,6 +141,19 @@ impl Steps {
             }
         }
         go_on(thread, None);
+    }
+}
+
+impl Steps<'_> {
+    /// Lets the fault happen; tells whether that was the process's end.
+    fn meet(&mut self, thread: Pid) -> bool {
+        match self.fault {
+            Fault::Kill(_) => kill(self.pid, Signal::SIGKILL).unwrap(),
+            Fault::Fail(_, errno) if registers::skip(thread) => self.failing = Some((thread, errno)),
+            Fault::Fail(..) => {}
+            Fault::Meanwhile(_, happens) => happens(),
+        }
+        matches!(self.fault, Fault::Kill(_))
     }
 }
 
