@@ -165,7 +165,7 @@ impl AllocationInput<'_> {
     }
 }
 
-fn overlap(a: SubnetKey, b: SubnetKey) -> bool {
+pub(crate) fn overlap(a: SubnetKey, b: SubnetKey) -> bool {
     let v6 = a.v6().zip(b.v6());
     a.v4().overlaps_with(b.v4()) || v6.is_some_and(|(a, b)| a.overlaps_with(b))
 }

@@ -5,11 +5,13 @@
 //! only plain data. A store never reports a lease as gone that it merely cannot read: it says [`LeaseEvent::Unsynced`]
 //! or keeps the last good value.
 //!
-//! Start at [`LeaseStore`]; [`allocate`] is the pure choice of a subnet, [`FileStore`] the embedded store, and
-//! [`MemoryStore`] the one for tests and simulations.
+//! Start at [`LeaseStore`]; [`allocate`] is the pure choice of a subnet, [`FileStore`] the embedded store,
+//! `EtcdStore` (feature `etcd`) the one for clusters, and [`MemoryStore`] the one for tests and simulations.
 
 mod allocation;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod file;
 mod memory;
 
@@ -23,6 +25,8 @@ use net_types::SubnetKey;
 
 pub use allocation::{Allocation, AllocationError, AllocationInput, Decision, allocate};
 pub use error::{ErrorClass, StoreError};
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdStore, EtcdWatch};
 pub use file::{Clock, FileStore, FileWatch};
 pub use memory::{MemoryStore, MemoryWatch, Reach};
 
@@ -91,7 +95,7 @@ pub enum LeaseEvent {
     Snapshot {
         /// The network configuration.
         config: NetConf,
-        /// The leases that have not expired.
+        /// The leases that have not expired. A store that ends leases by itself does not say when others' end.
         leases: BTreeMap<SubnetKey, Lease>,
     },
     /// A lease is new or has changed.
