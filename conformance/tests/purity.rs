@@ -22,11 +22,12 @@ const IMPURE: [&str; 10] = [
     "tonic",
 ];
 /// Every package of the workspace but the shared names.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "netlink",
     "nftables",
     "statefile",
     "lease-store",
+    "etcd",
     "fake-kernel",
     "netlink-monitor",
     "netstate",

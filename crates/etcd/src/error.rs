@@ -1,6 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use net_types::sentence;
 use tonic::{Code, Status};
 
 use crate::session::REQUEST_LIMIT;
@@ -194,7 +195,7 @@ impl Error {
 
     /// Tells what TLS itself refuses from other broken connections.
     pub(crate) fn connect(endpoint: &str, source: tonic::transport::Error) -> Self {
-        let (endpoint, chain) = (endpoint.to_owned(), chain(&source));
+        let (endpoint, chain) = (endpoint.to_owned(), sentence(&source));
         tls_error(&endpoint, &chain).unwrap_or(Self::Connect {
             endpoint,
             source: source.into(),
@@ -203,7 +204,7 @@ impl Error {
 
     pub(crate) fn status(endpoint: &str, status: &Status) -> Self {
         let endpoint = endpoint.to_owned();
-        let chain = chain(status);
+        let chain = sentence(status);
         if let Some(err) = tls_error(&endpoint, &chain) {
             return err;
         }
@@ -265,11 +266,6 @@ fn tls_error(endpoint: &str, chain: &str) -> Option<Error> {
     let why = after("received fatal alert: ")?;
     let endpoint = endpoint.to_owned();
     Some(Error::ClientCertificate { endpoint, why })
-}
-
-fn chain(err: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(err), |err| err.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

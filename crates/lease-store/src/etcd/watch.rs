@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use ::etcd::messages::{Event, EventType, KeyValue, RangeRequest, WatchCreateRequest, WatchResponse};
 use ::etcd::{Error, WatchStream};
 use flannel_types::{Lease, NetConf};
-use net_types::SubnetKey;
+use net_types::{SubnetKey, sentence};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::listing::{Listing, Malformed, parse_attrs};
 use super::{Store, random, store_error};
-use crate::error::{StoreError, chain};
+use crate::error::StoreError;
 use crate::{LeaseEvent, LeaseWatch};
 
 /// The pause before the second try to reach the cluster; it doubles (flannel `pkg/subnet/etcd/registry.go`).
@@ -120,7 +120,7 @@ impl Watcher {
                 End::Stale => self.position = None,
                 // The next connection tells whether it matters.
                 End::Failed(err) if was_attached => {
-                    debug!(reason = chain(&err), "the watch of the leases ended")
+                    debug!(reason = sentence(&err), "the watch of the leases ended")
                 }
                 End::Failed(err) => {
                     if self.tell_unsynced(&err).await.is_err() {
@@ -288,15 +288,17 @@ impl Watcher {
         Ok(LeaseEvent::Snapshot { config, leases })
     }
 
-    /// The configuration that counts: when it is gone or turned bad, the last good one.
-    fn config_of(&mut self, listing: &Listing) -> Result<NetConf, StoreError> {
+    /// The configuration that counts: when it is gone or turned bad, the last good one. Without any lease either, the
+    /// cluster has lost its content, and nothing counts.
+    fn config_of(&self, listing: &Listing) -> Result<NetConf, StoreError> {
         let fresh = match &listing.config {
             Some(found) => self.store.parse_config(found),
             None => Err(self.store.config_missing()),
         };
+        let is_empty = listing.config.is_none() && listing.leases.is_empty() && listing.malformed.is_empty();
         match (fresh, &self.config) {
-            (Err(err), Some(last_good)) => {
-                warn!("{}; the last good configuration counts", chain(&err));
+            (Err(err), Some(last_good)) if !is_empty => {
+                warn!("{}; the last good configuration counts", sentence(&err));
                 Ok(last_good.clone())
             }
             (fresh, _) => fresh,
@@ -325,7 +327,7 @@ impl Watcher {
             return Ok(());
         }
         self.contact = Contact::Unsynced;
-        let reason = chain(err);
+        let reason = sentence(err);
         self.send(LeaseEvent::Unsynced { reason }).await
     }
 
