@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -25,8 +25,8 @@ fn state_dirs(node: &Node) -> [PathBuf; 2] {
     ["flannel", "networks"].map(|name| node.path(name))
 }
 
-/// Runs a call with the real binary under a limit of open files; the answer if it succeeded.
-fn limited(call: &Call, dir: &Path, descriptors: u32) -> Option<String> {
+/// Runs a call with the real binary under a limit of open files.
+fn limited(call: &Call, dir: &Path, descriptors: u32) -> Output {
     let name = Path::new(&call.program).file_name().unwrap();
     let program = dir.join(name);
     if !program.exists() {
@@ -46,11 +46,7 @@ fn limited(call: &Call, dir: &Path, descriptors: u32) -> Option<String> {
     // With too few it ends before it is one.
     std::io::Write::write_all(&mut stdin, call.conf.to_string().as_bytes()).ok();
     drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8(output.stdout).unwrap())
+    child.wait_with_output().unwrap()
 }
 
 /// An ADD without descriptors fails and leaves nothing; a DEL that lacks them can be repeated.
@@ -61,7 +57,11 @@ pub(crate) fn descriptors_run_out(node: &Node, chain: Chain) {
     for descriptors in 3..DESCRIPTORS_MAX {
         let mut attachment = stand.next_attachment();
         // Descriptor by descriptor it comes further.
-        let added = attachment.add_by(|call| limited(call, programs.path(), descriptors));
+        let added = attachment.add_by(|call| {
+            let output = limited(call, programs.path(), descriptors);
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            output.status.success().then(|| stdout.into_owned())
+        });
         if added {
             enough += 1;
             let del = attachment.call("DEL", chain.len(node) - 1);
