@@ -5,8 +5,8 @@
 //! waits without a limit, never changes the namespace of its caller's thread, and needs no asynchronous runtime.
 //!
 //! Start at [`RealKernel`], which implements [`netstate::Kernel`] for one network namespace; [`Netns`] names
-//! namespaces, and [`inventory`] describes the links, addresses and default routes of a host. [`raw`] and [`netfilter`]
-//! are sockets in bytes for crates that speak another protocol.
+//! namespaces, [`inventory`] describes the links, addresses and default routes of a host, and [`tc`] shapes traffic.
+//! [`raw`] and [`netfilter`] are sockets in bytes for crates that speak another protocol.
 
 mod apply;
 mod attr;
@@ -27,6 +27,7 @@ mod settings;
 mod settle;
 mod socket;
 mod sysctl;
+pub mod tc;
 pub mod tlv;
 
 pub use bridge::{BridgeVlans, PortVlans};
