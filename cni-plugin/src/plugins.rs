@@ -1,6 +1,7 @@
 //! The plugins of the binary, each in a folder of its own. What names plugins elsewhere, the texts for people and the
 //! programs that are installed, follows from [`Builtin::ALL`].
 
+mod bandwidth;
 mod bridge;
 mod flannel;
 mod host_local;
@@ -21,6 +22,7 @@ pub(crate) enum Builtin {
     Bridge,
     HostLocal,
     Loopback,
+    Bandwidth,
     Tuning,
 }
 
@@ -31,6 +33,7 @@ impl Builtin {
         Self::Bridge,
         Self::HostLocal,
         Self::Loopback,
+        Self::Bandwidth,
         Self::Tuning,
     ];
 
@@ -55,6 +58,7 @@ impl Builtin {
             Self::Bridge => "bridge",
             Self::HostLocal => "host-local",
             Self::Loopback => "loopback",
+            Self::Bandwidth => "bandwidth",
             Self::Tuning => "tuning",
         }
     }
@@ -63,6 +67,8 @@ impl Builtin {
     pub(crate) const fn oldest_version(self) -> Version {
         match self {
             Self::Flannel | Self::Bridge | Self::HostLocal | Self::Loopback | Self::Tuning => Version::V0_1_0,
+            // Older results list no interfaces.
+            Self::Bandwidth => Version::V0_3_0,
         }
     }
 
@@ -80,6 +86,7 @@ impl Builtin {
                 host_local::add(conf, &context.env.args, target, host_local::Duplicate::Refuse)
             }
             Self::Loopback => loopback::add(conf, &context.sandbox(netns)?),
+            Self::Bandwidth => bandwidth::add(conf, target, &context.sandbox(netns)?),
             Self::Tuning => tuning::add(context, conf, target, &context.sandbox(netns)?),
         }
     }
@@ -96,6 +103,7 @@ impl Builtin {
             Self::Bridge => bridge::check(context, conf, target, &context.sandbox(netns)?),
             Self::HostLocal => host_local::check(conf, target),
             Self::Loopback => loopback::check(conf, &context.sandbox(netns)?),
+            Self::Bandwidth => bandwidth::check(conf, target, &context.sandbox(netns)?),
             Self::Tuning => tuning::check(context, conf, target, &context.sandbox(netns)?),
         }
     }
@@ -116,6 +124,7 @@ impl Builtin {
             Self::Bridge => bridge::del(context, conf, target, sandbox()?.as_ref()),
             Self::HostLocal => host_local::del(conf, target),
             Self::Loopback => loopback::del(sandbox()?.as_ref()),
+            Self::Bandwidth => bandwidth::del(conf, target),
             Self::Tuning => tuning::del(conf, target, sandbox()?.as_ref()),
         }
     }
@@ -126,6 +135,7 @@ impl Builtin {
             Self::Bridge => bridge::status(context, conf),
             Self::HostLocal => host_local::status(conf),
             Self::Loopback => Ok(()),
+            Self::Bandwidth => bandwidth::status(conf),
             Self::Tuning => tuning::status(conf),
         }
     }
@@ -141,6 +151,7 @@ impl Builtin {
             Self::Bridge => bridge::gc(context, conf, valid),
             Self::HostLocal => host_local::gc(conf, valid),
             Self::Loopback => Ok(()),
+            Self::Bandwidth => bandwidth::gc(conf, valid),
             Self::Tuning => tuning::gc(conf, valid),
         }
     }

@@ -10,20 +10,17 @@ mod decode;
 mod encode;
 
 use net_types::{IfIndex, IfName, MacAddr};
-use netlink_packet_core::NLM_F_ECHO;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::InfoKind;
+use netlink_packet_route::tc::TcHandle;
 use netstate::{ErrorClass, KernelError};
 
 use crate::Netns;
 use crate::attr::only;
 use crate::encode as links;
 use crate::errno::{other, unusable_netns};
-use crate::socket::{Requests, Socket};
-
-/// The error number of the answer about a queueing discipline that a link doesn't have or the kernel doesn't show,
-/// such as that of a link which never was up (linux `sch_api.c`, `qdisc_get_notify`).
-const NOT_SHOWN: ErrorClass = ErrorClass::Other(22);
+use crate::raw::Requests;
+use crate::socket::{Socket, is_full};
 
 /// A token bucket (linux `sch_tbf.c`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +162,7 @@ impl TrafficControl {
     pub fn links(&mut self, names: &[IfName]) -> Result<Vec<TcLink>, KernelError> {
         let mut requests = Requests::default();
         for name in names {
-            requests.push(links::link_by_name(name), 0);
+            requests.push_route(links::link_by_name(name), 0);
         }
         let mut found = Vec::new();
         for (answer, name) in self.socket.ask(&mut requests)?.into_iter().zip(names) {
@@ -181,7 +178,7 @@ impl TrafficControl {
     /// The kernel does not answer.
     pub fn link_at(&mut self, index: IfIndex) -> Result<Option<TcLink>, KernelError> {
         let mut requests = Requests::default();
-        requests.push(links::link_by_index(index), 0);
+        requests.push_route(links::link_by_index(index), 0);
         let answer = self.socket.ask(&mut requests)?.pop();
         answer.map_or(Ok(None), link_of)
     }
@@ -206,27 +203,16 @@ impl TrafficControl {
     /// # Errors
     /// The link is gone, or the kernel's answer cannot be read.
     pub fn control(&mut self, link: IfIndex) -> Result<Control, KernelError> {
-        let mut requests = Requests::default();
-        // Without the flag the kernel tells only those who listen (linux `sch_api.c`, `qdisc_get_notify`).
-        requests.push(encode::root_of(link), NLM_F_ECHO);
-        requests.push(encode::ingress_of(link), NLM_F_ECHO);
-        let mut found = Vec::new();
-        for answer in self.socket.ask(&mut requests)? {
-            found.push(match answer {
-                Ok(RouteNetlinkMessage::NewQueueDiscipline(message)) => Some(message),
-                Ok(_) => {
-                    return Err(other(
-                        "the kernel answered about traffic control with something else",
-                    ));
-                }
-                Err(e) if e.class == NOT_SHOWN || e.class == ErrorClass::NotFound => None,
-                Err(e) => return Err(e),
-            });
-        }
-        let [root, ingress] = found.as_slice() else {
-            return Err(other("the kernel gave no answer about traffic control"));
+        let ours = |message: RouteNetlinkMessage| {
+            let message = only!(message, RouteNetlinkMessage::NewQueueDiscipline)?;
+            decode::is_of(&message, link).then_some(message)
         };
-        let entry = match ingress.as_ref().map(decode::kind) {
+        // A question about one link is not always answered: not if the kernel doesn't show what it finds (linux
+        // `sch_api.c`, `qdisc_get_notify`; measured on 6.18).
+        let all = self.socket.dump(&encode::disciplines(), ours)?;
+        let at = |parent| all.iter().find(|message| message.header.parent == parent);
+        let ingress = at(TcHandle::INGRESS);
+        let entry = match ingress.map(decode::kind) {
             None => Entry::Plain,
             Some(encode::INGRESS) => {
                 let filters = self.socket.dump(&encode::filters_of(link), |message| {
@@ -240,7 +226,7 @@ impl TrafficControl {
             Some(kind) => Entry::Other(kind.to_owned()),
         };
         Ok(Control {
-            root: root.as_ref().map_or(Root::Default, decode::root),
+            root: at(TcHandle::ROOT).map_or(Root::Default, decode::root),
             entry,
         })
     }
@@ -253,7 +239,7 @@ impl TrafficControl {
         let mut requests = Requests::default();
         // One send: the kernel works through it whole, whatever happens to the sender.
         for request in encode::add_ifb(new) {
-            requests.push(request.message, request.flags);
+            requests.push_route(request.message, request.flags);
         }
         let results = self.socket.change(&mut requests);
         let [created, noted] = results.as_slice() else {
@@ -271,7 +257,7 @@ impl TrafficControl {
             Ok(None) => Err(other(format!("link {} is gone again", new.name))),
             Err(e) => {
                 let mut undo = Requests::default();
-                undo.push(links::del_link(&new.name).message, 0);
+                undo.push_route(links::del_link(&new.name).message, 0);
                 // The first failure is the one to tell.
                 drop(self.socket.change(&mut undo));
                 Err(e)
@@ -285,8 +271,8 @@ impl TrafficControl {
         let mut requests = Requests::default();
         for op in ops {
             let request = encode::change(op);
-            requests.push(request.message, request.flags);
-            if requests.is_full() {
+            requests.push_route(request.message, request.flags);
+            if is_full(&requests) {
                 results.extend(self.socket.change(&mut requests));
                 requests.clear();
             }

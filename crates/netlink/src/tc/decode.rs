@@ -1,5 +1,5 @@
 use net_types::{IfIndex, IfName, MacAddr};
-use netlink_packet_core::Nla;
+use netlink_packet_core::{Nla, NlasIterator};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::tc::{
     TcActionAttribute, TcActionMirrorOption, TcActionOption, TcAttribute, TcFilterU32, TcFilterU32Option,
@@ -48,6 +48,11 @@ pub(super) fn link(message: &LinkMessage) -> Option<TcLink> {
     })
 }
 
+/// Whether a message is about a link.
+pub(super) fn is_of(message: &TcMessage, link: IfIndex) -> bool {
+    u32::try_from(message.header.index) == Ok(link.get())
+}
+
 /// The kind of a queueing discipline or filter.
 pub(super) fn kind(message: &TcMessage) -> &str {
     find!(message.attributes, TcAttribute::Kind).map_or("", String::as_str)
@@ -75,13 +80,15 @@ fn bucket(message: &TcMessage) -> Option<TokenBucket> {
     })
 }
 
+/// An attribute among the options, which the message library leaves as one piece for this kind.
 fn option(message: &TcMessage, wanted: u16) -> Option<Vec<u8>> {
     let options = find!(message.attributes, TcAttribute::Options)?;
-    let mut plain = options.iter().filter_map(|option| only!(option, TcOption::Other));
-    let nla = plain.find(|nla| nla.kind() == wanted)?;
-    let mut bytes = vec![0; nla.value_len()];
-    nla.emit_value(&mut bytes);
-    Some(bytes)
+    let whole = find!(options, TcOption::Other)?;
+    let mut bytes = vec![0; whole.value_len()];
+    whole.emit_value(&mut bytes);
+    let mut all = NlasIterator::new(bytes.as_slice()).flatten();
+    let found = all.find(|attribute| attribute.kind() == wanted)?;
+    Some(found.value().to_vec())
 }
 
 fn number_at(bytes: &[u8], position: usize) -> Option<u32> {

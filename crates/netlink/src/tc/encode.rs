@@ -102,12 +102,9 @@ pub(super) fn links_of_kind(kind: InfoKind) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
-pub(super) fn root_of(link: IfIndex) -> RouteNetlinkMessage {
-    RouteNetlinkMessage::GetQueueDiscipline(about(link, TcHandle::ROOT))
-}
-
-pub(super) fn ingress_of(link: IfIndex) -> RouteNetlinkMessage {
-    RouteNetlinkMessage::GetQueueDiscipline(about(link, TcHandle::INGRESS))
+/// All queueing disciplines: the kernel lists them of every link.
+pub(super) fn disciplines() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default())
 }
 
 pub(super) fn filters_of(link: IfIndex) -> RouteNetlinkMessage {
