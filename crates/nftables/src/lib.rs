@@ -20,10 +20,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Start at [`Nftables`].
+//! Start at [`Nftables`]; [`iptables`] runs the programs of iptables where rules must be there.
 
 mod decode;
 mod encode;
+pub mod iptables;
 mod kernel;
 mod wire;
 

@@ -1,0 +1,137 @@
+use std::collections::BTreeSet;
+use std::fs;
+
+use netstate::KernelError;
+use netstate::iptables::{IptablesFamily, IptablesTable};
+use netstate::nft::{Chain, Family, Policy, Statement, Table, TableKey};
+
+use super::{Iptables, Variant};
+use crate::Nftables;
+
+/// The tables of iptables; in nf_tables they have the same names.
+const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+
+/// The chains that iptables makes in them.
+const CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+
+/// Which tables of iptables hold anything in a network namespace, by variant.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IptablesUse {
+    /// Tables that iptables keeps in nf_tables.
+    pub nft: BTreeSet<String>,
+    /// Tables of the variant with tables of its own.
+    pub legacy: BTreeSet<String>,
+}
+
+impl IptablesUse {
+    /// Whether somebody on the node works through iptables: any table holds something.
+    ///
+    /// Then rules that decide about the same packets had better be written through iptables too: a verdict `accept`
+    /// in a table of nf_tables does not overrule a drop in iptables' FORWARD chain, and whoever looks at the node's
+    /// rules looks there.
+    #[must_use]
+    pub fn relies_on_iptables(&self) -> bool {
+        !self.nft.is_empty() || !self.legacy.is_empty()
+    }
+
+    /// The variant that is in use: legacy if only that holds something, and otherwise the administrator's choice.
+    #[must_use]
+    pub fn variant(&self) -> Variant {
+        match (self.nft.is_empty(), self.legacy.is_empty()) {
+            (true, false) => Variant::Legacy,
+            (false, true) => Variant::Nft,
+            (true, true) | (false, false) => Variant::Default,
+        }
+    }
+}
+
+/// Finds out which tables of iptables hold anything in the calling thread's network namespace, in which `nftables` must
+/// have been opened too. It changes nothing and runs no program, unless the kernel says that legacy tables exist.
+///
+/// A table in nf_tables counts if it has a name of iptables', and in it one of iptables' chains with a rule, or with a
+/// policy other than accept, or a rule with an extension of iptables' (`xt`). A legacy table counts if
+/// `iptables-legacy-save` shows a rule, a chain of users' or a policy other than `ACCEPT`: the kernel lists a table as
+/// soon as anybody has looked at it (`/proc/net/ip_tables_names`). Where that program is missing or fails, a table that
+/// the kernel lists counts.
+///
+/// # Errors
+/// The rules of nf_tables cannot be read. A kernel without nf_tables has none.
+pub fn iptables_use(
+    nftables: Option<&mut Nftables>,
+    family: IptablesFamily,
+) -> Result<IptablesUse, KernelError> {
+    let mut found = IptablesUse {
+        nft: BTreeSet::new(),
+        legacy: legacy_tables(family),
+    };
+    let Some(nftables) = nftables else {
+        return Ok(found);
+    };
+    let nft_family = match family {
+        IptablesFamily::V4 => Family::Ip,
+        IptablesFamily::V6 => Family::Ip6,
+    };
+    for name in nftables.tables(nft_family)? {
+        if !TABLES.contains(&name.as_str()) {
+            continue;
+        }
+        let key = TableKey {
+            family: nft_family,
+            name,
+        };
+        if let Some(listing) = nftables.table(&key)?
+            && is_used(&listing.table)
+        {
+            found.nft.insert(key.name);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a table is one of iptables' with something in it.
+fn is_used(table: &Table) -> bool {
+    let decides = |chain: &Chain| {
+        let drops = chain.base.is_some_and(|base| base.policy != Policy::Accept);
+        drops || !chain.rules.is_empty()
+    };
+    let built_in = table
+        .chains
+        .iter()
+        .filter(|(name, _)| CHAINS.contains(&name.as_str()));
+    let mut statements = table
+        .chains
+        .values()
+        .flat_map(|chain| &chain.rules)
+        .flat_map(|rule| &rule.statements);
+    built_in.map(|(_, chain)| chain).any(decides) || statements.any(is_extension)
+}
+
+/// Whether a statement is an extension of iptables' (linux `nft_compat.c`).
+fn is_extension(statement: &Statement) -> bool {
+    matches!(statement, Statement::Other(name) if name == "match" || name == "target")
+}
+
+/// The legacy tables with something in them.
+fn legacy_tables(family: IptablesFamily) -> BTreeSet<String> {
+    let path = match family {
+        IptablesFamily::V4 => "/proc/thread-self/net/ip_tables_names",
+        IptablesFamily::V6 => "/proc/thread-self/net/ip6_tables_names",
+    };
+    // A kernel without legacy iptables has no such file.
+    let listed = fs::read_to_string(path).unwrap_or_default();
+    let mut tables: BTreeSet<String> = listed.lines().map(str::to_owned).collect();
+    if tables.is_empty() {
+        return tables;
+    }
+    if let Ok(iptables) = Iptables::find(family, Variant::Legacy) {
+        tables.retain(|table| iptables.save(table).map_or(true, |table| holds_anything(&table)));
+    }
+    tables
+}
+
+fn holds_anything(table: &IptablesTable) -> bool {
+    table
+        .chains
+        .values()
+        .any(|chain| chain.policy.as_deref() != Some("ACCEPT") || !chain.rules.is_empty())
+}
