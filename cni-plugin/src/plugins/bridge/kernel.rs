@@ -165,9 +165,6 @@ pub(crate) fn refused(op: &Op, place: &str, source: KernelError) -> LinkError {
 }
 
 /// Runs a closure in a namespace.
-pub(crate) fn inside<T: Send>(
-    netns: &Netns,
-    work: impl FnOnce() -> Result<T, LinkError> + Send,
-) -> Result<T, LinkError> {
+pub(crate) fn inside<T>(netns: &Netns, work: impl FnOnce() -> Result<T, LinkError>) -> Result<T, LinkError> {
     netns.run(work).map_err(LinkError::Enter)?
 }
