@@ -1,10 +1,9 @@
 //! The command line and the environment as one typed, validated configuration.
 //!
 //! Flags, defaults and variables are upstream's (flannel `main.go`), plus our own `--lease-dir` and
-//! `--mass-loss-grace`. What upstream knows and is not built is refused when the user asks for it, and reported in
-//! [`Config::unbuilt_defaults`] when only a default does; nothing that the user sets is ignored silently. The one
-//! exception is `FLANNELD_VERSION`, which has no effect upstream either: a variable shall not keep a daemon from
-//! starting by making it print its version.
+//! `--mass-loss-grace`. What upstream knows and is not built is refused when the user asks for it; nothing that the
+//! user sets is ignored silently. The one exception is `FLANNELD_VERSION`, which has no effect upstream either: a
+//! variable shall not keep a daemon from starting by making it print its version.
 //!
 //! Arguments and environment enter as data, so that nothing here touches the process. Start at [`parse`].
 
@@ -12,7 +11,6 @@ mod command;
 mod flags;
 mod go_syntax;
 mod settings;
-mod store;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -26,12 +24,13 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use crate::desired::is_usable_public_ip;
 use settings::{Setting, Settings};
-pub use store::{EtcdChoice, StoreChoice};
 
 /// Where the CNI plugin looks for the subnet file if not told otherwise (flannel `main.go`).
 const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
 /// Minutes before expiry at which the lease is renewed (flannel `main.go`).
 const DEFAULT_RENEW_MARGIN_MINUTES: u64 = 60;
+/// Seconds between two looks at iptables' rules (flannel `main.go`).
+const DEFAULT_IPTABLES_RESYNC_SECS: u64 = 5;
 /// Seconds that a mass loss of peers is held back.
 const DEFAULT_MASS_LOSS_GRACE_SECS: u64 = 60;
 /// Longest grace time in seconds: the 24 hours after which the lost peers' own leases have expired anyway.
@@ -51,8 +50,8 @@ pub enum Invocation {
 /// Everything the daemon is told from outside at its start.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the leases are kept.
-    pub store: StoreChoice,
+    /// Directory of the embedded lease store.
+    pub lease_dir: PathBuf,
     /// How to choose the external interface.
     pub iface: IfaceChoice,
     /// Address that peers send to, if it is not the interface's own.
@@ -63,10 +62,23 @@ pub struct Config {
     pub lease_renew_margin: Duration,
     /// How long a mass loss of peers is held back before they are removed; at most a day.
     pub mass_loss_grace: Duration,
+    /// What the node does about packet filter rules.
+    pub rules: RulesConfig,
     /// How much to log.
     pub log_level: LogLevel,
-    /// What a default of upstream would do and is not done, or a flag's value does not, one sentence each, for the log.
-    pub unbuilt_defaults: Vec<&'static str>,
+}
+
+/// What the node does about packet filter rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RulesConfig {
+    /// Whether traffic that leaves the pod network is masqueraded.
+    pub masquerade: bool,
+    /// Whether its source ports are then chosen at random where the host can do that.
+    pub fully_random: bool,
+    /// Whether rules accept the pod network's forwarded traffic.
+    pub forward: bool,
+    /// How often the rules are looked at where the kernel gives no notice of their changes; at least a second.
+    pub audit_interval: Duration,
 }
 
 /// How the user wants the external interface chosen, as the interface flags say.
@@ -147,20 +159,9 @@ pub enum ConfigError {
         /// Its value.
         seconds: i64,
     },
-    /// Two lease stores are chosen.
-    #[error("--lease-dir and {option} exclude each other: leases are kept in a directory or in etcd")]
-    TwoStores {
-        /// The flag or variable that has a meaning for etcd only.
-        option: String,
-    },
-    /// Of two flags that belong together, one is missing.
-    #[error("--{given} has a meaning with --{missing} only: give both or none")]
-    Incomplete {
-        /// The one that is given, without dashes.
-        given: &'static str,
-        /// The other one.
-        missing: &'static str,
-    },
+    /// No directory for the embedded lease store is given.
+    #[error("no lease store is chosen: give --lease-dir DIR, as the etcd store is not supported yet")]
+    NoLeaseStore,
 }
 
 impl ConfigError {
@@ -172,8 +173,7 @@ impl ConfigError {
             Self::NotSupported { .. }
             | Self::RenewMargin { .. }
             | Self::MassLossGrace { .. }
-            | Self::TwoStores { .. }
-            | Self::Incomplete { .. } => 1,
+            | Self::NoLeaseStore => 1,
         }
     }
 
@@ -218,8 +218,8 @@ impl LogLevel {
 /// Reads the arguments after the program's name, and looks up `FLANNELD_*` variables with `env`.
 ///
 /// # Errors
-/// Says which flag or variable is unknown, of the wrong form, out of range or not built, or which flags
-/// contradict each other; [`ConfigError::exit_code`] is the status to exit with.
+/// Says which flag or variable is unknown, of the wrong form, out of range or not built, or that the lease store is
+/// missing; [`ConfigError::exit_code`] is the status to exit with.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,
@@ -245,9 +245,7 @@ fn asks_for_version(arguments: &Settings) -> Result<bool, ConfigError> {
 }
 
 fn config(settings: &Settings) -> Result<Config, ConfigError> {
-    let mut unbuilt_defaults = settings.check_support()?;
-    let store = store::store_choice(settings)?;
-    unbuilt_defaults.extend(store.notice());
+    settings.check_support()?;
     Ok(Config {
         iface: iface_choice(settings)?,
         public_ip: settings.one("public-ip").map(public_ip).transpose()?,
@@ -256,10 +254,31 @@ fn config(settings: &Settings) -> Result<Config, ConfigError> {
             .unwrap_or_else(|| DEFAULT_SUBNET_FILE.into()),
         lease_renew_margin: lease_renew_margin(settings)?,
         mass_loss_grace: mass_loss_grace(settings)?,
+        rules: rules(settings)?,
         log_level: LogLevel::from_verbosity(settings.one("v").map_or(Ok(0), Setting::number)?),
-        store,
-        unbuilt_defaults,
+        lease_dir: settings.path("lease-dir")?.ok_or(ConfigError::NoLeaseStore)?,
     })
+}
+
+fn rules(settings: &Settings) -> Result<RulesConfig, ConfigError> {
+    let switch = |name, default| settings.one(name).map_or(Ok(default), Setting::boolean);
+    Ok(RulesConfig {
+        masquerade: switch("ip-masq", false)?,
+        fully_random: !switch("ip-masq-fully-random-disable", false)?,
+        forward: switch("iptables-forward-rules", true)?,
+        audit_interval: rules_audit_interval(settings)?,
+    })
+}
+
+fn rules_audit_interval(settings: &Settings) -> Result<Duration, ConfigError> {
+    let Some(setting) = settings.one("iptables-resync") else {
+        return Ok(Duration::from_secs(DEFAULT_IPTABLES_RESYNC_SECS));
+    };
+    let seconds = u64::try_from(setting.number()?)
+        .ok()
+        .filter(|seconds| *seconds > 0);
+    let seconds = seconds.ok_or_else(|| setting.invalid("a number of seconds from 1 on is expected"))?;
+    Ok(Duration::from_secs(seconds))
 }
 
 fn iface_choice(settings: &Settings) -> Result<IfaceChoice, ConfigError> {

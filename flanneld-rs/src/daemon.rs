@@ -20,11 +20,12 @@ use netstate::{KernelError, Op};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::executor::{Executor, ExecutorEnded};
+use crate::executor::{Events, Executor, ExecutorEnded};
 use crate::host_facts::{self, HostFactsError};
 use crate::kernel_watch::KernelWatch;
 use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
 use crate::reconciler::Work;
+use crate::rules_kernel::RulesKernel;
 use crate::settings::{self, SettingsError};
 use crate::signals::{Request, Signals};
 use crate::{readiness, subnet_file};
@@ -78,9 +79,6 @@ pub enum DaemonError {
 /// It cannot start, or cannot go on.
 pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), DaemonError> {
     let mut signals = Signals::open().map_err(DaemonError::Signals)?;
-    for sentence in &config.unbuilt_defaults {
-        info!("{sentence}");
-    }
     let conf = tokio::select! {
         conf = read_config(store) => conf?,
         () = signals.end() => return Ok(()),
@@ -91,19 +89,18 @@ pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), Daemon
     let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
     let external = host_facts::external(&mut kernel, config)?;
     info!(link = %external.link, local = %external.local, public_ip = %external.public_ip, "external interface");
-    let settings = settings::settings(
-        config,
-        &conf,
-        &external,
-        random_mac().map_err(DaemonError::Random)?,
-    )?;
+    let mac = random_mac().map_err(DaemonError::Random)?;
+    let mut rules_kernel = RulesKernel::open();
+    let rules = rules_kernel.settings(conf.enable_nftables, config.rules);
+    let settings = settings::settings(config, &conf, &external, mac, rules)?;
     let kernel_watch = KernelWatch::open(settings.device.clone(), settings.parent.clone())?;
     let driver = Driver {
         config,
         store,
         conf,
         kernel_watch,
-        executor: Executor::start(kernel).map_err(DaemonError::Thread)?,
+        executor: Executor::start("executor", kernel, KERNEL_EVENTS).map_err(DaemonError::Thread)?,
+        rules_executor: Executor::start("rules", rules_kernel, RULES_EVENTS).map_err(DaemonError::Thread)?,
         watch: None,
         node: Node::new(settings),
         job: None,
@@ -137,6 +134,16 @@ async fn read_config<S: LeaseStore>(store: &S) -> Result<NetConf, StoreError> {
     }
 }
 
+const KERNEL_EVENTS: Events = Events {
+    observed: Event::Observed,
+    applied: Event::Applied,
+};
+
+const RULES_EVENTS: Events = Events {
+    observed: Event::RulesObserved,
+    applied: Event::RulesApplied,
+};
+
 /// A request to the store that is under way.
 type Job<'a> = Pin<Box<dyn Future<Output = Event> + 'a>>;
 
@@ -146,6 +153,8 @@ struct Driver<'a, S: LeaseStore> {
     conf: NetConf,
     kernel_watch: KernelWatch,
     executor: Executor,
+    /// Apart from the other, because it may have to wait for others' locks.
+    rules_executor: Executor,
     /// From the moment that the own lease is held.
     watch: Option<S::Watch>,
     node: Node,
@@ -182,6 +191,7 @@ impl<S: LeaseStore> Driver<'_, S> {
         let wait = self.node.wake_at(now).map(|at| at.saturating_sub(now.monotonic));
         let event = tokio::select! {
             answer = self.executor.answer() => answer?,
+            answer = self.rules_executor.answer() => answer?,
             answer = finish(&mut self.job) => answer,
             answer = finish(&mut self.file) => answer,
             event = next_news(&mut self.watch) => Event::Lease(event),
@@ -198,6 +208,12 @@ impl<S: LeaseStore> Driver<'_, S> {
                     log_changes(ops);
                 }
                 self.executor.submit(work)?;
+            }
+            Action::Rules(work) => {
+                if let Work::Apply(ops) = &work {
+                    log_changes(ops);
+                }
+                self.rules_executor.submit(work)?;
             }
             Action::FindLease(public_ip) => self.job = Some(find(self.store, public_ip)),
             Action::AcquireLease(attrs) => self.job = Some(self.acquire(attrs)),

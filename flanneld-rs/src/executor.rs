@@ -1,9 +1,8 @@
-//! The thread that owns the netlink socket: work in, answers out.
+//! A thread that owns a kernel's sockets: work in, answers out.
 
 use std::sync::mpsc;
 
-use netlink::RealKernel;
-use netstate::Kernel;
+use netstate::{Kernel, KernelError, State};
 use tokio::sync::mpsc as async_mpsc;
 
 use crate::node::Event;
@@ -16,6 +15,15 @@ pub struct Executor {
     answers: async_mpsc::UnboundedReceiver<Event>,
 }
 
+/// As which events the answers come.
+#[derive(Debug, Clone, Copy)]
+pub struct Events {
+    /// Of an observation.
+    pub observed: fn(Result<State, KernelError>) -> Event,
+    /// Of changes.
+    pub applied: fn(Vec<Result<(), KernelError>>) -> Event,
+}
+
 /// The thread ended before its time; it cannot without a defect.
 #[derive(Debug, thiserror::Error)]
 #[error("the thread that programs the kernel has ended unexpectedly")]
@@ -26,12 +34,12 @@ impl Executor {
     ///
     /// # Errors
     /// The host has no thread to give.
-    pub fn start(kernel: RealKernel) -> std::io::Result<Self> {
+    pub fn start(name: &str, kernel: impl Kernel + Send + 'static, events: Events) -> std::io::Result<Self> {
         let (work, requests) = mpsc::channel();
         let (answer, answers) = async_mpsc::unbounded_channel();
         std::thread::Builder::new()
-            .name("executor".to_owned())
-            .spawn(move || run(kernel, &requests, &answer))?;
+            .name(name.to_owned())
+            .spawn(move || run(kernel, events, &requests, &answer))?;
         Ok(Self { work, answers })
     }
 
@@ -53,14 +61,15 @@ impl Executor {
 }
 
 fn run(
-    mut kernel: RealKernel,
+    mut kernel: impl Kernel,
+    events: Events,
     requests: &mpsc::Receiver<Work>,
     answers: &async_mpsc::UnboundedSender<Event>,
 ) {
     while let Ok(work) = requests.recv() {
         let event = match work {
-            Work::Observe(scope) => Event::Observed(kernel.observe(&scope)),
-            Work::Apply(ops) => Event::Applied(kernel.apply(&ops)),
+            Work::Observe(scope) => (events.observed)(kernel.observe(&scope)),
+            Work::Apply(ops) => (events.applied)(kernel.apply(&ops)),
         };
         if answers.send(event).is_err() {
             return;

@@ -19,6 +19,7 @@ pub mod log;
 pub mod node;
 pub mod readiness;
 pub mod reconciler;
+pub mod rules_kernel;
 pub mod settings;
 pub mod signals;
 pub mod subnet_file;

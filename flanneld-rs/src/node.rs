@@ -12,13 +12,13 @@ use flannel_types::{Lease, LeaseAttrs, NetConf, VxlanData};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use lease_store::LeaseEvent;
 use net_types::{IfName, MacAddr};
-use netstate::{KernelError, LinkKind, State};
+use netstate::{KernelError, LinkKind, Prune, Scope, State};
 use tracing::{error, info, warn};
 
-use crate::desired::{self, BACKEND_TYPE, VxlanDevice};
+use crate::desired::{self, BACKEND_TYPE, Masquerade, VxlanDevice};
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::{LeaseView, SnapshotOutcome};
-use crate::reconciler::{Reconciler, Work};
+use crate::reconciler::{Goal, Reconciler, Work};
 
 use holding::{Holding, SubnetFile};
 pub use protocol::{Action, Event, Now, Outlook, Settings, StopReason, StoreFailure};
@@ -40,6 +40,9 @@ pub struct Node {
     settings: Settings,
     stage: Stage,
     engine: Reconciler,
+    /// Keeps the packet filter rules, apart from everything else: they change with the own lease only, and may have to
+    /// wait for a lock of others.
+    rules: Reconciler,
     retry_at: Option<Duration>,
     /// Why the last attempt to get a lease failed, so that it is logged once.
     told: Option<String>,
@@ -77,14 +80,14 @@ impl Node {
     /// A node that knows nothing yet; give it [`Event::Start`].
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let seen_conf = settings.conf.clone();
         Self {
-            settings,
+            seen_conf: settings.conf.clone(),
             stage: Stage::LookingForDevice,
             engine: Reconciler::default(),
+            rules: Reconciler::with_audit_interval(settings.rules_audit),
+            settings,
             retry_at: None,
             told: None,
-            seen_conf,
         }
     }
 
@@ -96,6 +99,13 @@ impl Node {
             Event::Observed(observation) => actions.extend(self.observed(now, observation)),
             Event::Applied(results) => self.engine.applied(results),
             Event::KernelChanged => self.engine.look_again(),
+            Event::RulesObserved(observation) => {
+                self.rules.observed(now.monotonic, observation);
+                self.look_after_own_rules();
+                actions.extend(self.device_settled());
+            }
+            Event::RulesApplied(results) => self.rules.applied(results),
+            Event::RulesChanged => self.rules.look_again(),
             Event::LeaseFound(result) => actions.extend(self.lease_found(now, result)),
             Event::LeaseAcquired(result) => actions.extend(self.lease_acquired(now, result)),
             Event::LeaseRenewed(result) => actions.extend(self.lease_renewed(now, result)),
@@ -122,7 +132,11 @@ impl Node {
             | Stage::AcquiringLease { .. }
             | Stage::Stopped => (None, None),
         };
-        [engine, view, renewal, self.retry_at].into_iter().flatten().min()
+        let rules = self.rules.wake_at(now.monotonic);
+        [engine, rules, view, renewal, self.retry_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The reconciler, for whoever reports on the node's state.
@@ -209,8 +223,11 @@ impl Node {
         if !found.was_member {
             view.distrust_store(now.monotonic);
         }
+        let ip_masq = self.settings.rules.masquerade != Masquerade::Off;
+        self.rules
+            .set_goal(self.rules_goal(&device, desired::rules_scope()));
         let keeper = LeaseKeeper::new(lease, self.settings.renew_margin);
-        self.stage = Stage::Holding(Box::new(Holding::new(device, keeper, view)));
+        self.stage = Stage::Holding(Box::new(Holding::new(device, keeper, view, ip_masq)));
         // Only now, so that the first snapshot holds the own lease.
         Some(Action::WatchLeases)
     }
@@ -230,6 +247,30 @@ impl Node {
             public_ip: settings.public_ip,
             network: settings.network,
             subnet: lease.key.v4(),
+        }
+    }
+
+    /// Once the rules are as they should be, what another mode could have left is gone for good: looking for it again
+    /// would mean running others' programs.
+    fn look_after_own_rules(&mut self) {
+        let Stage::Holding(holding) = &self.stage else {
+            return;
+        };
+        if self.rules.is_clean() {
+            let scope = desired::rules_scope_of(self.settings.rules.mode);
+            self.rules.set_goal(self.rules_goal(&holding.device, scope));
+        }
+    }
+
+    fn rules_goal(&self, device: &VxlanDevice, scope: Scope) -> Goal {
+        let network = desired::Network {
+            cluster: IpNetwork::V4(device.network),
+            subnet: IpNetwork::V4(device.subnet),
+        };
+        Goal {
+            desired: desired::rules(self.settings.rules, &[network]),
+            scope,
+            prune: Prune::Remove,
         }
     }
 
@@ -254,6 +295,7 @@ impl Node {
     fn stop(&mut self, reason: StopReason) -> Action {
         self.stage = Stage::Stopped;
         self.engine = Reconciler::default();
+        self.rules = Reconciler::default();
         Action::Stop(reason)
     }
 
@@ -320,12 +362,14 @@ impl Node {
         }
     }
 
-    /// Writes the subnet file as soon as the device is as it should be.
+    /// Writes the subnet file as soon as the device is as it should be, and the rules are or cannot be: pods whose
+    /// traffic to the outside is not masqueraded still reach each other.
     fn device_settled(&mut self) -> Option<Action> {
         let Stage::Holding(holding) = &mut self.stage else {
             return None;
         };
-        if holding.file != SubnetFile::NotReady || !self.engine.is_settled() {
+        let rules_are_done = self.rules.is_settled() || self.rules.is_failing();
+        if holding.file != SubnetFile::NotReady || !self.engine.is_settled() || !rules_are_done {
             return None;
         }
         holding.file = SubnetFile::Writing;
@@ -369,6 +413,7 @@ impl Node {
             actions.extend(holding.keeper.due(now.wall).map(Action::RenewLease));
         }
         actions.extend(self.engine.next_work(now.monotonic).map(Action::Kernel));
+        actions.extend(self.rules.next_work(now.monotonic).map(Action::Rules));
         actions
     }
 
@@ -386,6 +431,7 @@ impl Node {
 
     fn report(&mut self) {
         telling::log_reports(self.engine.take_reports());
+        telling::log_reports(self.rules.take_reports());
     }
 }
 

@@ -74,8 +74,9 @@ pub enum Report {
 }
 
 /// The engine. See the module's description.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reconciler {
+    audit_interval: Duration,
     goal: Option<Goal>,
     phase: Phase,
     /// Something may have changed since the last observation began.
@@ -95,7 +96,15 @@ pub struct Reconciler {
     unobservable: Option<KernelError>,
     /// Whether the last observation for this goal showed all that is desired.
     settled: bool,
+    /// Whether it also showed nothing too many.
+    clean: bool,
     reports: Vec<Report>,
+}
+
+impl Default for Reconciler {
+    fn default() -> Self {
+        Self::with_audit_interval(AUDIT_INTERVAL)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +118,30 @@ enum Phase {
 }
 
 impl Reconciler {
+    /// An engine that observes in full this long after the last time, even if nothing seems to have changed.
+    #[must_use]
+    pub fn with_audit_interval(audit_interval: Duration) -> Self {
+        Self {
+            audit_interval,
+            goal: None,
+            phase: Phase::Idle,
+            look_again: false,
+            retry_refused: false,
+            verify: false,
+            passes: 0,
+            pace: Pace::default(),
+            audit_at: Duration::ZERO,
+            observe_retry_at: None,
+            attempted: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            held_routes: HeldRoutes::default(),
+            unobservable: None,
+            settled: false,
+            clean: false,
+            reports: Vec::new(),
+        }
+    }
+
     /// Sets what the kernel should hold; takes effect at once, within the pace.
     pub fn set_goal(&mut self, goal: Goal) {
         if self.goal.as_ref() == Some(&goal) {
@@ -120,6 +153,7 @@ impl Reconciler {
         self.held_routes.change_goal(old, &goal.desired);
         self.goal = Some(goal);
         self.settled = false;
+        self.clean = false;
         self.look_again();
     }
 
@@ -134,6 +168,18 @@ impl Reconciler {
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         self.settled
+    }
+
+    /// Whether the last observation showed exactly what the present goal is.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        self.clean
+    }
+
+    /// Whether a change was tried in vain, or the kernel cannot be observed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        !self.failures.is_empty() || self.unobservable.is_some()
     }
 
     /// The objects that could not be brought to their desired state.
@@ -216,15 +262,16 @@ impl Reconciler {
                 }
                 self.observe_retry_at = Some(now + OBSERVE_RETRY);
                 // What was applied stays unverified until an observation succeeds.
-                self.audit_at = now + AUDIT_INTERVAL;
+                self.audit_at = now + self.audit_interval;
                 return;
             }
         };
         self.unobservable = None;
         self.held_routes.observed(&goal.desired, &state);
         let ops = plan(&goal.desired, &state, goal.prune);
-        self.audit_at = now + AUDIT_INTERVAL;
+        self.audit_at = now + self.audit_interval;
         self.settled = !ops.iter().any(adds);
+        self.clean = ops.is_empty();
         self.count_failures(now, &ops);
         let due = self.due_ops(now, ops);
         // A notice during the observation may be newer than what was observed.

@@ -3,9 +3,10 @@
 use flannel_types::{Backend, NetConf, NetConfError, Vxlan};
 use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_PORT};
 use net_types::{IfName, IfNameError, MacAddr};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::config::Config;
+use crate::desired::RuleSettings;
 use crate::iface_match::External;
 use crate::node::Settings;
 
@@ -57,6 +58,7 @@ pub fn settings(
     conf: &NetConf,
     external: &External,
     random_mac: MacAddr,
+    rules: RuleSettings,
 ) -> Result<Settings, SettingsError> {
     let valid = conf.validated()?;
     if valid.ipv6().is_some() {
@@ -66,9 +68,6 @@ pub fn settings(
         return Err(not_supported("EnableIPv4 false".to_owned(), "set it to true"));
     };
     let vxlan = vxlan_of(valid.backend())?;
-    if valid.enable_nftables() {
-        info!("EnableNFTables in the network configuration has no effect yet: no rules are made");
-    }
     let outer_mtu_bytes = outer_mtu_bytes(vxlan, external);
     let mtu_bytes = outer_mtu_bytes
         .checked_sub(ENCAP_OVERHEAD_BYTES)
@@ -94,6 +93,8 @@ pub fn settings(
         random_mac,
         renew_margin: config.lease_renew_margin,
         mass_loss_grace: config.mass_loss_grace,
+        rules,
+        rules_audit: config.rules.audit_interval,
     })
 }
 

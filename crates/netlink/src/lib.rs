@@ -12,7 +12,6 @@ mod apply;
 mod attr;
 mod bridge;
 mod conflict;
-pub mod conntrack;
 mod decode;
 mod encode;
 mod errno;

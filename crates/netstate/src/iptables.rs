@@ -26,6 +26,15 @@ pub enum IptablesFamily {
     V6,
 }
 
+/// Which of iptables' two implementations holds rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IptablesVariant {
+    /// The one that keeps them in nf_tables (`iptables-nft`).
+    Nft,
+    /// The one with tables of its own (`iptables-legacy`).
+    Legacy,
+}
+
 /// The chains of one table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IptablesTable {
@@ -47,6 +56,8 @@ pub struct IptablesChain {
 pub struct IptablesKey {
     /// Which program's.
     pub family: IptablesFamily,
+    /// Which implementation's.
+    pub variant: IptablesVariant,
     /// Its name: `nat`, `filter`.
     pub table: String,
 }

@@ -37,17 +37,11 @@ pub(super) enum Support {
         idle: &'static [&'static str],
         /// What the user can do instead.
         way_out: &'static str,
-        /// What does not happen when nobody sets the flag although its default asks for it; empty if nothing.
-        default_is_missed: &'static str,
     },
 }
 
 const fn not_yet(idle: &'static [&'static str], way_out: &'static str) -> Support {
-    Support::NotYet {
-        idle,
-        way_out,
-        default_is_missed: "",
-    }
+    Support::NotYet { idle, way_out }
 }
 
 const LEASES: &str = "Leases";
@@ -58,11 +52,9 @@ const ETCD: &str = "etcd lease store";
 const KUBE: &str = "Kubernetes lease store";
 pub(super) const GENERAL: &str = "General";
 
-const USE_ETCD: &str = "leave it out and keep the leases in etcd, or in a directory with --lease-dir";
+const USE_LEASE_DIR: &str = "leave it out and keep the leases in a directory with --lease-dir";
 const USE_VERBOSITY: &str = "leave it out and set the log level with -v, from 0 to 5";
 const NO_KUBE_STORE: &str = "leave it out, it has a meaning with --kube-subnet-mgr only";
-const NO_MASQUERADE: &str =
-    "leave it out and let a rule of your own masquerade what pods send outside the pod network";
 
 /// Every flag with upstream's name and default, and ours in addition (flannel `main.go`).
 pub(super) static FLAGS: &[Flag] = &[
@@ -144,12 +136,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: TRAFFIC,
         help: "Masquerade traffic that leaves the pod network",
-        support: Support::NotYet {
-            idle: &["false"],
-            way_out: NO_MASQUERADE,
-            default_is_missed: "nothing masquerades what leaves the pod network: where the outside has no route to \
-                                pods, add a rule yourself",
-        },
+        support: Support::Built,
     },
     Flag {
         name: "ip-masq-fully-random-disable",
@@ -157,7 +144,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: TRAFFIC,
         help: "Masquerade without fully random source ports",
-        support: not_yet(&["false"], "leave it out, it has a meaning with --ip-masq only"),
+        support: Support::Built,
     },
     Flag {
         name: "iptables-forward-rules",
@@ -165,12 +152,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "true",
         group: TRAFFIC,
         help: "Accept forwarded traffic from and to the pod network",
-        support: Support::NotYet {
-            idle: &["false"],
-            way_out: "set it to false and accept forwarded pod traffic in the host's firewall yourself",
-            default_is_missed: "no rule accepts forwarded pod traffic: where the host's firewall drops forwarded \
-                                packets, add one yourself",
-        },
+        support: Support::Built,
     },
     Flag {
         name: "iptables-resync",
@@ -178,7 +160,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "5",
         group: TRAFFIC,
         help: "Look after the traffic rules this often",
-        support: not_yet(&["5"], "leave it out, there are no traffic rules to look after"),
+        support: Support::Built,
     },
     Flag {
         name: "ip-blackhole-route",
@@ -216,42 +198,42 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "etcd-endpoints",
         form: Form::Text("URL[,URL]"),
-        default: super::store::DEFAULT_ETCD_ENDPOINTS,
+        default: "http://127.0.0.1:4001,http://127.0.0.1:2379",
         group: ETCD,
-        help: "Servers of the cluster; it keeps the leases where no other store is chosen",
-        support: Support::Built,
+        help: "Servers of the cluster",
+        support: not_yet(&[], USE_LEASE_DIR),
     },
     Flag {
         name: "etcd-prefix",
         form: Form::Text("KEY"),
-        default: super::store::DEFAULT_ETCD_PREFIX,
+        default: "/coreos.com/network",
         group: ETCD,
         help: "Key under which configuration and leases live",
-        support: Support::Built,
+        support: not_yet(&[], USE_LEASE_DIR),
     },
     Flag {
         name: "etcd-keyfile",
         form: Form::Text("FILE"),
         default: "",
         group: ETCD,
-        help: "Key of the client certificate, PEM",
-        support: Support::Built,
+        help: "Client key",
+        support: not_yet(&[], USE_LEASE_DIR),
     },
     Flag {
         name: "etcd-certfile",
         form: Form::Text("FILE"),
         default: "",
         group: ETCD,
-        help: "Client certificate, PEM",
-        support: Support::Built,
+        help: "Client certificate",
+        support: not_yet(&[], USE_LEASE_DIR),
     },
     Flag {
         name: "etcd-cafile",
         form: Form::Text("FILE"),
         default: "",
         group: ETCD,
-        help: "Certificate authorities of https:// servers, PEM; the system's if not given",
-        support: Support::Built,
+        help: "Certificate authority of the servers",
+        support: not_yet(&[], USE_LEASE_DIR),
     },
     Flag {
         name: "etcd-username",
@@ -259,7 +241,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: ETCD,
         help: "User name",
-        support: Support::Built,
+        support: not_yet(&[], USE_LEASE_DIR),
     },
     Flag {
         name: "etcd-password",
@@ -267,7 +249,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: ETCD,
         help: "Password; FLANNELD_ETCD_PASSWORD keeps it off the process list",
-        support: Support::Built,
+        support: not_yet(&[], USE_LEASE_DIR),
     },
     Flag {
         name: "kube-subnet-mgr",
@@ -275,7 +257,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: KUBE,
         help: "Keep the leases on the cluster's Node objects",
-        support: not_yet(&["false"], USE_ETCD),
+        support: not_yet(&["false"], USE_LEASE_DIR),
     },
     Flag {
         name: "kube-api-url",
@@ -309,7 +291,7 @@ pub(super) static FLAGS: &[Flag] = &[
         help: "Network configuration",
         support: not_yet(
             &["/etc/kube-flannel/net-conf.json"],
-            "leave it out and put the network configuration into etcd, or into the file config of --lease-dir",
+            "leave it out and put the network configuration into the file config of --lease-dir",
         ),
     },
     Flag {

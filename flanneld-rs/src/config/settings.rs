@@ -84,16 +84,10 @@ impl Settings {
         Ok(Some(PathBuf::from(&setting.value)))
     }
 
-    /// Refuses what the user asks for and is not built, and returns what a default asks for in vain.
-    pub(super) fn check_support(&self) -> Result<Vec<&'static str>, ConfigError> {
-        let mut missed = Vec::new();
+    /// Refuses what the user asks for and is not built.
+    pub(super) fn check_support(&self) -> Result<(), ConfigError> {
         for flag in FLAGS {
-            let Support::NotYet {
-                idle,
-                way_out,
-                default_is_missed,
-            } = flag.support
-            else {
+            let Support::NotYet { idle, way_out } = flag.support else {
                 continue;
             };
             for setting in self.all(flag.name) {
@@ -104,11 +98,8 @@ impl Settings {
                     });
                 }
             }
-            if self.one(flag.name).is_none() && !default_is_missed.is_empty() {
-                missed.push(default_is_missed);
-            }
         }
-        Ok(missed)
+        Ok(())
     }
 }
 
@@ -118,17 +109,6 @@ impl Setting {
         self.value
             .to_str()
             .ok_or_else(|| self.invalid("UTF-8 is expected"))
-    }
-
-    /// The value as text that no error may show.
-    pub(super) fn secret(&self) -> Result<&str, ConfigError> {
-        let not_utf8 = || ConfigError::usage(format!("the value for {} is not UTF-8", self.origin));
-        self.value.to_str().ok_or_else(not_utf8)
-    }
-
-    /// The value as a path.
-    pub(super) fn as_path(&self) -> PathBuf {
-        PathBuf::from(&self.value)
     }
 
     /// The value as a whole number.

@@ -12,7 +12,7 @@ use net_types::registry::{
     IPTABLES_FORWARD_CHAIN, IPTABLES_POSTROUTING_CHAIN, KUBE_MASQUERADE_MARK, NF_PRIORITY_FILTER,
     NF_PRIORITY_SRCNAT, NFT_TABLE_V4, NFT_TABLE_V6,
 };
-use netstate::iptables::{IptablesFamily, IptablesKey, JumpRule, OwnRules};
+use netstate::iptables::{IptablesFamily, IptablesKey, IptablesVariant, JumpRule, OwnRules};
 use netstate::nft::{
     BaseChain, Chain, ChainKind, Comparison, Family, Hook, Match, Policy, Rule, Statement, Table, TableKey,
     Verdict,
@@ -28,7 +28,7 @@ pub enum FilterMode {
     /// nf_tables, programmed directly.
     Nftables,
     /// iptables, through its programs.
-    Iptables,
+    Iptables(IptablesVariant),
 }
 
 /// Which rules a node wants.
@@ -69,7 +69,7 @@ pub fn rules(settings: RuleSettings, networks: &[Network]) -> State {
     for network in networks {
         match settings.mode {
             FilterMode::Nftables => add_nft(&mut state, settings, network),
-            FilterMode::Iptables => add_iptables(&mut state, settings, network),
+            FilterMode::Iptables(variant) => add_iptables(&mut state, settings, variant, network),
         }
     }
     state
@@ -78,21 +78,36 @@ pub fn rules(settings: RuleSettings, networks: &[Network]) -> State {
 /// Returns what is ours of a node's rules, whatever the mode: what another mode left behind is ours as well.
 #[must_use]
 pub fn rules_scope() -> Scope {
-    let chains = |name: &str| BTreeSet::from([name.to_owned()]);
     let mut scope = Scope {
         nft: BTreeSet::from([nft_key(Family::Ip), nft_key(Family::Ip6)]),
         ..Scope::default()
     };
+    let postrouting = IPTABLES_POSTROUTING_CHAIN.to_owned();
+    let forward = IPTABLES_FORWARD_CHAIN.to_owned();
     for family in [IptablesFamily::V4, IptablesFamily::V6] {
-        let key = |table| iptables_key(family, table);
-        // Upstream's switch to nftables leaves a chain of forwarding rules in the wrong table untouched, and looks
-        // for it in `nat`: a node may have either.
-        let mut nat = chains(IPTABLES_POSTROUTING_CHAIN);
-        nat.insert(IPTABLES_FORWARD_CHAIN.to_owned());
-        scope.iptables.insert(key("nat"), nat);
-        scope
-            .iptables
-            .insert(key("filter"), chains(IPTABLES_FORWARD_CHAIN));
+        for variant in [IptablesVariant::Nft, IptablesVariant::Legacy] {
+            let tables = [("nat", &postrouting), ("filter", &forward)];
+            scope.iptables.extend(tables.map(|(table, chain)| {
+                (
+                    iptables_key(family, variant, table),
+                    BTreeSet::from([chain.clone()]),
+                )
+            }));
+        }
+    }
+    scope
+}
+
+/// Returns the part of that scope in which a mode's own rules are.
+#[must_use]
+pub fn rules_scope_of(mode: FilterMode) -> Scope {
+    let mut scope = rules_scope();
+    match mode {
+        FilterMode::Nftables => scope.iptables.clear(),
+        FilterMode::Iptables(variant) => {
+            scope.nft.clear();
+            scope.iptables.retain(|key, _| key.variant == variant);
+        }
     }
     scope
 }
@@ -208,14 +223,15 @@ fn multicast(of: IpNetwork) -> IpNetwork {
     IpNetwork::new(ip, prefix_len).unwrap_or_else(|_| IpNetwork::from(ip))
 }
 
-fn iptables_key(family: IptablesFamily, table: &str) -> IptablesKey {
+fn iptables_key(family: IptablesFamily, variant: IptablesVariant, table: &str) -> IptablesKey {
     IptablesKey {
         family,
+        variant,
         table: table.to_owned(),
     }
 }
 
-fn add_iptables(state: &mut State, settings: RuleSettings, network: &Network) {
+fn add_iptables(state: &mut State, settings: RuleSettings, variant: IptablesVariant, network: &Network) {
     let family = if network.cluster.is_ipv6() {
         IptablesFamily::V6
     } else {
@@ -229,7 +245,7 @@ fn add_iptables(state: &mut State, settings: RuleSettings, network: &Network) {
             )]),
             jumps: vec![jump("POSTROUTING", MASQ_COMMENT, IPTABLES_POSTROUTING_CHAIN)],
         };
-        state.iptables.insert(iptables_key(family, "nat"), rules);
+        state.iptables.insert(iptables_key(family, variant, "nat"), rules);
     }
     if settings.forward {
         let cluster = network.cluster;
@@ -243,7 +259,9 @@ fn add_iptables(state: &mut State, settings: RuleSettings, network: &Network) {
             )]),
             jumps: vec![jump("FORWARD", FORWARD_COMMENT, IPTABLES_FORWARD_CHAIN)],
         };
-        state.iptables.insert(iptables_key(family, "filter"), rules);
+        state
+            .iptables
+            .insert(iptables_key(family, variant, "filter"), rules);
     }
 }
 

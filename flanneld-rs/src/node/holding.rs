@@ -23,6 +23,7 @@ pub(super) struct Holding {
     pub(super) view: LeaseView,
     pub(super) peers: Peers,
     pub(super) file: SubnetFile,
+    ip_masq: bool,
     /// What the engine's goal was made from, besides the peers; `None` when it must be made anew.
     goal_made_for: Option<(SubnetFile, Prune)>,
 }
@@ -37,13 +38,14 @@ pub(super) enum SubnetFile {
 }
 
 impl Holding {
-    pub(super) fn new(device: VxlanDevice, keeper: LeaseKeeper, view: LeaseView) -> Self {
+    pub(super) fn new(device: VxlanDevice, keeper: LeaseKeeper, view: LeaseView, ip_masq: bool) -> Self {
         Self {
             device,
             keeper,
             view,
             peers: Peers::default(),
             file: SubnetFile::NotReady,
+            ip_masq,
             goal_made_for: None,
         }
     }
@@ -92,7 +94,7 @@ impl Holding {
             ipv6_networks: Vec::new(),
             ipv6_subnet: None,
             mtu: self.device.mtu_bytes,
-            ip_masq: false,
+            ip_masq: self.ip_masq,
         }
     }
 }

@@ -9,6 +9,7 @@ use lease_store::{ErrorClass, LeaseEvent, StoreError};
 use net_types::{IfName, MacAddr, Vni, sentence};
 use netstate::{KernelError, State};
 
+use crate::desired::RuleSettings;
 use crate::reconciler::Work;
 
 /// What is fixed for the life of the daemon.
@@ -42,6 +43,10 @@ pub struct Settings {
     pub renew_margin: Duration,
     /// How long leases are held that vanish in a mass.
     pub mass_loss_grace: Duration,
+    /// Which packet filter rules the node wants.
+    pub rules: RuleSettings,
+    /// How often the rules are looked at without a notice.
+    pub rules_audit: Duration,
 }
 
 /// What happened. An event that answers an [`Action`] comes exactly once for it.
@@ -55,6 +60,12 @@ pub enum Event {
     Applied(Vec<Result<(), KernelError>>),
     /// Something that may concern this node changed in the kernel.
     KernelChanged,
+    /// Answer to [`Work::Observe`] of the rules.
+    RulesObserved(Result<State, KernelError>),
+    /// Answer to [`Work::Apply`] of the rules.
+    RulesApplied(Vec<Result<(), KernelError>>),
+    /// Packet filter rules changed that may be this node's.
+    RulesChanged,
     /// Answer to [`Action::FindLease`].
     LeaseFound(Result<Option<Lease>, StoreFailure>),
     /// Answer to [`Action::AcquireLease`].
@@ -106,6 +117,8 @@ pub enum Outlook {
 pub enum Action {
     /// Observe or change the kernel.
     Kernel(Work),
+    /// Observe or change packet filter rules, which may take long: others lock them.
+    Rules(Work),
     /// Look for the stored lease of this public address.
     FindLease(Ipv4Addr),
     /// Acquire a lease with these attributes.

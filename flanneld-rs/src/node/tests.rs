@@ -6,6 +6,7 @@ use flannel_types::UnixTime;
 use netstate::{AdminState, ErrorClass};
 
 use super::*;
+use crate::desired::{FilterMode, RuleSettings};
 use crate::testing::{key, lease, mac, public_ip};
 
 use bench::Bench;
@@ -126,7 +127,7 @@ fn the_subnet_file_is_written_once_the_device_is_settled_and_only_then() {
     };
     assert_eq!(env.networks, ["10.244.0.0/16".parse().unwrap()]);
     assert_eq!(env.subnet, Some("10.244.250.1/24".parse().unwrap()));
-    assert_eq!((env.mtu, env.ip_masq), (1450, false));
+    assert_eq!((env.mtu, env.ip_masq), (1450, true));
     assert_eq!(bench.kernel.routes.len(), 1);
 }
 
@@ -401,5 +402,11 @@ fn settings() -> Settings {
         random_mac: mac(250),
         renew_margin: Duration::from_secs(3600),
         mass_loss_grace: Duration::from_secs(60),
+        rules: RuleSettings {
+            mode: FilterMode::Nftables,
+            masquerade: Masquerade::FullyRandom,
+            forward: true,
+        },
+        rules_audit: Duration::from_secs(60),
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{self, Invocation};
+use crate::desired::{FilterMode, Masquerade};
 use crate::testing::{mac, public_ip};
 
 #[test]
@@ -118,8 +119,14 @@ fn with_backend(backend: &str) -> String {
 }
 
 fn settings_of(conf: &str, mtu_bytes: u32) -> Result<Settings, SettingsError> {
-    settings(&flags(), &parsed(conf), &external(mtu_bytes), mac(250))
+    settings(&flags(), &parsed(conf), &external(mtu_bytes), mac(250), RULES)
 }
+
+const RULES: RuleSettings = RuleSettings {
+    mode: FilterMode::Nftables,
+    masquerade: Masquerade::Off,
+    forward: true,
+};
 
 fn parsed(conf: &str) -> NetConf {
     NetConf::parse(conf).unwrap()

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use flannel_types::{NetConf, PreviousSubnets, SubnetEnv, UnixTime};
+use flanneld_rs::desired::{FilterMode, Masquerade, RuleSettings};
 use flanneld_rs::node::{Action, Event, Node, Now, Settings, StopReason, StoreFailure};
 use flanneld_rs::reconciler::Work;
 use lease_store::{LeaseRequest, LeaseStore, LeaseWatch, MemoryStore, MemoryWatch};
@@ -23,9 +24,17 @@ const EPOCH_SECS: u64 = 1_800_000_000;
 /// More events than this without time passing are a loop.
 const MAX_EVENTS: u32 = 10_000;
 
+/// The two sides of one kernel.
+pub(crate) struct Kernels {
+    pub(crate) kernel: Box<dyn Kernel>,
+    pub(crate) rules: Box<dyn Kernel>,
+}
+
 /// A node with its kernel, its store and its clock.
 pub(crate) struct Driver {
     pub(crate) kernel: Box<dyn Kernel>,
+    /// The kernel's packet filter rules.
+    pub(crate) rules: Box<dyn Kernel>,
     pub(crate) store: MemoryStore,
     pub(crate) subnet_file: Option<SubnetEnv>,
     pub(crate) subnet_file_refused: bool,
@@ -44,11 +53,12 @@ pub(crate) struct Run {
 }
 
 impl Driver {
-    pub(crate) fn new(kernel: Box<dyn Kernel>) -> Self {
+    pub(crate) fn new(Kernels { kernel, rules }: Kernels) -> Self {
         let store = MemoryStore::new(0);
         store.set_config(Some(net_conf()));
         Self {
             kernel,
+            rules,
             store,
             subnet_file: None,
             subnet_file_refused: false,
@@ -134,6 +144,10 @@ impl Driver {
                 self.changes.extend(ops.iter().cloned());
                 vec![Event::Applied(self.kernel.apply(&ops)), Event::KernelChanged]
             }
+            Action::Rules(Work::Observe(scope)) => vec![Event::RulesObserved(self.rules.observe(&scope))],
+            Action::Rules(Work::Apply(ops)) => {
+                vec![Event::RulesApplied(self.rules.apply(&ops)), Event::RulesChanged]
+            }
             Action::FindLease(public_ip) => {
                 let answer = self.store.find_now(public_ip);
                 vec![Event::LeaseFound(answer.map_err(StoreFailure::from))]
@@ -210,5 +224,11 @@ fn settings() -> Settings {
         random_mac: RANDOM_MAC,
         renew_margin: Duration::from_secs(3600),
         mass_loss_grace: Duration::from_secs(60),
+        rules: RuleSettings {
+            mode: FilterMode::Nftables,
+            masquerade: Masquerade::FullyRandom,
+            forward: true,
+        },
+        rules_audit: Duration::from_secs(60),
     }
 }

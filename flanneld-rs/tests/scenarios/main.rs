@@ -17,10 +17,12 @@ use std::path::PathBuf;
 use std::thread;
 
 use fake_kernel::FakeKernel;
+use flanneld_rs::rules_kernel::RulesKernel;
 use netlink::RealKernel;
 use netstate::Kernel;
 use nix::sched::{CloneFlags, unshare};
 
+use driver::Kernels;
 use stage::Stage;
 
 mod driver;
@@ -28,7 +30,7 @@ mod stage;
 
 #[test]
 fn every_scenario_holds_on_the_kernel_in_memory() {
-    check_all(|| Box::new(FakeKernel::new()));
+    check_all(kernel_in_memory);
 }
 
 #[test]
@@ -38,25 +40,35 @@ fn every_scenario_holds_on_the_real_kernel() {
 
 #[test]
 fn a_line_that_is_not_understood_is_named() {
-    let mut stage = Stage::new(Box::new(FakeKernel::new()));
+    let mut stage = Stage::new(kernel_in_memory());
     let outcome = play(&mut stage, "a.txt", "# a title\n\nexpect rout 10.0.0.0/8\n");
     let why = outcome.unwrap_err();
     assert!(why.starts_with("a.txt:3: expect rout 10.0.0.0/8: "), "{why}");
 }
 
+fn kernel_in_memory() -> Kernels {
+    Kernels {
+        kernel: Box::new(FakeKernel::new()),
+        rules: Box::new(FakeKernel::new()),
+    }
+}
+
 /// A new namespace for the calling thread, in which the kernel does nothing at times of its own.
-fn real_kernel() -> Box<dyn Kernel> {
+fn real_kernel() -> Kernels {
     unshare(CloneFlags::CLONE_NEWNET).expect("the real kernel's scenarios need root");
     fs::write("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1").unwrap();
     let mut kernel = RealKernel::open().unwrap();
     // Without any IPv4 address ever, the kernel takes every gateway for a broadcast address.
     let up = "set link lo up".parse().unwrap();
     kernel.apply(&[up]).remove(0).unwrap();
-    Box::new(kernel)
+    Kernels {
+        kernel: Box::new(kernel),
+        rules: Box::new(RulesKernel::open()),
+    }
 }
 
 /// Plays every scenario on a kernel of its own, in a thread of its own.
-fn check_all(kernel: fn() -> Box<dyn Kernel>) {
+fn check_all(kernels: fn() -> Kernels) {
     let wanted = std::env::var("SCENARIO").unwrap_or_default();
     let files: Vec<PathBuf> = scenarios()
         .into_iter()
@@ -66,7 +78,7 @@ fn check_all(kernel: fn() -> Box<dyn Kernel>) {
     let mut broken = Vec::new();
     for file in &files {
         let (name, text) = (name(file), fs::read_to_string(file).unwrap());
-        let player = thread::spawn(move || play(&mut Stage::new(kernel()), &name, &text));
+        let player = thread::spawn(move || play(&mut Stage::new(kernels()), &name, &text));
         match player.join() {
             Ok(outcome) => broken.extend(outcome.err()),
             Err(panic) => std::panic::resume_unwind(panic),

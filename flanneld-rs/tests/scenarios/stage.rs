@@ -29,9 +29,9 @@ use std::time::Duration;
 use flannel_types::{Lease, LeaseAttrs, VxlanData};
 use lease_store::Reach;
 use net_types::{SubnetKey, Vni};
-use netstate::{Kernel, LinkScope, ObjectKey, Op, Scope, State};
+use netstate::{LinkScope, ObjectKey, Op, Scope, State};
 
-use crate::driver::{Driver, PUBLIC_IP, net_conf};
+use crate::driver::{Driver, Kernels, PUBLIC_IP, net_conf};
 
 /// The links whose content a scenario may expect.
 const LINKS: [&str; 5] = ["eth0", "far0", "flannel.1", "other0", "strange0"];
@@ -44,9 +44,9 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) fn new(kernel: Box<dyn Kernel>) -> Self {
+    pub(crate) fn new(kernels: Kernels) -> Self {
         Self {
-            driver: Driver::new(kernel),
+            driver: Driver::new(kernels),
         }
     }
 

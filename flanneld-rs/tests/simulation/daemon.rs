@@ -1,19 +1,29 @@
 //! A daemon's run: its node, its watch, and how its actions take effect and are answered.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use fake_kernel::FakeKernel;
 use flannel_types::{Lease, LeaseAttrs, SubnetEnv};
+use flanneld_rs::desired::{FilterMode, Masquerade, RuleSettings};
 use flanneld_rs::node::{Action, Event, Node, Now, Outlook, Settings, StoreFailure};
 use flanneld_rs::reconciler::Work;
 use lease_store::{LEASE_TTL, LeaseEvent, LeaseRequest, MemoryWatch};
 use net_types::registry::VXLAN_PORT;
 use net_types::{MacAddr, SubnetKey, Vni};
-use netstate::{Kernel, KernelError, Op, Scope};
+use netstate::{Kernel, KernelError, Op, Scope, State};
 
 use crate::kernel_view::{device, foreign, network, public_ip, underlay};
 use crate::ledger::{GRACE, Ledger};
 use crate::world::{Item, MemberId, World};
+
+/// The packet filter rules that every daemon wants.
+pub(crate) const RULES: RuleSettings = RuleSettings {
+    mode: FilterMode::Nftables,
+    masquerade: Masquerade::FullyRandom,
+    forward: true,
+};
 
 /// More ticks than this in one instant are a busy loop.
 const MAX_TICKS_AT_ONCE: u32 = 20;
@@ -42,6 +52,7 @@ pub(crate) enum Effect {
     Observe(Scope),
     /// The changes that are left, and the results so far.
     Apply(Vec<Op>, Vec<Result<(), KernelError>>),
+    Rules(Work),
     Find(Ipv4Addr),
     Acquire(LeaseAttrs),
     Renew(Lease),
@@ -100,6 +111,8 @@ impl World {
             random_mac: MacAddr::local_from_random([a, b, c, d, e, f]),
             renew_margin: LEASE_TTL - renew_after,
             mass_loss_grace: GRACE,
+            rules: RULES,
+            rules_audit: Duration::from_secs(60),
         }
     }
 
@@ -171,6 +184,7 @@ impl World {
                 self.judge_plan(id, life, &ops);
                 (Effect::Apply(ops, Vec::new()), self.rng.ms(0..=4))
             }
+            Action::Rules(work) => (Effect::Rules(work), self.rng.ms(0..=500)),
             Action::FindLease(public_ip) => (Effect::Find(public_ip), self.rng.ms(1..=30)),
             Action::WatchLeases => {
                 self.begin_watch(id);
@@ -229,6 +243,8 @@ impl World {
                 Some(results) => Event::Applied(results),
                 None => return,
             },
+            Effect::Rules(Work::Observe(scope)) => Event::RulesObserved(self.kernel(id).observe(&scope)),
+            Effect::Rules(Work::Apply(ops)) => Event::RulesApplied(self.apply_rules(id, &ops)),
             Effect::Find(public_ip) => Event::LeaseFound(self.find(id, public_ip)),
             Effect::Acquire(attrs) => Event::LeaseAcquired(self.acquire(id, attrs)),
             Effect::Renew(lease) => {
@@ -302,6 +318,21 @@ impl World {
         results
     }
 
+    /// Changes packet filter rules, which must leave alone everything else.
+    fn apply_rules(&mut self, id: MemberId, ops: &[Op]) -> Vec<Result<(), KernelError>> {
+        let kernel = self.kernel(id);
+        let rest = |kernel: &FakeKernel| State {
+            nft: BTreeMap::new(),
+            ..kernel.dump()
+        };
+        let before = rest(kernel);
+        let results = kernel.apply(ops);
+        if rest(kernel) != before {
+            self.accuse(|| format!("n{}: {ops:?} changed more than rules", id + 1));
+        }
+        results
+    }
+
     fn find(&mut self, id: MemberId, public_ip: Ipv4Addr) -> Result<Option<Lease>, StoreFailure> {
         if self.members[id].ill.cut > 0 {
             return Err(out_of_reach());
@@ -357,6 +388,9 @@ fn brief(event: &Event) -> String {
         | Event::Observed(Err(_))
         | Event::Applied(_)
         | Event::KernelChanged
+        | Event::RulesObserved(_)
+        | Event::RulesApplied(_)
+        | Event::RulesChanged
         | Event::LeaseFound(_)
         | Event::LeaseAcquired(_)
         | Event::LeaseRenewed(_)
@@ -374,7 +408,8 @@ fn deed(action: &Action) -> String {
             let ops: Vec<_> = ops.iter().map(|op| format!("\n{op}")).collect();
             format!("applies{}", ops.concat())
         }
-        Action::FindLease(_)
+        Action::Rules(_)
+        | Action::FindLease(_)
         | Action::AcquireLease(_)
         | Action::WatchLeases
         | Action::RenewLease(_)

@@ -21,7 +21,7 @@ impl World {
     /// Deletes, alters or adds one object on the device.
     pub(crate) fn edit_content(&mut self, id: MemberId) {
         let state = owned(&self.fabric.nodes[&self.members[id].name]);
-        let choice = self.rng.within(0..=9);
+        let choice = self.rng.within(0..=10);
         let ops = match choice {
             0 => self.deletion(&state).into_iter().collect(),
             1 => self.route_alteration(&state),
@@ -29,6 +29,7 @@ impl World {
             3 => self.fdb_alteration(&state),
             4 => state.addrs.keys().cloned().map(Op::DelAddr).collect(),
             5 => return self.mislead(id, &state),
+            6 => self.rules_alteration(id).into_iter().collect(),
             _ => {
                 let additions = [
                     "add route 10.99.0.0/24 dev flannel.1 proto 3",
@@ -43,6 +44,17 @@ impl World {
             }
         };
         self.edit(id, &ops);
+    }
+
+    /// Deletes a table of packet filter rules, or takes one of its rules away.
+    fn rules_alteration(&mut self, id: MemberId) -> Option<Op> {
+        let tables: Vec<_> = self.kernel(id).dump().nft.into_iter().collect();
+        let (key, mut table) = self.rng.pick(&tables)?;
+        if self.rng.percent(50) {
+            return Some(Op::DelNftTable(key));
+        }
+        table.chains.first_entry()?.get_mut().rules.pop();
+        Some(Op::SetNftTable(key, table))
     }
 
     fn deletion(&mut self, state: &State) -> Option<Op> {

@@ -60,6 +60,9 @@ impl Ledger {
             | Event::LeaseAcquired(_)
             | Event::LeaseRenewed(_)
             | Event::SubnetFileWritten(_)
+            | Event::RulesObserved(_)
+            | Event::RulesApplied(_)
+            | Event::RulesChanged
             | Event::Tick => {}
         }
     }

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use fake_kernel::Delivery;
 use flannel_types::Lease;
+use flanneld_rs::desired::{self, Network};
 use ipnetwork::IpNetwork;
 
-use crate::kernel_view::{owned, pod_of, public_ip, vtep_mac};
+use crate::daemon::RULES;
+use crate::kernel_view::{network, owned, pod_of, public_ip, vtep_mac};
 use crate::world::{MemberId, World};
 
 /// When what was held back for the grace time of 60 s must be gone.
@@ -106,6 +108,14 @@ fn check_device(world: &World, id: MemberId) -> Result<(), String> {
         &fdb,
         &peers.iter().map(entry).collect(),
     )?;
+    let cluster = IpNetwork::V4(network());
+    let subnet = IpNetwork::V4(own.key.v4());
+    let rules = desired::rules(RULES, &[Network { cluster, subnet }]);
+    if world.fabric.nodes[name].dump().nft != rules.nft {
+        return Err(format!(
+            "{name} has not the packet filter rules that it should have"
+        ));
+    }
     let addrs = held.addrs.keys().map(|key| key.addr).collect();
     let own_addr = IpNetwork::from(IpAddr::V4(own.key.v4().network()));
     same(name, "addresses", &addrs, &BTreeSet::from([own_addr]))

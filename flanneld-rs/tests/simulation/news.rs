@@ -26,6 +26,7 @@ impl World {
         if let Some(daemon) = self.daemon(id, life) {
             daemon.notice_pending = false;
             self.deliver(id, life, Event::KernelChanged);
+            self.deliver(id, life, Event::RulesChanged);
         }
     }
 

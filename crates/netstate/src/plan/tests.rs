@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use net_types::{MacAddr, Vni};
 
 use super::*;
-use crate::iptables::IptablesFamily;
+use crate::iptables::{IptablesFamily, IptablesVariant};
 use crate::nft::{Family, Table, TableKey};
 use crate::{Addr, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind, SysctlKey};
 
@@ -269,6 +269,7 @@ fn kinds(ops: &[Op]) -> Vec<&'static str> {
 fn rules_of_one_kind_come_before_those_of_another_go() {
     let key = IptablesKey {
         family: IptablesFamily::V4,
+        variant: IptablesVariant::Nft,
         table: "nat".to_owned(),
     };
     let own = OwnRules {

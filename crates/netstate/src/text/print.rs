@@ -3,8 +3,7 @@ use std::fmt::{self, Display, Formatter};
 use net_types::registry::RT_TABLE_MAIN;
 
 use super::words::Word;
-use crate::iptables::IptablesFamily;
-use crate::nft;
+use crate::iptables::{IptablesFamily, IptablesVariant};
 use crate::{
     Addr, AddrKey, AdminState, BridgePort, FdbKey, Link, LinkChange, LinkKind, Neigh, NeighKey, ObjectKey,
     Op, Route, RouteKey, RouteKind, State, SysctlKey, VethPeer, Vxlan,
@@ -52,8 +51,13 @@ impl Display for ObjectKey {
             Self::Neigh(key) => print_neigh_key(f, key),
             Self::Fdb(key) => print_fdb(f, key),
             Self::Sysctl(key) => write!(f, "sysctl {}", Word(key.as_str())),
-            Self::NftTable(key) => write!(f, "nft {} {}", family_word(key.family), Word(&key.name)),
-            Self::Iptables(key) => write!(f, "{} {}", program_word(key.family), Word(&key.table)),
+            Self::NftTable(key) => write!(f, "nft {} {}", key.family, Word(&key.name)),
+            Self::Iptables(key) => write!(
+                f,
+                "{} {}",
+                program_word(key.family, key.variant),
+                Word(&key.table)
+            ),
         }
     }
 }
@@ -251,18 +255,11 @@ fn print_sysctl(f: &mut Formatter<'_>, key: &SysctlKey, value: &str) -> fmt::Res
     write!(f, "sysctl {} {}", Word(key.as_str()), Word(value))
 }
 
-fn family_word(family: nft::Family) -> &'static str {
-    match family {
-        nft::Family::Ip => "ip",
-        nft::Family::Ip6 => "ip6",
-        nft::Family::Inet => "inet",
-        nft::Family::Bridge => "bridge",
-    }
-}
-
-fn program_word(family: IptablesFamily) -> &'static str {
-    match family {
-        IptablesFamily::V4 => "iptables",
-        IptablesFamily::V6 => "ip6tables",
+fn program_word(family: IptablesFamily, variant: IptablesVariant) -> &'static str {
+    match (family, variant) {
+        (IptablesFamily::V4, IptablesVariant::Nft) => "iptables-nft",
+        (IptablesFamily::V4, IptablesVariant::Legacy) => "iptables-legacy",
+        (IptablesFamily::V6, IptablesVariant::Nft) => "ip6tables-nft",
+        (IptablesFamily::V6, IptablesVariant::Legacy) => "ip6tables-legacy",
     }
 }

@@ -115,7 +115,7 @@ fn paths_cannot_be_empty_but_need_not_be_utf8() {
     let Ok(Invocation::Run(config)) = parse([odd], &|_| None) else {
         panic!("refused")
     };
-    assert_eq!(directory(&config).as_os_str().as_encoded_bytes(), b"/l\xff");
+    assert_eq!(config.lease_dir.into_os_string().into_vec(), b"/l\xff");
     let odd = OsString::from_vec(b"--iface=\xff".to_vec());
     let error = parse([LEASES.into(), odd], &|_| None).unwrap_err();
     assert!(error.to_string().ends_with("UTF-8 is expected"), "{error}");
@@ -133,4 +133,25 @@ fn patterns_mean_what_they_mean_in_go() {
     };
     assert!(name.is_match(b"eth7") && !name.is_match("eth\u{663}".as_bytes()));
     assert!(ip.is_match(b"10.0.42.1"));
+}
+
+#[test]
+fn the_rules_that_are_wanted_are_upstreams_by_default() {
+    let rules = run(&[LEASES]).rules;
+    assert!(!rules.masquerade && rules.fully_random && rules.forward);
+    assert_eq!(rules.audit_interval, Duration::from_secs(5));
+    let rules = run(&[
+        LEASES,
+        "--ip-masq",
+        "--ip-masq-fully-random-disable",
+        "--iptables-forward-rules=false",
+        "--iptables-resync=60",
+    ])
+    .rules;
+    assert!(rules.masquerade && !rules.fully_random && !rules.forward);
+    assert_eq!(rules.audit_interval, Duration::from_secs(60));
+    for seconds in ["0", "-5", "x"] {
+        let error = parse_args(&[LEASES, &format!("--iptables-resync={seconds}")], &[]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
 }

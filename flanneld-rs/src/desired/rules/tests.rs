@@ -2,13 +2,14 @@ use netstate::iptables::IptablesTable;
 
 use super::*;
 
+const NFT: IptablesVariant = IptablesVariant::Nft;
 const V4: (&str, &str) = ("10.244.0.0/16", "10.244.58.0/24");
 const V6: (&str, &str) = ("fd00:10:244::/48", "fd00:10:244:4e::/64");
 
 #[test]
 fn iptables_rules_are_upstreams_word_for_word() {
-    let state = rules(all(FilterMode::Iptables), &[network(V4)]);
-    let table = |name| &state.iptables[&iptables_key(IptablesFamily::V4, name)];
+    let state = rules(all(FilterMode::Iptables(NFT)), &[network(V4)]);
+    let table = |name| &state.iptables[&iptables_key(IptablesFamily::V4, NFT, name)];
     assert_eq!(
         table("nat").chains["FLANNEL-POSTRTG"],
         [
@@ -43,9 +44,9 @@ fn iptables_rules_are_upstreams_word_for_word() {
 
 #[test]
 fn ipv6_has_its_own_programs_tables_and_multicast() {
-    let state = rules(all(FilterMode::Iptables), &[network(V4), network(V6)]);
+    let state = rules(all(FilterMode::Iptables(NFT)), &[network(V4), network(V6)]);
     assert_eq!(state.iptables.len(), 4);
-    let nat = &state.iptables[&iptables_key(IptablesFamily::V6, "nat")];
+    let nat = &state.iptables[&iptables_key(IptablesFamily::V6, NFT, "nat")];
     assert!(nat.chains["FLANNEL-POSTRTG"][4].contains("! -d ff00::/8"));
     let state = rules(all(FilterMode::Nftables), &[network(V4), network(V6)]);
     let names: Vec<_> = state.nft.keys().map(|key| key.name.as_str()).collect();
@@ -54,7 +55,7 @@ fn ipv6_has_its_own_programs_tables_and_multicast() {
 
 #[test]
 fn what_is_switched_off_is_not_desired_but_stays_in_scope() {
-    for mode in [FilterMode::Iptables, FilterMode::Nftables] {
+    for mode in [FilterMode::Iptables(NFT), FilterMode::Nftables] {
         let off = RuleSettings {
             mode,
             masquerade: Masquerade::Off,
@@ -63,7 +64,7 @@ fn what_is_switched_off_is_not_desired_but_stays_in_scope() {
         assert_eq!(rules(off, &[network(V4)]), State::default());
     }
     let scope = rules_scope();
-    let wanted = [all(FilterMode::Iptables), all(FilterMode::Nftables)];
+    let wanted = [all(FilterMode::Iptables(NFT)), all(FilterMode::Nftables)];
     for settings in wanted {
         let state = rules(settings, &[network(V4), network(V6)]);
         assert!(state.nft.keys().all(|key| scope.nft.contains(key)));
@@ -77,10 +78,10 @@ fn what_is_switched_off_is_not_desired_but_stays_in_scope() {
 fn a_port_is_kept_where_random_ones_are_switched_off() {
     let settings = RuleSettings {
         masquerade: Masquerade::KeepPort,
-        ..all(FilterMode::Iptables)
+        ..all(FilterMode::Iptables(NFT))
     };
     let state = rules(settings, &[network(V4)]);
-    let nat = &state.iptables[&iptables_key(IptablesFamily::V4, "nat")];
+    let nat = &state.iptables[&iptables_key(IptablesFamily::V4, NFT, "nat")];
     assert!(nat.chains["FLANNEL-POSTRTG"][4].ends_with("-j MASQUERADE"));
 }
 

@@ -8,6 +8,7 @@ use super::*;
 pub(super) struct Bench {
     pub(super) node: Node,
     pub(super) kernel: State,
+    pub(super) rules: State,
     pub(super) now: Duration,
     pub(super) file_fails: bool,
     actions: Vec<Action>,
@@ -21,6 +22,7 @@ impl Bench {
         Self {
             node,
             kernel,
+            rules: State::default(),
             now: Duration::ZERO,
             actions: Vec::new(),
             file_fails: false,
@@ -85,6 +87,11 @@ impl Bench {
                 ops.iter().for_each(|op| apply(&mut self.kernel, op));
                 Some(Event::Applied(vec![Ok(()); ops.len()]))
             }
+            Action::Rules(Work::Observe(_)) => Some(Event::RulesObserved(Ok(self.rules.clone()))),
+            Action::Rules(Work::Apply(ops)) => {
+                ops.iter().for_each(|op| apply(&mut self.rules, op));
+                Some(Event::RulesApplied(vec![Ok(()); ops.len()]))
+            }
             Action::WriteSubnetFile(_) if self.file_fails => {
                 Some(Event::SubnetFileWritten(Err("the disk is full".to_owned())))
             }
@@ -118,6 +125,8 @@ fn apply(state: &mut State, op: &Op) {
         Op::SetFdb(key) => drop(state.fdb.insert(key)),
         Op::DelFdb(key) => drop(state.fdb.remove(&key)),
         Op::SetSysctl(key, value) => drop(state.sysctls.insert(key, value)),
-        Op::SetNftTable(..) | Op::DelNftTable(_) | Op::SetIptables(..) => {}
+        Op::SetNftTable(key, table) => drop(state.nft.insert(key, table)),
+        Op::DelNftTable(key) => drop(state.nft.remove(&key)),
+        Op::SetIptables(key, change) => drop(state.iptables.insert(key, change.desired)),
     }
 }

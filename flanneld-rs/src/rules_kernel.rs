@@ -1,0 +1,197 @@
+//! The edge that observes and changes packet filter rules, for the thread that owns it.
+
+use net_types::sentence;
+use netstate::iptables::{
+    IptablesFamily, IptablesKey, IptablesVariant, IptablesVersion, OwnRules, Restore, RestoreError,
+};
+use netstate::nft::{self, Change, TableKey};
+use netstate::{ErrorClass, IptablesChange, Kernel, KernelError, Op, Scope, State};
+use nftables::Nftables;
+use nftables::iptables::{Iptables, IptablesError, Variant, iptables_use};
+use tracing::warn;
+
+use crate::config::RulesConfig;
+use crate::desired::{FilterMode, Masquerade, RuleSettings};
+
+/// The packet filter rules of the namespace that it was opened in, in which its thread must be as well: iptables'
+/// programs work where they are started.
+pub struct RulesKernel {
+    nft: Result<Nftables, KernelError>,
+}
+
+impl RulesKernel {
+    /// Opens the rules of the calling thread's namespace. A kernel without nf_tables has no such rules.
+    #[must_use]
+    pub fn open() -> Self {
+        Self {
+            nft: Nftables::open(),
+        }
+    }
+
+    /// The rules that can be had of those that are wanted: nf_tables where iptables is asked for but not installed.
+    #[must_use]
+    pub fn settings(&mut self, enable_nftables: bool, wanted: RulesConfig) -> RuleSettings {
+        let iptables = if enable_nftables { None } else { self.iptables() };
+        let has_random_fully = iptables.is_none_or(|version| version.has_random_fully());
+        RuleSettings {
+            mode: match iptables {
+                Some(version) if version.in_nf_tables => FilterMode::Iptables(IptablesVariant::Nft),
+                Some(_) => FilterMode::Iptables(IptablesVariant::Legacy),
+                None => FilterMode::Nftables,
+            },
+            masquerade: match (wanted.masquerade, wanted.fully_random && has_random_fully) {
+                (false, _) => Masquerade::Off,
+                (true, true) => Masquerade::FullyRandom,
+                (true, false) => Masquerade::KeepPort,
+            },
+            forward: wanted.forward,
+        }
+    }
+
+    /// The version of the iptables that this node's rules are written with; `None` without one.
+    fn iptables(&mut self) -> Option<IptablesVersion> {
+        let variant = iptables_use(self.nft.as_mut().ok(), IptablesFamily::V4)
+            .map_or(Variant::Default, |found| found.variant());
+        let version = Iptables::find(IptablesFamily::V4, variant).and_then(|iptables| iptables.version());
+        version
+            .inspect_err(|err| {
+                warn!(
+                    reason = sentence(err),
+                    "iptables cannot be used, the rules are made in nf_tables: set EnableNFTables, or install iptables"
+                );
+            })
+            .ok()
+    }
+
+    fn observe_iptables(&mut self, scope: &Scope, state: &mut State) -> Result<(), KernelError> {
+        for family in [IptablesFamily::V4, IptablesFamily::V6] {
+            let of_family = || scope.iptables.iter().filter(|(key, _)| key.family == family);
+            if of_family().next().is_none() {
+                continue;
+            }
+            let used = iptables_use(self.nft.as_mut().ok(), family)?;
+            for (key, ours) in of_family() {
+                let tables = match key.variant {
+                    IptablesVariant::Nft => &used.nft,
+                    IptablesVariant::Legacy => &used.legacy,
+                };
+                if !tables.contains(&key.table) {
+                    continue;
+                }
+                let table = programs(key).and_then(|iptables| iptables.save(&key.table));
+                let own = OwnRules::pick(&table.map_err(|err| failed(&err))?, ours);
+                if !own.is_empty() {
+                    state.iptables.insert(key.clone(), own);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_one(&mut self, op: &Op) -> Result<(), KernelError> {
+        match op {
+            Op::SetNftTable(key, table) => self.change_nft(&nft::replacement(key, table)),
+            Op::DelNftTable(key) => self.change_nft(&[Change::DelTable(key.clone())]),
+            Op::SetIptables(key, change) => change_iptables(key, change),
+            Op::AddLink(..)
+            | Op::SetLink(..)
+            | Op::DelLink(_)
+            | Op::AddAddr(..)
+            | Op::DelAddr(_)
+            | Op::AddRoute(..)
+            | Op::ReplaceRoute(..)
+            | Op::DelRoute(..)
+            | Op::SetNeigh(..)
+            | Op::DelNeigh(_)
+            | Op::SetFdb(_)
+            | Op::DelFdb(_)
+            | Op::SetSysctl(..) => Err(other("links and routes are changed by another part".to_owned())),
+        }
+    }
+
+    fn change_nft(&mut self, changes: &[Change]) -> Result<(), KernelError> {
+        let nft = self.nft.as_mut().map_err(|err| err.clone())?;
+        nft.apply(changes).map_err(|err| KernelError {
+            class: err.class(),
+            message: sentence(&err),
+        })
+    }
+
+    fn nft_table(&mut self, key: &TableKey) -> Result<Option<nft::Table>, KernelError> {
+        match &mut self.nft {
+            Ok(nft) => Ok(nft.table(key)?.map(|listing| listing.table)),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+impl Kernel for RulesKernel {
+    fn observe(&mut self, scope: &Scope) -> Result<State, KernelError> {
+        let mut state = State::default();
+        for key in &scope.nft {
+            if let Some(table) = self.nft_table(key)? {
+                state.nft.insert(key.clone(), table);
+            }
+        }
+        self.observe_iptables(scope, &mut state)?;
+        Ok(state)
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
+        ops.iter().map(|op| self.apply_one(op)).collect()
+    }
+}
+
+fn programs(key: &IptablesKey) -> Result<Iptables, IptablesError> {
+    let variant = match key.variant {
+        IptablesVariant::Nft => Variant::Nft,
+        IptablesVariant::Legacy => Variant::Legacy,
+    };
+    Iptables::find(key.family, variant)
+}
+
+fn change_iptables(key: &IptablesKey, change: &IptablesChange) -> Result<(), KernelError> {
+    let text = restore(&key.table, change).map_err(|err| other(sentence(&err)))?;
+    let iptables = programs(key).map_err(|err| failed(&err))?;
+    iptables.restore(&text).map_err(|err| failed(&err))
+}
+
+/// Makes our part of a table over, in one transaction: a packet meets the old rules or the new ones.
+fn restore(table: &str, change: &IptablesChange) -> Result<Restore, RestoreError> {
+    let IptablesChange { observed, desired } = change;
+    let mut restore = Restore::default();
+    for (chain, rules) in &desired.chains {
+        restore.fresh_chain(table, chain)?;
+        for rule in rules {
+            restore.append(table, chain, rule)?;
+        }
+    }
+    if observed.jumps != desired.jumps {
+        for jump in &observed.jumps {
+            restore.delete(table, &jump.chain, &jump.rule)?;
+        }
+        for jump in &desired.jumps {
+            restore.append(table, &jump.chain, &jump.rule)?;
+        }
+    }
+    let stale = observed
+        .chains
+        .keys()
+        .filter(|chain| !desired.chains.contains_key(*chain));
+    for chain in stale {
+        restore.flush(table, chain)?;
+        restore.delete_chain(table, chain)?;
+    }
+    Ok(restore)
+}
+
+fn failed(err: &IptablesError) -> KernelError {
+    other(sentence(err))
+}
+
+const fn other(message: String) -> KernelError {
+    KernelError {
+        class: ErrorClass::Other(0),
+        message,
+    }
+}
