@@ -48,6 +48,17 @@ const DUAL_STACK: Chain = Chain {
     },
 };
 
+/// With limits in both directions.
+const SHAPED: Chain = Chain {
+    plugins: |node, _| {
+        let limits = json!({"ingressRate": 8_000_000, "ingressBurst": 800_000,
+            "egressRate": 8_000_000, "egressBurst": 800_000});
+        let bandwidth = json!({"cniVersion": "1.0.0", "name": "cbr0", "type": "bandwidth",
+            "runtimeConfig": {"bandwidth": limits}});
+        vec![node.bridge_conf("1.0.0"), bandwidth]
+    },
+};
+
 /// No chain makes more system calls for one plugin.
 const STEPS_MAX: usize = 2000;
 
@@ -331,4 +342,5 @@ chains! {
     flannel: FLANNEL,
     bridge: BRIDGE,
     dual_stack: DUAL_STACK,
+    shaped: SHAPED,
 }
