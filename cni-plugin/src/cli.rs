@@ -5,6 +5,7 @@ use std::path::Path;
 
 use cni_types::Version;
 
+use crate::install::Install;
 use crate::plugins::Builtin;
 use crate::run::Output;
 
@@ -18,6 +19,8 @@ pub enum Command {
     Plugin(String),
     /// A text for people.
     Text(Output),
+    /// To put the plugins into a directory, or to take them out of one.
+    Install(Install),
 }
 
 /// Reads a command line, the program's own path first.
@@ -34,6 +37,10 @@ pub fn command(args: &[String]) -> Command {
         return Command::Plugin(program.to_owned());
     };
     match (first.as_str(), others) {
+        ("install", options) => match Install::parse(options) {
+            Some(install) => Command::Install(install),
+            None => Command::Text(misunderstood(&rest.join(" "))),
+        },
         ("--version" | "-version" | "-V" | "version", []) => Command::Text(told(version())),
         ("--help" | "-help" | "-h" | "help", []) => Command::Text(told(help())),
         (name, []) if Builtin::by_name(name).is_some() => Command::Plugin(name.to_owned()),
@@ -87,6 +94,13 @@ Usage:
   flannel                 the plugin flannel
   flannel PLUGIN          another plugin, as under its own name: CNI_COMMAND and
                           the other variables of a call say what to do
+  flannel install [--dir DIR] [--force]
+                          copies itself under every plugin's name into DIR, by
+                          default /opt/cni/bin, while pods start as ever; keeps
+                          what it replaces in DIR/.flannel/before; --force also
+                          replaces a newer version
+  flannel install --uninstall [--dir DIR]
+                          removes these files, and puts back what was there
   flannel --version       what this is
   flannel --help          this text
 ",

@@ -14,6 +14,7 @@ mod cli;
 mod context;
 mod delegate;
 mod error;
+mod install;
 mod known_args;
 mod plugins;
 mod requested_mac;
@@ -21,4 +22,5 @@ mod run;
 mod sandbox;
 
 pub use cli::{Command, command};
+pub use install::Install;
 pub use run::{Edges, Input, Output, run, take_back};

@@ -3,9 +3,13 @@
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write, stderr, stdin, stdout};
+use std::path::Path;
 use std::process::ExitCode;
 
 use cni_plugin::{Command, Edges, Input, Output, command, run, take_back};
+
+/// This program's file, whatever became of its name (proc(5)).
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 fn main() -> ExitCode {
     // A name that is not UTF-8 would become another name; it counts as absent, and is then asked for.
@@ -16,6 +20,7 @@ fn main() -> ExitCode {
     let program = match command(&args) {
         Command::Plugin(program) => program,
         Command::Text(output) => return tell(&output),
+        Command::Install(install) => return tell(&install.run(Path::new(OWN_PROGRAM))),
     };
     let input = Input {
         program,

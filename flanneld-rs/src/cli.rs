@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::config::{self, Config, ConfigError, Invocation};
+use crate::config::{self, Config, ConfigError, Invocation, StoreChoice};
 use crate::daemon;
 use crate::log::Log;
-use lease_store::FileStore;
+use lease_store::{EtcdStore, FileStore};
 
 /// Does what the command line asks for.
 ///
@@ -42,8 +42,13 @@ fn run(config: &Config) -> ExitCode {
         }
     };
     let result = start_runtime().and_then(|runtime| {
-        let store = FileStore::open(&config.lease_dir);
-        let result = runtime.block_on(daemon::run(config, &store));
+        let result = match &config.store {
+            StoreChoice::Directory(dir) => runtime.block_on(daemon::run(config, &FileStore::open(dir))),
+            StoreChoice::Etcd(choice) => {
+                let store = EtcdStore::new(choice.options.clone(), &choice.prefix);
+                runtime.block_on(daemon::run(config, &store))
+            }
+        };
         // A call to the store that hangs must not hold up the exit.
         runtime.shutdown_background();
         result.map_err(|err| sentence(&err))

@@ -11,6 +11,7 @@ mod command;
 mod flags;
 mod go_syntax;
 mod settings;
+mod store;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -24,6 +25,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use crate::desired::is_usable_public_ip;
 use settings::{Setting, Settings};
+pub use store::{EtcdChoice, StoreChoice};
 
 /// Where the CNI plugin looks for the subnet file if not told otherwise (flannel `main.go`).
 const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
@@ -50,8 +52,8 @@ pub enum Invocation {
 /// Everything the daemon is told from outside at its start.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Directory of the embedded lease store.
-    pub lease_dir: PathBuf,
+    /// Where the leases are kept.
+    pub store: StoreChoice,
     /// How to choose the external interface.
     pub iface: IfaceChoice,
     /// Address that peers send to, if it is not the interface's own.
@@ -66,6 +68,8 @@ pub struct Config {
     pub rules: RulesConfig,
     /// How much to log.
     pub log_level: LogLevel,
+    /// What the flags do that one may not expect, one sentence each, for the log.
+    pub notices: Vec<&'static str>,
 }
 
 /// What the node does about packet filter rules.
@@ -159,9 +163,20 @@ pub enum ConfigError {
         /// Its value.
         seconds: i64,
     },
-    /// No directory for the embedded lease store is given.
-    #[error("no lease store is chosen: give --lease-dir DIR, as the etcd store is not supported yet")]
-    NoLeaseStore,
+    /// Two lease stores are chosen.
+    #[error("--lease-dir and {option} exclude each other: leases are kept in a directory or in etcd")]
+    TwoStores {
+        /// The flag or variable that has a meaning for etcd only.
+        option: String,
+    },
+    /// Of two flags that belong together, one is missing.
+    #[error("--{given} has a meaning with --{missing} only: give both or none")]
+    Incomplete {
+        /// The one that is given, without dashes.
+        given: &'static str,
+        /// The other one.
+        missing: &'static str,
+    },
 }
 
 impl ConfigError {
@@ -173,7 +188,8 @@ impl ConfigError {
             Self::NotSupported { .. }
             | Self::RenewMargin { .. }
             | Self::MassLossGrace { .. }
-            | Self::NoLeaseStore => 1,
+            | Self::TwoStores { .. }
+            | Self::Incomplete { .. } => 1,
         }
     }
 
@@ -218,8 +234,8 @@ impl LogLevel {
 /// Reads the arguments after the program's name, and looks up `FLANNELD_*` variables with `env`.
 ///
 /// # Errors
-/// Says which flag or variable is unknown, of the wrong form, out of range or not built, or that the lease store is
-/// missing; [`ConfigError::exit_code`] is the status to exit with.
+/// Says which flag or variable is unknown, of the wrong form, out of range or not built, or which flags
+/// contradict each other; [`ConfigError::exit_code`] is the status to exit with.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,
@@ -246,6 +262,8 @@ fn asks_for_version(arguments: &Settings) -> Result<bool, ConfigError> {
 
 fn config(settings: &Settings) -> Result<Config, ConfigError> {
     settings.check_support()?;
+    let store = store::store_choice(settings)?;
+    let notices = store.notice().into_iter().collect();
     Ok(Config {
         iface: iface_choice(settings)?,
         public_ip: settings.one("public-ip").map(public_ip).transpose()?,
@@ -256,7 +274,8 @@ fn config(settings: &Settings) -> Result<Config, ConfigError> {
         mass_loss_grace: mass_loss_grace(settings)?,
         rules: rules(settings)?,
         log_level: LogLevel::from_verbosity(settings.one("v").map_or(Ok(0), Setting::number)?),
-        lease_dir: settings.path("lease-dir")?.ok_or(ConfigError::NoLeaseStore)?,
+        store,
+        notices,
     })
 }
 

@@ -79,6 +79,9 @@ pub enum DaemonError {
 /// It cannot start, or cannot go on.
 pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), DaemonError> {
     let mut signals = Signals::open().map_err(DaemonError::Signals)?;
+    for sentence in &config.notices {
+        info!("{sentence}");
+    }
     let conf = tokio::select! {
         conf = read_config(store) => conf?,
         () = signals.end() => return Ok(()),

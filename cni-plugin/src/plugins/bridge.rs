@@ -9,6 +9,7 @@ mod host;
 mod kernel;
 mod names;
 mod pod;
+mod vlan;
 
 pub(crate) use add::{add, validate};
 pub(crate) use check::check;

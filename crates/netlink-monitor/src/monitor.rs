@@ -1,58 +1,33 @@
 use std::collections::BTreeSet;
-use std::io;
-use std::time::Duration;
 
 use net_types::IfIndex;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep_until};
 
-use crate::notice::{Notice, Pending};
+use crate::listener::{Groups, Heard, Listener, MonitorError};
+use crate::notice::Notice;
+use crate::pending::Pending;
 use crate::read::notices;
 
 /// The multicast groups (linux `include/uapi/linux/rtnetlink.h`, `RTNLGRP_*`): links, neighbours, addresses, routes.
-const GROUPS: [u32; 6] = [
-    libc::RTNLGRP_LINK,
-    libc::RTNLGRP_NEIGH,
-    libc::RTNLGRP_IPV4_IFADDR,
-    libc::RTNLGRP_IPV4_ROUTE,
-    libc::RTNLGRP_IPV6_IFADDR,
-    libc::RTNLGRP_IPV6_ROUTE,
-];
-
-/// Size of the receive queue: some thousands of notices, each about 1 KiB with the kernel's overhead.
-const RECEIVE_QUEUE_BYTES: usize = 4 << 20;
-
-/// Longest datagram that is received; a notice is one message of at most a few KiB.
-const DATAGRAM_MAX_BYTES: usize = 64 << 10;
-
-/// How many datagrams are read before others have their turn.
-const DATAGRAMS_PER_TURN: u32 = 256;
-
-/// First and longest pause before a broken connection is opened again.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+const GROUPS: Groups = Groups {
+    protocol: NETLINK_ROUTE,
+    groups: &[
+        libc::RTNLGRP_LINK,
+        libc::RTNLGRP_NEIGH,
+        libc::RTNLGRP_IPV4_IFADDR,
+        libc::RTNLGRP_IPV4_ROUTE,
+        libc::RTNLGRP_IPV6_IFADDR,
+        libc::RTNLGRP_IPV6_ROUTE,
+    ],
+};
 
 /// A connection that hears of changes to links, addresses, routes of the main table, and permanent neighbours, in the
 /// network namespace of the thread that opens it.
 pub struct Monitor {
-    connection: Connection,
-    datagram: Vec<u8>,
-    pending: Pending,
+    listener: Listener,
+    pending: Pending<Notice>,
     close: BTreeSet<IfIndex>,
-}
-
-/// The connection cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen to the kernel's network changes")]
-pub struct MonitorError(#[source] io::Error);
-
-enum Connection {
-    Open(AsyncFd<Socket>),
-    Broken { retry_at: Instant, pause: Duration },
 }
 
 impl Monitor {
@@ -63,8 +38,7 @@ impl Monitor {
     /// There is no socket to be had, or it cannot join the kernel's groups.
     pub fn open() -> Result<Self, MonitorError> {
         Ok(Self {
-            connection: Connection::Open(connect().map_err(MonitorError)?),
-            datagram: Vec::with_capacity(DATAGRAM_MAX_BYTES),
+            listener: Listener::open(GROUPS)?,
             pending: Pending::default(),
             close: BTreeSet::new(),
         })
@@ -84,17 +58,14 @@ impl Monitor {
             if let Some(notice) = self.pending.take() {
                 return notice;
             }
-            match &self.connection {
-                Connection::Open(_) => {
-                    if self.receive().await.is_err() {
-                        self.break_off(PAUSE_MIN);
-                    }
-                }
-                Connection::Broken { retry_at, pause } => {
-                    let pause = *pause;
-                    sleep_until(*retry_at).await;
-                    self.reconnect(pause);
-                }
+            let Self {
+                listener,
+                pending,
+                close,
+            } = self;
+            let heard = listener.listen(|datagram| notices(datagram, close, |notice| pending.add(notice)));
+            if heard.await == Heard::NotEverything {
+                self.pending.lose();
             }
         }
     }
@@ -103,72 +74,4 @@ impl Monitor {
     pub fn try_next(&mut self) -> Option<Notice> {
         self.pending.take()
     }
-
-    /// Waits until something can be read, and reads it, up to a turn's worth.
-    async fn receive(&mut self) -> io::Result<()> {
-        let Connection::Open(socket) = &self.connection else {
-            return Ok(());
-        };
-        let mut ready = socket.readable().await?;
-        for _ in 0..DATAGRAMS_PER_TURN {
-            self.datagram.clear();
-            let received = ready.try_io(|socket| socket.get_ref().recv(&mut self.datagram, libc::MSG_TRUNC));
-            match received {
-                Err(_would_block) => break,
-                Ok(Ok(len)) => {
-                    let whole = len == self.datagram.len()
-                        && notices(&self.datagram, &self.close, |notice| self.pending.add(notice));
-                    if !whole {
-                        self.pending.lose();
-                    }
-                }
-                Ok(Err(e)) if e.raw_os_error() == Some(libc::ENOBUFS) => self.pending.lose(),
-                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(e)) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-
-    fn break_off(&mut self, pause: Duration) {
-        self.connection = Connection::Broken {
-            retry_at: Instant::now() + pause,
-            pause,
-        };
-    }
-
-    fn reconnect(&mut self, pause: Duration) {
-        match connect() {
-            Ok(socket) => {
-                self.connection = Connection::Open(socket);
-                self.pending.lose();
-            }
-            Err(_) => self.break_off((pause * 2).min(PAUSE_MAX)),
-        }
-    }
 }
-
-fn connect() -> io::Result<AsyncFd<Socket>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    // The forced size is not bound by net.core.rmem_max, but needs CAP_NET_ADMIN; a mere listener does without.
-    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_QUEUE_BYTES).is_err() {
-        socket.set_rx_buf_sz(i32::try_from(RECEIVE_QUEUE_BYTES).unwrap_or(i32::MAX))?;
-    }
-    socket.set_non_blocking(true)?;
-    socket.bind(&SocketAddr::new(0, 0))?;
-    for group in GROUPS {
-        socket.add_membership(group)?;
-    }
-    register(socket)
-}
-
-#[expect(
-    deprecated,
-    reason = "its successor is the same but unsafe, and demands a descriptor that is owned, as this socket's is"
-)]
-fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
-    AsyncFd::with_interest(socket, Interest::READABLE)
-}
-
-#[cfg(test)]
-mod tests;

@@ -12,55 +12,33 @@ use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourState};
 use netlink_packet_route::route::RouteHeader;
 use nix::libc;
 
+use crate::frame::{Frame, split};
+use crate::listener::Heard;
 use crate::notice::{NeighChange, NeighTable, Notice, Presence};
 
-/// Lengths of the fixed parts before the attributes (linux `struct nlmsghdr`, `ifinfomsg`, `rtmsg`).
-const HEADER_LEN: usize = 16;
+/// Lengths of the fixed parts before the attributes (linux `struct ifinfomsg`, `rtmsg`).
 const LINK_HEADER_LEN: usize = 16;
 const ROUTE_HEADER_LEN: usize = 12;
 
-/// Messages and attributes are padded to this (linux `NLMSG_ALIGNTO`).
-const ALIGNMENT: usize = 4;
-
-/// A message of a datagram, undecoded.
-struct Frame<'a> {
-    kind: u16,
-    flags: u16,
-    payload: &'a [u8],
-}
-
-/// Reads the notices of a datagram and hands them on. Returns whether it was well-formed; what came before a malformed
-/// message was handed on.
-pub(crate) fn notices(datagram: &[u8], close: &BTreeSet<IfIndex>, mut each: impl FnMut(Notice)) -> bool {
+/// Reads the notices of a datagram and hands them on, also those before a malformed message.
+pub(crate) fn notices(datagram: &[u8], close: &BTreeSet<IfIndex>, mut each: impl FnMut(Notice)) -> Heard {
     let mut rest = datagram;
     while !rest.is_empty() {
         let Some((frame, next)) = split(rest) else {
-            return false;
+            return Heard::NotEverything;
         };
         rest = next;
         match notice(&frame, close) {
             Ok(Some(notice)) => each(notice),
             Ok(None) => {}
-            Err(Malformed) => return false,
+            Err(Malformed) => return Heard::NotEverything,
         }
     }
-    true
+    Heard::Everything
 }
 
 /// A message that cannot be read: what it was about is unknown.
 struct Malformed;
-
-fn split(bytes: &[u8]) -> Option<(Frame<'_>, &[u8])> {
-    let [a, b, c, d, e, f, g, h] = *bytes.first_chunk::<8>()?;
-    let len = usize::try_from(u32::from_ne_bytes([a, b, c, d])).ok()?;
-    let frame = Frame {
-        kind: u16::from_ne_bytes([e, f]),
-        flags: u16::from_ne_bytes([g, h]),
-        payload: bytes.get(HEADER_LEN..len)?,
-    };
-    let rest = bytes.get(len.next_multiple_of(ALIGNMENT)..).unwrap_or(&[]);
-    Some((frame, rest))
-}
 
 fn notice(frame: &Frame<'_>, close: &BTreeSet<IfIndex>) -> Result<Option<Notice>, Malformed> {
     match frame.kind {

@@ -82,7 +82,9 @@ fn class_of(name: Errno, errno: i32) -> ErrorClass {
 /// A namespace that work was to be done in cannot be entered.
 pub(crate) fn unusable_netns(error: &NetnsError) -> KernelError {
     let cause = match error {
-        NetnsError::Enter { source, .. } | NetnsError::Open { source, .. } => Some(source),
+        NetnsError::Enter { source, .. } | NetnsError::Open { source, .. } | NetnsError::Return(source) => {
+            Some(source)
+        }
         NetnsError::NotFound(_) | NetnsError::NotNetns(_) => None,
     };
     let errno = cause.and_then(io::Error::raw_os_error).unwrap_or(0);

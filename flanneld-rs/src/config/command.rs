@@ -4,7 +4,7 @@ use clap::{Arg, ArgAction, Command};
 use super::flags::{FLAGS, Flag, Form, GENERAL, Support};
 
 /// The line that goes with every complaint about the command line.
-pub(super) const USAGE: &str = "flanneld --lease-dir DIR [FLAG]... (flanneld --help lists the flags)";
+pub(super) const USAGE: &str = "flanneld [FLAG]... (flanneld --help lists the flags)";
 
 const ENVIRONMENT_RULE: &str = "\
 Flags take one dash or two, and their value after = or as the next argument; a boolean is set by its bare name or

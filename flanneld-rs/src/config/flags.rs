@@ -52,7 +52,7 @@ const ETCD: &str = "etcd lease store";
 const KUBE: &str = "Kubernetes lease store";
 pub(super) const GENERAL: &str = "General";
 
-const USE_LEASE_DIR: &str = "leave it out and keep the leases in a directory with --lease-dir";
+const USE_ETCD: &str = "leave it out and keep the leases in etcd, or in a directory with --lease-dir";
 const USE_VERBOSITY: &str = "leave it out and set the log level with -v, from 0 to 5";
 const NO_KUBE_STORE: &str = "leave it out, it has a meaning with --kube-subnet-mgr only";
 
@@ -198,42 +198,42 @@ pub(super) static FLAGS: &[Flag] = &[
     Flag {
         name: "etcd-endpoints",
         form: Form::Text("URL[,URL]"),
-        default: "http://127.0.0.1:4001,http://127.0.0.1:2379",
+        default: super::store::DEFAULT_ETCD_ENDPOINTS,
         group: ETCD,
-        help: "Servers of the cluster",
-        support: not_yet(&[], USE_LEASE_DIR),
+        help: "Servers of the cluster; it keeps the leases where no other store is chosen",
+        support: Support::Built,
     },
     Flag {
         name: "etcd-prefix",
         form: Form::Text("KEY"),
-        default: "/coreos.com/network",
+        default: super::store::DEFAULT_ETCD_PREFIX,
         group: ETCD,
         help: "Key under which configuration and leases live",
-        support: not_yet(&[], USE_LEASE_DIR),
+        support: Support::Built,
     },
     Flag {
         name: "etcd-keyfile",
         form: Form::Text("FILE"),
         default: "",
         group: ETCD,
-        help: "Client key",
-        support: not_yet(&[], USE_LEASE_DIR),
+        help: "Key of the client certificate, PEM",
+        support: Support::Built,
     },
     Flag {
         name: "etcd-certfile",
         form: Form::Text("FILE"),
         default: "",
         group: ETCD,
-        help: "Client certificate",
-        support: not_yet(&[], USE_LEASE_DIR),
+        help: "Client certificate, PEM",
+        support: Support::Built,
     },
     Flag {
         name: "etcd-cafile",
         form: Form::Text("FILE"),
         default: "",
         group: ETCD,
-        help: "Certificate authority of the servers",
-        support: not_yet(&[], USE_LEASE_DIR),
+        help: "Certificate authorities of https:// servers, PEM; the system's if not given",
+        support: Support::Built,
     },
     Flag {
         name: "etcd-username",
@@ -241,7 +241,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: ETCD,
         help: "User name",
-        support: not_yet(&[], USE_LEASE_DIR),
+        support: Support::Built,
     },
     Flag {
         name: "etcd-password",
@@ -249,7 +249,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: ETCD,
         help: "Password; FLANNELD_ETCD_PASSWORD keeps it off the process list",
-        support: not_yet(&[], USE_LEASE_DIR),
+        support: Support::Built,
     },
     Flag {
         name: "kube-subnet-mgr",
@@ -257,7 +257,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: KUBE,
         help: "Keep the leases on the cluster's Node objects",
-        support: not_yet(&["false"], USE_LEASE_DIR),
+        support: not_yet(&["false"], USE_ETCD),
     },
     Flag {
         name: "kube-api-url",
@@ -291,7 +291,7 @@ pub(super) static FLAGS: &[Flag] = &[
         help: "Network configuration",
         support: not_yet(
             &["/etc/kube-flannel/net-conf.json"],
-            "leave it out and put the network configuration into the file config of --lease-dir",
+            "leave it out and put the network configuration into etcd, or into the file config of --lease-dir",
         ),
     },
     Flag {

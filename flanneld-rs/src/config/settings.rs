@@ -111,6 +111,17 @@ impl Setting {
             .ok_or_else(|| self.invalid("UTF-8 is expected"))
     }
 
+    /// The value as text that no error may show.
+    pub(super) fn secret(&self) -> Result<&str, ConfigError> {
+        let not_utf8 = || ConfigError::usage(format!("the value for {} is not UTF-8", self.origin));
+        self.value.to_str().ok_or_else(not_utf8)
+    }
+
+    /// The value as a path.
+    pub(super) fn as_path(&self) -> PathBuf {
+        PathBuf::from(&self.value)
+    }
+
     /// The value as a whole number.
     pub(super) fn number(&self) -> Result<i64, ConfigError> {
         self.parsed("a whole number", go_int)

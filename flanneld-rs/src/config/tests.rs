@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 use proptest::prelude::*;
 
 use super::flags::{FLAGS, Flag, Form, Support};
 use super::*;
 
+mod store;
 mod unbuilt;
 mod values;
 
@@ -75,7 +77,7 @@ fn every_flag_of_upstream_is_known_with_its_default() {
 #[test]
 fn defaults_hold_when_only_the_lease_directory_is_given() {
     let config = run(&[LEASES]);
-    assert_eq!(config.lease_dir, PathBuf::from("/leases"));
+    assert_eq!(directory(&config), Path::new("/leases"));
     assert_eq!(config.subnet_file, PathBuf::from("/run/flannel/subnet.env"));
     assert_eq!(config.lease_renew_margin, Duration::from_mins(60));
     assert_eq!(config.mass_loss_grace, Duration::from_mins(1));
@@ -101,13 +103,30 @@ fn every_built_flag_reads_alike_in_each_syntax_and_from_the_environment() {
         ("iptables-forward-rules", "false"),
         ("iptables-resync", "60"),
         ("v", "3"),
+        ("etcd-endpoints", "https://etcd-1:2379,http://[fd00::1]:4001"),
+        ("etcd-prefix", "/flannel/network"),
+        ("etcd-cafile", "/ca"),
+        ("etcd-keyfile", "/key"),
+        ("etcd-certfile", "/crt"),
+        ("etcd-username", "flannel"),
+        ("etcd-password", "offen"),
     ];
     let built = FLAGS
         .iter()
         .filter(|flag| matches!(flag.support, Support::Built) && flag.name != "version");
     for flag in built {
         let (name, value) = *samples.iter().find(|(name, _)| *name == flag.name).unwrap();
-        let expected = format!("{:?}", run(&[LEASES, &format!("--{name}={value}")]));
+        let beside: &[&str] = match name {
+            "etcd-keyfile" => &["--etcd-certfile=/crt"],
+            "etcd-certfile" => &["--etcd-keyfile=/key"],
+            "etcd-username" => &["--etcd-password=offen"],
+            "etcd-password" => &["--etcd-username=flannel"],
+            "lease-dir" => &[],
+            _ if name.starts_with("etcd-") => &[],
+            _ => &[LEASES],
+        };
+        let sample = format!("--{name}={value}");
+        let expected = format!("{:?}", run(&[beside, &[sample.as_str()]].concat()));
         let apart = [
             vec![format!("-{name}"), value.to_owned()],
             vec![format!("--{name}"), value.to_owned()],
@@ -118,19 +137,21 @@ fn every_built_flag_reads_alike_in_each_syntax_and_from_the_environment() {
         ];
         let apart = apart.into_iter().filter(|_| flag.form != Form::Switch);
         for args in apart.chain(together) {
-            let args: Vec<&str> = std::iter::once(LEASES)
+            let args: Vec<&str> = beside
+                .iter()
+                .copied()
                 .chain(args.iter().map(String::as_str))
                 .collect();
             assert_eq!(format!("{:?}", run(&args)), expected, "{args:?}");
         }
-        let from_environment = match name {
-            "lease-dir" => run_with(&[], &[(&flag.variable(), value)]),
-            _ => run_with(&[LEASES], &[(&flag.variable(), value)]),
-        };
+        let from_environment = run_with(beside, &[(&flag.variable(), value)]);
         assert_eq!(format!("{from_environment:?}"), expected, "{name}");
-        if name != "lease-dir" {
-            assert_ne!(format!("{:?}", run(&[LEASES])), expected, "{name} has no effect");
-        }
+        let without = parse_args(beside, &[]);
+        assert_ne!(
+            without.ok().and_then(debug_of_run),
+            Some(expected),
+            "{name} has no effect"
+        );
     }
 }
 
@@ -205,10 +226,7 @@ fn the_last_value_of_a_single_flag_counts() {
         run(&[LEASES, "-v=1", "-v=9", "--v", "0"]).log_level,
         LogLevel::Info
     );
-    assert_eq!(
-        run(&["--lease-dir=/a", LEASES]).lease_dir,
-        PathBuf::from("/leases")
-    );
+    assert_eq!(directory(&run(&["--lease-dir=/a", LEASES])), Path::new("/leases"));
 }
 
 #[test]
@@ -256,7 +274,7 @@ fn what_the_command_line_gets_wrong_exits_2_with_the_usage() {
         };
         assert_eq!(
             usage,
-            "Usage: flanneld --lease-dir DIR [FLAG]... (flanneld --help lists the flags)"
+            "Usage: flanneld [FLAG]... (flanneld --help lists the flags)"
         );
     }
 }
@@ -390,5 +408,19 @@ fn help() -> String {
     match parse_args(&["--help"], &[]) {
         Ok(Invocation::PrintHelp(help)) => help,
         other => panic!("{other:?}"),
+    }
+}
+
+fn directory(config: &Config) -> &Path {
+    match &config.store {
+        StoreChoice::Directory(dir) => dir,
+        StoreChoice::Etcd(choice) => panic!("{choice:?}"),
+    }
+}
+
+fn debug_of_run(invocation: Invocation) -> Option<String> {
+    match invocation {
+        Invocation::Run(config) => Some(format!("{config:?}")),
+        Invocation::PrintVersion | Invocation::PrintHelp(_) => None,
     }
 }

@@ -93,19 +93,19 @@ impl Add<'_> {
         let netns = Netns::open(Path::new(&self.sandbox.path)).map_err(LinkError::Enter)?;
         let gateway = attachment.gateways.first();
         let request = Request {
+            own: &self.own,
             attachment,
             veth: &self.veth,
-            on_conflict: self.own.on_conflict,
             bridge_mac: gateway.map_or_else(|| mac(self.context.random), |ip| mac_of_holder(*ip)),
         };
         let attached = self.host.attach(&request, netns, made)?;
         let skipped = pod.configure(&attachment.pod())?;
-        self.host.wait_until_up(&attached.veth)?;
-        pod.wait_until_up()?;
+        self.host.wait_until_up(&attached.veth, attachment)?;
+        pod.wait_until_up(attachment)?;
         Ok((attached, attachment.without_routes(&skipped)))
     }
 
-    /// The result in the reference's order: bridge, host interface, container interface.
+    /// The result in the reference's order: bridge, host interface, container interface, the gateway's in a VLAN.
     fn result(&self, attachment: &Attachment, attached: &Attached, given: &AddResult) -> AddResult {
         let interface = |name: &str, mac: Option<MacAddr>| Interface {
             name: name.to_owned(),
@@ -113,7 +113,7 @@ impl Add<'_> {
             ..Interface::default()
         };
         let mtu_bytes = attachment.mtu_bytes.map(i64::from);
-        let interfaces = vec![
+        let mut interfaces = vec![
             interface(attachment.bridge.as_str(), attached.bridge_mac),
             Interface {
                 mtu_bytes,
@@ -126,6 +126,12 @@ impl Add<'_> {
             },
         ];
         let container = i64::try_from(interfaces.len()).ok().map(|count| count - 1);
+        if attachment.gateway_link != attachment.bridge {
+            interfaces.push(interface(
+                attachment.gateway_link.as_str(),
+                attached.vlan_gateway_mac,
+            ));
+        }
         let mut ips = attachment.ips.clone();
         for ip in &mut ips {
             ip.interface = container;

@@ -67,7 +67,7 @@ pub(crate) fn check(
     let given = conf.prev_result().ok_or(CheckError::NoPrevResult)?;
     let result = AddResult::parse(given).map_err(CheckError::PrevResult)?;
     let attached = Attached::of(&result, target, sandbox)?;
-    check_pod(&attached, &result, target, sandbox)?;
+    check_pod(&attached, &result, &own, target, sandbox)?;
     check_host(&attached, &result, &own)?;
     Ipam::of(conf)?.check(context, conf, target)
 }
@@ -104,13 +104,16 @@ impl<'a> Attached<'a> {
 fn check_pod(
     attached: &Attached<'_>,
     result: &AddResult,
+    own: &Conf,
     target: &Target,
     sandbox: &Sandbox,
 ) -> Result<(), Failure> {
     let ifname = &target.ifname;
+    let tables = result.routes.iter().filter_map(table_of);
     let content = LinkScope {
         addrs_inside: any_address(),
         routes: true,
+        other_tables: tables.filter(|table| *table != RT_TABLE_MAIN).collect(),
         ..LinkScope::default()
     };
     let scope = Scope {
@@ -122,7 +125,9 @@ fn check_pod(
         observe(&mut kernel, &scope, &sandbox.path)
     })?;
     let link = present(&observed, ifname)?;
-    check_up(ifname, link)?;
+    if own.container == AdminState::Up {
+        check_up(ifname, link)?;
+    }
     if let (Some(expected), Some(found)) = (attached.mac, link.mac)
         && expected.parse() != Ok(found)
     {
@@ -137,18 +142,28 @@ fn check_pod(
     Ok(())
 }
 
-/// Routes of other tables, and those by gateways that aren't in the attachment's networks, are other plugins'.
+/// The table of a route; `None` if no kernel has it.
+fn table_of(route: &ResultRoute) -> Option<u32> {
+    match route.table {
+        None | Some(0) => Some(RT_TABLE_MAIN),
+        Some(table) => u32::try_from(table).ok(),
+    }
+}
+
+/// Routes by gateways that aren't in the attachment's networks are other plugins'.
 fn check_route(observed: &State, route: &ResultRoute, ips: &[&IpConfig]) -> Result<(), CheckError> {
     let dst = network_of(route.dst);
     let v4 = dst.is_ipv4();
     let mut of_family = ips.iter().filter(|ip| ip.address.is_ipv4() == v4);
     let via = route.gw.or_else(|| of_family.clone().find_map(|ip| ip.gateway));
     let is_own = via.is_none_or(|gateway| of_family.any(|ip| ip.address.contains(gateway)));
-    let main = route.table.is_none_or(|table| table == i64::from(RT_TABLE_MAIN));
-    if !is_own || !main {
+    let Some(table) = table_of(route).filter(|_| is_own) else {
         return Ok(());
-    }
-    let mut routes = observed.routes.iter().filter(|(key, _)| key.dst == dst);
+    };
+    let mut routes = observed
+        .routes
+        .iter()
+        .filter(|(key, _)| key.dst == dst && key.table == table);
     let leads_there = routes.any(|(_, route)| match &route.kind {
         RouteKind::Unicast(hop) => hop.gateway == via,
         RouteKind::Blackhole => false,
@@ -173,7 +188,8 @@ fn check_host(attached: &Attached<'_>, result: &AddResult, own: &Conf) -> Result
         addrs_inside: any_address(),
         ..LinkScope::default()
     };
-    scope.links.insert(own.bridge.clone(), content);
+    scope.links.insert(own.bridge.clone(), LinkScope::default());
+    scope.links.insert(own.gateway_link.clone(), content);
     let mut kernel = RealKernel::open().map_err(LinkError::Open)?;
     let observed = observe(&mut kernel, &scope, "the host's network namespace")?;
 
@@ -188,11 +204,19 @@ fn check_host(attached: &Attached<'_>, result: &AddResult, own: &Conf) -> Result
             IpNetwork::new(gateway, ip.address.prefix()).ok()
         });
         for gateway in gateways {
-            check_address(&observed, &own.bridge, gateway)?;
+            check_address(&observed, &own.gateway_link, gateway)?;
+        }
+    }
+    if own.promiscuous {
+        let settings = kernel.link_settings(&own.bridge).map_err(LinkError::Open)?;
+        if !settings.promiscuous {
+            return Err(different(&own.bridge, "promiscuous mode", &"off", &"on").into());
         }
     }
     // Later plugins list host interfaces of their own; the attachment's is the first beside the bridge.
-    let port = names.iter().find(|name| **name != own.bridge);
+    let port = names
+        .iter()
+        .find(|name| **name != own.bridge && **name != own.gateway_link);
     let port = port.ok_or_else(|| CheckError::NotInResult("of the host".to_owned()))?;
     check_port(&observed, port, own)
 }
@@ -204,11 +228,13 @@ fn check_port(observed: &State, name: &IfName, own: &Conf) -> Result<(), Failure
         let found = link.port.as_ref().map_or("none", |port| port.bridge.as_str());
         return Err(different(name, "bridge", &found, &own.bridge).into());
     };
-    if port.hairpin == own.hairpin {
-        Ok(())
-    } else {
-        Err(different(name, "hairpin mode", &port.hairpin, &own.hairpin).into())
+    if port.hairpin != own.port.hairpin {
+        return Err(different(name, "hairpin mode", &port.hairpin, &own.port.hairpin).into());
     }
+    if port.isolated != own.port.isolated {
+        return Err(different(name, "isolation", &port.isolated, &own.port.isolated).into());
+    }
+    Ok(())
 }
 
 fn any_address() -> Vec<IpNetwork> {

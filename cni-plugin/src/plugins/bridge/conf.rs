@@ -1,7 +1,9 @@
 use cni_types::{Code, DecodeError, NetConf, Object};
 use net_types::{IfName, IfNameError, MacAddr};
+use netstate::AdminState;
 use serde_json::Value;
 
+use super::vlan::{VlanError, Vlans};
 use crate::error::CniError;
 use crate::requested_mac::{RequestedMacError, requested_mac};
 
@@ -18,8 +20,15 @@ pub(crate) struct Conf {
     pub(crate) on_conflict: OnConflict,
     /// `None` leaves it to the kernel.
     pub(crate) mtu_bytes: Option<u32>,
-    /// Whether a container reaches its own service through the bridge.
-    pub(crate) hairpin: bool,
+    pub(crate) port: PortMode,
+    /// Whether the bridge takes in every frame.
+    pub(crate) promiscuous: bool,
+    pub(crate) vlans: Option<Vlans>,
+    /// The link of the host that has the gateways' addresses: the bridge, or its interface in the containers' VLAN.
+    pub(crate) gateway_link: IfName,
+    pub(crate) dad: Dad,
+    /// The state of the container's interface; one that is down can have no addresses.
+    pub(crate) container: AdminState,
     /// The container's hardware address, if the runtime asks for one.
     pub(crate) mac: Option<MacAddr>,
 }
@@ -34,9 +43,28 @@ pub(crate) enum Gateway {
     Default,
 }
 
+/// What the bridge does with frames of the attachment's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PortMode {
+    /// Whether a container reaches its own service through the bridge.
+    pub(crate) hairpin: bool,
+    /// Whether containers on isolated ports do not reach each other.
+    pub(crate) isolated: bool,
+}
+
+/// Detection of duplicate IPv6 addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dad {
+    /// Nobody else can have an address that was reserved, so the detection would only cost seconds.
+    Skip,
+    /// It is made, and its end waited for.
+    Run,
+}
+
 /// What to do with another address of the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnConflict {
+    /// It stays, unless nobody is attached who could use it.
     Refuse,
     Replace,
 }
@@ -54,6 +82,16 @@ pub(crate) enum ConfError {
     Mtu(i64),
     #[error("{0}")]
     Mac(RequestedMacError),
+    #[error("{0}")]
+    Vlan(VlanError),
+    #[error(
+        "the gateway's interface in the VLAN cannot be called {name:?}: {reason}; give the bridge a shorter name"
+    )]
+    GatewayLink { name: String, reason: IfNameError },
+    #[error("cannot set hairpin mode and promiscuous mode at the same time")]
+    HairpinAndPromiscuous,
+    #[error("cannot use IPAM when DisableContainerInterface flag is set")]
+    AddressOfDisabled,
 }
 
 impl CniError for ConfError {
@@ -62,20 +100,18 @@ impl CniError for ConfError {
             Self::Decode(_) => Code::DECODING,
             Self::Unsupported { .. } => Code::UNSUPPORTED_FIELD,
             Self::Mac(error) => error.code(),
-            Self::Bridge(_) | Self::Mtu(_) => Code::BAD_CONFIG,
+            Self::Vlan(error) => error.code(),
+            Self::Bridge(_)
+            | Self::Mtu(_)
+            | Self::GatewayLink { .. }
+            | Self::HairpinAndPromiscuous
+            | Self::AddressOfDisabled => Code::BAD_CONFIG,
         }
     }
 }
 
 /// Keys of the reference's whose work isn't built: any value but the default is refused.
-const UNSUPPORTED_FLAGS: [&str; 6] = [
-    "ipMasq",
-    "promiscMode",
-    "macspoofchk",
-    "enabledad",
-    "disableContainerInterface",
-    "portIsolation",
-];
+const UNSUPPORTED_FLAGS: [&str; 2] = ["ipMasq", "macspoofchk"];
 
 impl Conf {
     /// Reads everything that an ADD needs; `args` is `CNI_ARGS`.
@@ -98,12 +134,27 @@ impl Conf {
         } else {
             OnConflict::Refuse
         };
+        let port = PortMode {
+            hairpin: flag("hairpinMode")?,
+            isolated: flag("portIsolation")?,
+        };
+        let promiscuous = flag("promiscMode")?;
+        if port.hairpin && promiscuous {
+            return Err(ConfError::HairpinAndPromiscuous);
+        }
+        let bridge = bridge_name(object)?;
+        let vlans = Vlans::parse(object).map_err(ConfError::Vlan)?;
         Ok(Self {
-            bridge: bridge_name(object)?,
+            gateway_link: gateway_link(&bridge, gateway, vlans.as_ref())?,
+            bridge,
             gateway,
             on_conflict,
             mtu_bytes: mtu(object)?,
-            hairpin: flag("hairpinMode")?,
+            port,
+            promiscuous,
+            vlans,
+            dad: if flag("enabledad")? { Dad::Run } else { Dad::Skip },
+            container: container(conf, flag("disableContainerInterface")?)?,
             mac: requested_mac(conf, args, None).map_err(ConfError::Mac)?,
         })
     }
@@ -127,13 +178,27 @@ fn refuse_unsupported(object: &Object) -> Result<(), ConfError> {
             Some(value) => return refused(key, value),
         }
     }
-    if let Some(vlan) = object.get("vlan").filter(|value| value.as_i64() != Some(0)) {
-        return refused("vlan", vlan);
+    Ok(())
+}
+
+/// The reference's name for it: the bridge's, a dot and the VLAN.
+fn gateway_link(bridge: &IfName, gateway: Gateway, vlans: Option<&Vlans>) -> Result<IfName, ConfError> {
+    match (gateway, vlans.and_then(Vlans::access)) {
+        (Gateway::Yes | Gateway::Default, Some(vlan)) => {
+            let name = format!("{bridge}.{vlan}");
+            IfName::new(&name).map_err(|reason| ConfError::GatewayLink { name, reason })
+        }
+        (Gateway::No, _) | (Gateway::Yes | Gateway::Default, None) => Ok(bridge.clone()),
     }
-    match object.get("vlanTrunk") {
-        None => Ok(()),
-        Some(Value::Array(trunk)) if trunk.is_empty() => Ok(()),
-        Some(value) => refused("vlanTrunk", value),
+}
+
+fn container(conf: &NetConf, is_disabled: bool) -> Result<AdminState, ConfError> {
+    let ipam = conf.ipam().map_err(ConfError::Decode)?.unwrap_or_default();
+    let manager = ipam.string("type").map_err(ConfError::Decode)?;
+    match (is_disabled, manager.is_some_and(|name| !name.is_empty())) {
+        (true, true) => Err(ConfError::AddressOfDisabled),
+        (true, false) => Ok(AdminState::Down),
+        (false, _) => Ok(AdminState::Up),
     }
 }
 
@@ -167,7 +232,13 @@ mod tests {
         assert_eq!(conf.bridge.as_str(), "cni0");
         assert_eq!(conf.gateway, Gateway::No);
         assert_eq!(conf.on_conflict, OnConflict::Refuse);
-        assert_eq!((conf.mtu_bytes, conf.hairpin, conf.mac), (None, false, None));
+        assert_eq!((conf.mtu_bytes, conf.mac, &conf.vlans), (None, None, &None));
+        assert_eq!(
+            (conf.port.hairpin, conf.port.isolated, conf.promiscuous),
+            (false, false, false)
+        );
+        assert_eq!((conf.dad, conf.container), (Dad::Skip, AdminState::Up));
+        assert_eq!(conf.gateway_link, conf.bridge);
     }
 
     #[test]
@@ -181,13 +252,7 @@ mod tests {
     fn keys_that_are_not_built_are_refused_with_key_and_value_unless_default() {
         for (key, value) in [
             ("ipMasq", "true"),
-            ("vlan", "5"),
-            ("vlanTrunk", r#"[{"id":5}]"#),
             ("macspoofchk", "true"),
-            ("promiscMode", "true"),
-            ("portIsolation", "true"),
-            ("enabledad", "true"),
-            ("disableContainerInterface", "true"),
             ("ipMasq", r#""yes""#),
         ] {
             let error = parse(&format!(r#","{key}":{value}"#), "").unwrap_err();
@@ -218,12 +283,36 @@ mod tests {
     }
 
     #[test]
+    fn the_gateway_of_a_vlan_has_an_interface_of_its_own() {
+        let link = |rest: &str| parse(rest, "").unwrap().gateway_link.to_string();
+        assert_eq!(link(r#","isGateway":true,"vlan":100"#), "cni0.100");
+        assert_eq!(link(r#","vlan":100"#), "cni0");
+        assert_eq!(link(r#","isGateway":true,"vlanTrunk":[{"id":5}]"#), "cni0");
+        assert_eq!(link(r#","bridge":"twelve-bytes","vlan":100"#), "twelve-bytes");
+    }
+
+    #[test]
+    fn flags_are_read_each_for_itself() {
+        let conf = parse(r#","portIsolation":true,"promiscMode":true,"enabledad":true"#, "").unwrap();
+        assert_eq!(
+            (conf.port.isolated, conf.promiscuous, conf.dad),
+            (true, true, Dad::Run)
+        );
+        let conf = parse(r#","disableContainerInterface":true,"ipam":{}"#, "").unwrap();
+        assert_eq!(conf.container, AdminState::Down);
+    }
+
+    #[test]
     fn impossible_values_are_refused() {
         for rest in [
             r#","mtu":67"#,
             r#","mtu":-1"#,
             r#","mtu":65536"#,
             r#","bridge":"a/b""#,
+            r#","hairpinMode":true,"promiscMode":true"#,
+            r#","disableContainerInterface":true,"ipam":{"type":"static"}"#,
+            r#","vlan":5000"#,
+            r#","bridge":"twelve-bytes","isGateway":true,"vlan":100"#,
         ] {
             assert_eq!(parse(rest, "").unwrap_err().code().0, 7, "{rest}");
         }

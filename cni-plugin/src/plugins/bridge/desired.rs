@@ -11,7 +11,7 @@ use netstate::{
     State, SysctlKey, VethPeer,
 };
 
-use super::conf::{Conf, Gateway};
+use super::conf::{Conf, Dad, Gateway, PortMode};
 use super::names::mac_of_holder;
 use crate::error::CniError;
 
@@ -22,15 +22,20 @@ const IPV6_DEFAULT_METRIC: u32 = 1024;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Attachment {
     pub(crate) bridge: IfName,
-    pub(crate) hairpin: bool,
+    pub(crate) port: PortMode,
     pub(crate) mtu_bytes: Option<u32>,
+    pub(crate) dad: Dad,
+    /// The state of the container's interface.
+    pub(crate) container: AdminState,
     pub(crate) ifname: IfName,
     pub(crate) mac: MacAddr,
     /// The container's addresses, with their gateways.
     pub(crate) ips: Vec<IpConfig>,
     /// The container's routes, as the result shows them.
     pub(crate) routes: Vec<ResultRoute>,
-    /// The bridge's addresses.
+    /// The link of the host that has the gateways' addresses.
+    pub(crate) gateway_link: IfName,
+    /// The gateways' addresses.
     pub(crate) gateways: Vec<IpNetwork>,
 }
 
@@ -39,8 +44,8 @@ pub(crate) struct Attachment {
 pub(crate) enum AttachmentError {
     #[error("IPAM plugin returned missing IP config")]
     NoAddress,
-    #[error("IPAM plugin gave a route to {dst} with {key} {value}, which is not supported by this plugin")]
-    UnsupportedRoute {
+    #[error("IPAM plugin gave a route to {dst} with {key} {value}, which no route can have")]
+    Route {
         dst: IpNetwork,
         key: &'static str,
         value: i64,
@@ -51,7 +56,7 @@ impl CniError for AttachmentError {
     fn code(&self) -> Code {
         match self {
             Self::NoAddress => Code::DELEGATE,
-            Self::UnsupportedRoute { .. } => Code::UNSUPPORTED_FIELD,
+            Self::Route { .. } => Code::BAD_CONFIG,
         }
     }
 }
@@ -78,17 +83,20 @@ impl Attachment {
             routes.extend(default_routes(&ips, &ipam.routes));
         }
         for route in &routes {
-            refuse_unsupported(route)?;
+            refuse_impossible(route)?;
         }
         let derived = ips.first().map_or(mac, |ip| mac_of_holder(ip.address));
         Ok(Self {
             bridge: conf.bridge.clone(),
-            hairpin: conf.hairpin,
+            port: conf.port,
             mtu_bytes: conf.mtu_bytes,
+            dad: conf.dad,
+            container: conf.container,
             ifname: ifname.clone(),
             mac: conf.mac.unwrap_or(derived),
             ips,
             routes,
+            gateway_link: conf.gateway_link.clone(),
             gateways,
         })
     }
@@ -104,13 +112,7 @@ impl Attachment {
     /// What the host shall hold. `bridge_mac` is for a bridge that is made; one that exists keeps its address and its
     /// MTU, and the choice for it is `None`.
     pub(crate) fn host(&self, veth: &IfName, veth_mac: MacAddr, bridge_mac: Option<MacAddr>) -> State {
-        let bridge = Link {
-            kind: LinkKind::Bridge,
-            mac: bridge_mac,
-            mtu_bytes: bridge_mac.and(self.mtu_bytes),
-            admin: AdminState::Up,
-            port: None,
-        };
+        let mut state = self.bridge(bridge_mac);
         let peer = VethPeer {
             name: self.ifname.clone(),
             mac: Some(self.mac),
@@ -123,19 +125,18 @@ impl Attachment {
             admin: AdminState::Up,
             port: Some(BridgePort {
                 bridge: self.bridge.clone(),
-                hairpin: self.hairpin,
-                isolated: false,
+                hairpin: self.port.hairpin,
+                isolated: self.port.isolated,
             }),
         };
-        let mut state = State::default();
-        state.links.insert(self.bridge.clone(), bridge);
         state.links.insert(veth.clone(), port);
-        for link in [&self.bridge, veth] {
-            let accept_ra = SysctlKey::of_link("ipv6", link, "accept_ra");
-            state.sysctls.insert(accept_ra, "0".to_owned());
-        }
+        state.sysctls.extend([no_advertisements(veth)]);
         for gateway in &self.gateways {
-            let (key, addr) = address(&self.bridge, *gateway);
+            if gateway.is_ipv6() {
+                let accept_dad = SysctlKey::of_link("ipv6", &self.gateway_link, "accept_dad");
+                state.sysctls.insert(accept_dad, self.accept_dad().to_owned());
+            }
+            let (key, addr) = Self::address(&self.gateway_link, *gateway);
             state.addrs.insert(key, addr);
             let forwarding = if gateway.is_ipv4() {
                 "net/ipv4/ip_forward"
@@ -149,30 +150,62 @@ impl Attachment {
         state
     }
 
-    /// What the container shall hold beside its loopback interface.
+    const fn accept_dad(&self) -> &'static str {
+        match self.dad {
+            Dad::Skip => "0",
+            Dad::Run => "1",
+        }
+    }
+
+    /// The bridge itself; `mac` is for one that is made.
+    pub(crate) fn bridge(&self, mac: Option<MacAddr>) -> State {
+        let bridge = Link {
+            kind: LinkKind::Bridge,
+            mac,
+            mtu_bytes: mac.and(self.mtu_bytes),
+            admin: AdminState::Up,
+            port: None,
+        };
+        State {
+            links: [(self.bridge.clone(), bridge)].into(),
+            sysctls: [no_advertisements(&self.bridge)].into(),
+            ..State::default()
+        }
+    }
+
+    /// What the container shall hold.
     pub(crate) fn pod(&self) -> State {
         let mut state = State::default();
         let link = Link {
             kind: LinkKind::Veth(None),
             mac: None,
             mtu_bytes: None,
-            admin: AdminState::Up,
+            admin: self.container,
             port: None,
         };
         state.links.insert(self.ifname.clone(), link);
+        if self.container == AdminState::Down {
+            return state;
+        }
         let mut set = |family, name, value: &str| {
             let key = SysctlKey::of_link(family, &self.ifname, name);
             state.sysctls.insert(key, value.to_owned());
         };
         set("ipv4", "arp_notify", "1");
-        set("ipv6", "accept_dad", "0");
-        if self.ips.iter().any(|ip| ip.address.is_ipv6()) {
+        set("ipv6", "accept_dad", self.accept_dad());
+        if self.dad == Dad::Run {
+            set("ipv6", "enhanced_dad", "1");
+        }
+        let has_v6 = self.ips.iter().any(|ip| ip.address.is_ipv6());
+        if has_v6 {
             set("ipv6", "disable_ipv6", "0");
             set("ipv6", "keep_addr_on_down", "1");
             set("ipv6", "ndisc_notify", "1");
+            let loopback = SysctlKey::new("net/ipv6/conf/lo/disable_ipv6");
+            state.sysctls.extend(loopback.map(|key| (key, "0".to_owned())));
         }
         for ip in &self.ips {
-            let (key, addr) = address(&self.ifname, ip.address);
+            let (key, addr) = Self::address(&self.ifname, ip.address);
             state.addrs.insert(key, addr);
         }
         for route in &self.routes {
@@ -183,33 +216,58 @@ impl Attachment {
     }
 
     fn route(&self, route: &ResultRoute) -> (RouteKey, Route) {
-        let number = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
+        let number = |value: Option<i64>| {
+            value
+                .and_then(|value| u32::try_from(value).ok())
+                .filter(|n| *n != 0)
+        };
         let default_metric = if route.dst.is_ipv4() {
             0
         } else {
             IPV6_DEFAULT_METRIC
         };
         let key = RouteKey {
-            table: RT_TABLE_MAIN,
+            table: number(route.table).unwrap_or(RT_TABLE_MAIN),
             dst: network_of(route.dst),
-            metric: number(route.priority)
-                .filter(|metric| *metric != 0)
-                .unwrap_or(default_metric),
+            metric: number(route.priority).unwrap_or(default_metric),
         };
         let nexthop = Nexthop {
             link: self.ifname.clone(),
             gateway: route.gw.or_else(|| self.gateway_of(route.dst)),
             onlink: false,
         };
+        let kind = RouteKind::Unicast(nexthop);
+        let usual = Route::usual_scope(key.dst, &kind);
+        let scope = route.scope.filter(|_| key.dst.is_ipv4());
+        let scope = scope.and_then(|scope| u8::try_from(scope).ok());
         let route = Route {
-            kind: RouteKind::Unicast(nexthop),
+            kind,
             protocol: RTPROT_BOOT,
             source: None,
             mtu_bytes: number(route.mtu_bytes),
-            advmss_bytes: None,
-            scope: None,
+            advmss_bytes: number(route.advmss_bytes),
+            scope: scope.filter(|scope| *scope != usual),
         };
         (key, route)
+    }
+
+    /// Address and broadcast address as the reference sets them. That an IPv6 address is not asked after is told by its
+    /// link's parameters, not by the address's flag `nodad`: with that the kernel would not show when the address can be
+    /// resolved, because it joins the group for that later (linux `addrconf.c`, `addrconf_dad_begin`).
+    fn address(link: &IfName, address: IpNetwork) -> (AddrKey, Addr) {
+        let broadcast = match address {
+            IpNetwork::V4(v4) => broadcast(v4),
+            IpNetwork::V6(_) => None,
+        };
+        let key = AddrKey {
+            link: link.clone(),
+            addr: address,
+        };
+        let addr = Addr {
+            broadcast,
+            nodad: false,
+        };
+        (key, addr)
     }
 
     /// The gateway of a destination's family, as address management gave it.
@@ -232,24 +290,6 @@ pub(crate) fn check_form(conf: &NetConf, ipam: &AddResult, has_ipam: bool) -> Re
     } else {
         Ok(())
     }
-}
-
-/// Address and broadcast address as the reference sets them; nobody else can have the address, so the detection of
-/// duplicates would only cost the container's first second.
-fn address(link: &IfName, address: IpNetwork) -> (AddrKey, Addr) {
-    let broadcast = match address {
-        IpNetwork::V4(v4) => broadcast(v4),
-        IpNetwork::V6(_) => None,
-    };
-    let key = AddrKey {
-        link: link.clone(),
-        addr: address,
-    };
-    let addr = Addr {
-        broadcast,
-        nodad: address.is_ipv6(),
-    };
-    (key, addr)
 }
 
 fn broadcast(net: Ipv4Network) -> Option<Ipv4Addr> {
@@ -284,20 +324,27 @@ fn default_routes(ips: &[IpConfig], given: &[ResultRoute]) -> Vec<ResultRoute> {
     routes
 }
 
-fn refuse_unsupported(route: &ResultRoute) -> Result<(), AttachmentError> {
-    let main = i64::from(RT_TABLE_MAIN);
+/// Numbers of a route that the kernel has no room for.
+fn refuse_impossible(route: &ResultRoute) -> Result<(), AttachmentError> {
     let keys = [
-        ("advmss", route.advmss_bytes),
-        ("scope", route.scope),
-        ("table", route.table.filter(|table| *table != main)),
+        ("mtu", route.mtu_bytes, u32::MAX),
+        ("advmss", route.advmss_bytes, u32::MAX),
+        ("priority", route.priority, u32::MAX),
+        ("table", route.table, u32::MAX),
+        ("scope", route.scope, u8::MAX.into()),
     ];
-    for (key, value) in keys {
-        if let Some(value) = value.filter(|value| *value != 0) {
+    for (key, value, max) in keys {
+        if let Some(value) = value.filter(|value| !(0..=i64::from(max)).contains(value)) {
             let dst = route.dst;
-            return Err(AttachmentError::UnsupportedRoute { dst, key, value });
+            return Err(AttachmentError::Route { dst, key, value });
         }
     }
     Ok(())
+}
+
+/// The routes of a link of ours are ours to set.
+fn no_advertisements(link: &IfName) -> (SysctlKey, String) {
+    (SysctlKey::of_link("ipv6", link, "accept_ra"), "0".to_owned())
 }
 
 #[cfg(test)]

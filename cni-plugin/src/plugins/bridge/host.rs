@@ -1,20 +1,24 @@
 //! The host's side of an attachment.
 
+mod addresses;
+mod vlan;
+
 use std::fs::{File, TryLockError};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use cni_types::Target;
-use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr};
-use netlink::{Netns, RealKernel};
+use netlink::{LinkSetting, Netns, RealKernel};
 use netstate::{
-    ErrorClass, Kernel, KernelError, Link, LinkKind, LinkScope, NeighKey, Op, Prune, Scope, State, plan,
+    AdminState, ErrorClass, Kernel, KernelError, Link, LinkKind, LinkScope, Op, Scope, State, plan,
 };
 
-use super::conf::OnConflict;
+use self::addresses::{any_address, forgotten_neighbours, own_part};
+use self::vlan::gateway_port;
+use super::conf::{Conf, OnConflict};
 use super::desired::{Attachment, pod_label};
-use super::kernel::{LinkError, UP_TIMEOUT, links_only, observe, refused, remove_link};
+use super::kernel::{DAD_TIMEOUT, LinkError, UP_TIMEOUT, links_only, observe, refused, remove_link};
 use super::names::HostVeth;
 use crate::sandbox::{lock_handle, lock_within};
 
@@ -39,6 +43,8 @@ pub(crate) struct Host {
 #[derive(Debug, Default)]
 pub(crate) struct Made {
     bridge: Option<IfName>,
+    /// The bridge's port whose other end is the gateway in the containers' VLAN.
+    gateway_port: Option<IfName>,
 }
 
 /// The attachment's host interface and the bridge as they came out.
@@ -46,13 +52,15 @@ pub(crate) struct Made {
 pub(crate) struct Attached {
     pub(crate) veth: IfName,
     pub(crate) bridge_mac: Option<MacAddr>,
+    /// Of the interface that the gateway in a VLAN has for itself.
+    pub(crate) vlan_gateway_mac: Option<MacAddr>,
 }
 
 /// What an ADD needs to attach on the host.
 pub(crate) struct Request<'a> {
+    pub(crate) own: &'a Conf,
     pub(crate) attachment: &'a Attachment,
     pub(crate) veth: &'a HostVeth,
-    pub(crate) on_conflict: OnConflict,
     /// For a bridge that is made.
     pub(crate) bridge_mac: MacAddr,
 }
@@ -94,17 +102,85 @@ impl Host {
         made: &mut Made,
     ) -> Result<Attached, LinkError> {
         self.kernel.register_netns(pod_label(), pod);
-        lock_within(BRIDGES_TIMEOUT, || self.bridges.try_lock_shared()).map_err(|e| match e {
+        let on_conflict = request.own.on_conflict;
+        let attached = self.with_bridges(Access::Shared, |host| {
+            host.attach_locked(request, on_conflict, made)
+        });
+        match attached {
+            // One address may be that of an earlier range; of several, which is whose is not known.
+            Err(LinkError::Address { found, .. }) if found.len() == 1 => {
+                self.with_bridges(Access::Alone, |host| host.attach_anew(request, made))
+            }
+            attached => attached,
+        }
+    }
+
+    fn with_bridges<T>(
+        &mut self,
+        access: Access,
+        work: impl FnOnce(&mut Self) -> Result<T, LinkError>,
+    ) -> Result<T, LinkError> {
+        let locked = lock_within(BRIDGES_TIMEOUT, || match access {
+            Access::Shared => self.bridges.try_lock_shared(),
+            Access::Alone => self.bridges.try_lock(),
+        });
+        locked.map_err(|e| match e {
             TryLockError::WouldBlock => LinkError::BridgesBusy,
             TryLockError::Error(e) => LinkError::Open(io_failure(&e)),
         })?;
-        let attached = self.attach_locked(request, made);
+        let done = work(self);
         // The lock ends with the process in any case.
         drop(self.bridges.unlock());
-        attached
+        done
     }
 
-    fn attach_locked(&mut self, request: &Request<'_>, made: &mut Made) -> Result<Attached, LinkError> {
+    /// Attaches to a bridge that has another address than it shall have. Without a port nobody uses that address, and
+    /// nobody begins to while the bridge is locked: it makes room. Which containers use it is written nowhere on the
+    /// host, so any port keeps it.
+    fn attach_anew(&mut self, request: &Request<'_>, made: &mut Made) -> Result<Attached, LinkError> {
+        let own = &request.own.bridge;
+        let mut ports = self.ports(own)?;
+        let gateway = gateway_port(request.own).map(|port| port.name);
+        ports.retain(|name| !request.veth.names.contains(name) && Some(name) != gateway.as_ref());
+        if ports.is_empty() {
+            return self.attach_locked(request, OnConflict::Replace, made);
+        }
+        match self.attach_locked(request, OnConflict::Refuse, made) {
+            Err(LinkError::Address { link, wanted, found }) => Err(LinkError::AddressInUse {
+                link,
+                wanted,
+                found,
+                ports,
+            }),
+            attached => attached,
+        }
+    }
+
+    fn attach_locked(
+        &mut self,
+        request: &Request<'_>,
+        on_conflict: OnConflict,
+        made: &mut Made,
+    ) -> Result<Attached, LinkError> {
+        if let Some(vlans) = &request.own.vlans {
+            self.prepare_vlans(request, vlans, made)?;
+        }
+        let attached = self.attach_port(request, on_conflict, made)?;
+        if let Some(vlans) = &request.own.vlans {
+            self.join_vlans(&attached.veth, &request.own.bridge, vlans)?;
+        }
+        if request.own.promiscuous {
+            self.set_promiscuous(&request.own.bridge)?;
+        }
+        Ok(attached)
+    }
+
+    fn attach_port(
+        &mut self,
+        request: &Request<'_>,
+        on_conflict: OnConflict,
+        made: &mut Made,
+    ) -> Result<Attached, LinkError> {
         let attachment = request.attachment;
         for _ in 0..PASSES {
             let observed = observe(&mut self.kernel, &scope(request), HOST)?;
@@ -119,11 +195,16 @@ impl Host {
             let veth = choose_name(request.veth, &observed)?;
             let choice = if present.is_some() { None } else { bridge_mac };
             let desired = attachment.host(&veth, request.veth.mac, choice);
-            let (seen, prune) = own_part(request, &desired, &observed, &veth)?;
+            let (seen, prune) = own_part(attachment, &desired, &observed, &veth, on_conflict)?;
             let mut ops = plan(&desired, &seen, prune);
             ops.extend(forgotten_neighbours(attachment, present));
             if self.apply(&ops, made)? == Outcome::Done {
-                return Ok(Attached { veth, bridge_mac });
+                let gateway = observed.links.get(&attachment.gateway_link);
+                return Ok(Attached {
+                    veth,
+                    bridge_mac,
+                    vlan_gateway_mac: gateway_port(request.own).and(gateway).and_then(|link| link.mac),
+                });
             }
         }
         Err(LinkError::Unsettled(PASSES))
@@ -153,11 +234,37 @@ impl Host {
         }
     }
 
-    /// Waits until the bridge forwards the interface's frames.
-    pub(crate) fn wait_until_up(&mut self, veth: &IfName) -> Result<(), LinkError> {
-        self.kernel
-            .wait_oper_up(veth, UP_TIMEOUT)
-            .map_err(LinkError::Port)
+    fn set_promiscuous(&mut self, bridge: &IfName) -> Result<(), LinkError> {
+        let wanted = LinkSetting::Promiscuous(true);
+        let failed = |source| LinkError::Promiscuous {
+            bridge: bridge.as_str().to_owned(),
+            source,
+        };
+        if self.kernel.link_settings(bridge).map_err(failed)?.has(wanted) {
+            return Ok(());
+        }
+        let set = self.kernel.set_link(bridge, &[wanted]).into_iter();
+        set.collect::<Result<(), _>>().map_err(failed)
+    }
+
+    /// Waits until the bridge forwards the interface's frames, and the gateways can be used: a bridge that had no port
+    /// before drops what the host itself sends for some more moments.
+    pub(crate) fn wait_until_up(&mut self, veth: &IfName, attachment: &Attachment) -> Result<(), LinkError> {
+        if attachment.container == AdminState::Down {
+            return Ok(());
+        }
+        let up = self.kernel.wait_oper_up(veth, UP_TIMEOUT);
+        up.map_err(LinkError::Port)?;
+        if attachment.gateways.is_empty() {
+            return Ok(());
+        }
+        let link = &attachment.gateway_link;
+        let up = self.kernel.wait_oper_up(link, UP_TIMEOUT);
+        up.map_err(LinkError::Port)?;
+        let gateways = attachment.gateways.iter().map(|net| net.ip());
+        let gateways: Vec<_> = gateways.filter(IpAddr::is_ipv6).collect();
+        let settled = self.kernel.wait_settled(link, &gateways, DAD_TIMEOUT);
+        settled.map_err(LinkError::Duplicate)
     }
 
     /// Removes a link; one that is gone is fine.
@@ -177,16 +284,23 @@ impl Host {
         if self.bridges.try_lock().is_err() {
             return Ok(());
         }
-        let removed = match self.has_ports(bridge) {
-            Ok(false) => self.remove(bridge),
-            Ok(true) => Ok(()),
-            Err(e) => Err(e),
-        };
+        let removed = self.remove_unused(bridge, made.gateway_port.as_ref());
         drop(self.bridges.unlock());
         removed
     }
 
-    fn has_ports(&mut self, bridge: &IfName) -> Result<bool, LinkError> {
+    fn remove_unused(&mut self, bridge: &IfName, gateway_port: Option<&IfName>) -> Result<(), LinkError> {
+        let ports = self.ports(bridge)?;
+        if ports.iter().any(|port| Some(port) != gateway_port) {
+            return Ok(());
+        }
+        if let Some(port) = gateway_port {
+            self.remove(port)?;
+        }
+        self.remove(bridge)
+    }
+
+    fn ports(&mut self, bridge: &IfName) -> Result<Vec<IfName>, LinkError> {
         let inventory = self.kernel.inventory().map_err(|source| LinkError::Observe {
             place: HOST.to_owned(),
             source,
@@ -194,7 +308,8 @@ impl Host {
         let names: Vec<_> = inventory.links.iter().map(|link| link.name.clone()).collect();
         let observed = observe(&mut self.kernel, &links_only(&names), HOST)?;
         let is_port = |link: &Link| link.port.as_ref().is_some_and(|port| port.bridge == *bridge);
-        Ok(observed.links.values().any(is_port))
+        let ports = observed.links.into_iter().filter(|(_, link)| is_port(link));
+        Ok(ports.map(|(name, _)| name).collect())
     }
 }
 
@@ -203,6 +318,14 @@ fn io_failure(error: &std::io::Error) -> KernelError {
         class: ErrorClass::Other(error.raw_os_error().unwrap_or(0)),
         message: error.to_string(),
     }
+}
+
+/// How the host's bridges are locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// With others that attach.
+    Shared,
+    Alone,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,15 +364,14 @@ fn is_own(link: &Link, veth: &HostVeth) -> bool {
 fn scope(request: &Request<'_>) -> Scope {
     let attachment = request.attachment;
     let mut scope = links_only(&request.veth.names);
-    let any = [
-        IpNetwork::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-        IpNetwork::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
-    ];
-    let mut bridge = LinkScope::default();
+    let mut gateway = LinkScope::default();
     if !attachment.gateways.is_empty() {
-        bridge.addrs_inside = any.into_iter().flatten().collect();
+        gateway.addrs_inside = any_address();
     }
-    scope.links.insert(attachment.bridge.clone(), bridge);
+    scope
+        .links
+        .insert(attachment.bridge.clone(), LinkScope::default());
+    scope.links.insert(attachment.gateway_link.clone(), gateway);
     let desired = attachment.host(&attachment.bridge, request.veth.mac, None);
     scope.sysctls = desired.sysctls.into_keys().collect();
     scope
@@ -268,70 +390,6 @@ fn choose_name(veth: &HostVeth, observed: &State) -> Result<IfName, LinkError> {
         let names: Vec<_> = veth.names.iter().map(IfName::as_str).collect();
         LinkError::NamesTaken(names.join(", "))
     })
-}
-
-/// The part of what is there that this attachment may change, and whether addresses may be removed.
-fn own_part(
-    request: &Request<'_>,
-    desired: &State,
-    observed: &State,
-    veth: &IfName,
-) -> Result<(State, Prune), LinkError> {
-    let mut seen = observed.clone();
-    let bridge = &request.attachment.bridge;
-    seen.links.retain(|name, _| name == bridge || name == veth);
-    let mut prune = Prune::Keep;
-    for key in observed.addrs.keys() {
-        if desired.addrs.contains_key(key) {
-            continue;
-        }
-        let mut missing = desired
-            .addrs
-            .keys()
-            .filter(|wanted| !observed.addrs.contains_key(*wanted));
-        let conflict = missing.find(|wanted| conflicts(wanted.addr, key.addr));
-        match (conflict, request.on_conflict) {
-            (None, _) => {
-                seen.addrs.remove(key);
-            }
-            (Some(_), OnConflict::Replace) => prune = Prune::Remove,
-            (Some(wanted), OnConflict::Refuse) => {
-                return Err(LinkError::Address {
-                    bridge: bridge.as_str().to_owned(),
-                    wanted: wanted.addr.to_string(),
-                    found: key.addr.to_string(),
-                });
-            }
-        }
-    }
-    Ok((seen, prune))
-}
-
-/// Whether a bridge cannot have both addresses: one of IPv4 only, of IPv6 several that don't overlap.
-fn conflicts(wanted: IpNetwork, found: IpNetwork) -> bool {
-    match (wanted, found) {
-        (IpNetwork::V4(_), IpNetwork::V4(_)) => true,
-        (IpNetwork::V6(wanted), IpNetwork::V6(found)) => {
-            wanted.contains(found.network()) || found.contains(wanted.network())
-        }
-        (IpNetwork::V4(_), IpNetwork::V6(_)) | (IpNetwork::V6(_), IpNetwork::V4(_)) => false,
-    }
-}
-
-/// The host's memory of who had the container's IPv6 addresses before. An IPv4 holder always has the same hardware
-/// address; an IPv6 one has it by its IPv4 address, which may have been another then.
-fn forgotten_neighbours(attachment: &Attachment, bridge: Option<&Link>) -> Vec<Op> {
-    let ips = attachment.ips.iter().map(|ip| ip.address.ip());
-    let forget = |ip| {
-        Op::DelNeigh(NeighKey {
-            link: attachment.bridge.clone(),
-            ip,
-        })
-    };
-    match bridge {
-        None => Vec::new(),
-        Some(_) => ips.filter(IpAddr::is_ipv6).map(forget).collect(),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
+use std::fmt::Display;
 use std::time::Duration;
 
 use cni_types::Code;
+use ipnetwork::IpNetwork;
 use net_types::IfName;
 use netlink::{Netns, NetnsError, RealKernel};
 use netstate::{ErrorClass, Kernel, KernelError, LinkScope, Op, Scope, State};
@@ -9,6 +11,10 @@ use crate::error::CniError;
 
 /// How long each end of a pair may take to come up (the reference waits 2.55 s in all).
 pub(crate) const UP_TIMEOUT: Duration = Duration::from_millis(2550);
+
+/// How long the detection of duplicate addresses may take: up to a second before it begins, and one for the question
+/// (RFC 4862 §5.4.2).
+pub(crate) const DAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The kernel, or what is there, stands in the way.
 #[derive(Debug, thiserror::Error)]
@@ -44,14 +50,45 @@ pub(crate) enum LinkError {
     #[error("host interfaces {0} belong to others; remove one of them")]
     NamesTaken(String),
     #[error(
-        "failed to set bridge addr: {bridge:?} already has an IP address different from {wanted}: \
-         {found}; remove that, or set forceAddress"
+        "failed to set bridge addr: {link:?} already has an IP address different from {wanted}: {}; \
+         remove that, or set forceAddress",
+        list(found)
     )]
     Address {
-        bridge: String,
+        link: String,
         wanted: String,
-        found: String,
+        found: Vec<IpNetwork>,
     },
+    #[error(
+        "failed to set bridge addr: {link:?} already has an IP address different from {wanted}: {}, and {} \
+         interfaces that may use it are attached ({}); delete their pods (drain the node), or set forceAddress",
+        list(found), ports.len(), list(ports)
+    )]
+    AddressInUse {
+        link: String,
+        wanted: String,
+        found: Vec<IpNetwork>,
+        ports: Vec<IfName>,
+    },
+    #[error(
+        "bridge {0:?} cannot tell VLANs apart: this kernel is built without CONFIG_BRIDGE_VLAN_FILTERING; \
+         remove the keys vlan and vlanTrunk, or boot another kernel"
+    )]
+    NoVlans(String),
+    #[error("cannot set the VLANs of {link:?}")]
+    Vlan {
+        link: String,
+        #[source]
+        source: KernelError,
+    },
+    #[error("cannot switch promiscuous mode of {bridge:?} on")]
+    Promiscuous {
+        bridge: String,
+        #[source]
+        source: KernelError,
+    },
+    #[error("an address cannot be used")]
+    Duplicate(#[source] KernelError),
     #[error("another call keeps the host's bridges locked; try again")]
     BridgesBusy,
     #[error("the kernel's networking changes too fast: {0} attempts failed")]
@@ -61,16 +98,34 @@ pub(crate) enum LinkError {
 impl CniError for LinkError {
     fn code(&self) -> Code {
         match self {
-            Self::Open(_) | Self::Observe { .. } | Self::Apply { .. } | Self::Port(_) => Code::KERNEL,
+            Self::Open(_)
+            | Self::Observe { .. }
+            | Self::Apply { .. }
+            | Self::Port(_)
+            | Self::NoVlans(_)
+            | Self::Vlan { .. }
+            | Self::Promiscuous { .. } => Code::KERNEL,
             Self::Enter(_) => Code::BAD_NETNS,
             Self::Exists { .. }
             | Self::Attached { .. }
             | Self::NotABridge(_)
             | Self::NamesTaken(_)
-            | Self::Address { .. } => Code::CONFLICT,
+            | Self::Address { .. }
+            | Self::AddressInUse { .. }
+            | Self::Duplicate(_) => Code::CONFLICT,
             Self::BridgesBusy | Self::Unsettled(_) => Code::TRY_LATER,
         }
     }
+}
+
+/// The first few of a list, for a message.
+fn list<T: Display>(items: &[T]) -> String {
+    const SHOWN: usize = 5;
+    let mut texts: Vec<_> = items.iter().take(SHOWN).map(ToString::to_string).collect();
+    if items.len() > SHOWN {
+        texts.push("…".to_owned());
+    }
+    texts.join(", ")
 }
 
 /// A scope of links of which only the attributes matter.
@@ -110,9 +165,6 @@ pub(crate) fn refused(op: &Op, place: &str, source: KernelError) -> LinkError {
 }
 
 /// Runs a closure in a namespace.
-pub(crate) fn inside<T: Send>(
-    netns: &Netns,
-    work: impl FnOnce() -> Result<T, LinkError> + Send,
-) -> Result<T, LinkError> {
+pub(crate) fn inside<T>(netns: &Netns, work: impl FnOnce() -> Result<T, LinkError>) -> Result<T, LinkError> {
     netns.run(work).map_err(LinkError::Enter)?
 }

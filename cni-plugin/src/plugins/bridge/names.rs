@@ -41,6 +41,27 @@ impl HostVeth {
     }
 }
 
+/// The port of a bridge whose other end is the gateway of a VLAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GatewayPort {
+    pub(crate) name: IfName,
+    pub(crate) mac: MacAddr,
+}
+
+impl GatewayPort {
+    /// Name and hardware address follow from bridge and VLAN, so that containers which are attached at once make one.
+    pub(crate) fn of(bridge: &IfName, vlan: u16) -> Option<Self> {
+        let vlan = vlan.to_string();
+        let parts = [bridge.as_str(), vlan.as_str()];
+        let [a, b, c, d, ..] = digest(0, &parts).to_be_bytes();
+        let number = u32::from_be_bytes([a, b, c, d]);
+        Some(Self {
+            name: IfName::new(&format!("veth{number:08x}")).ok()?,
+            mac: mac(digest(u8::MAX, &parts)),
+        })
+    }
+}
+
 /// The hardware address of the interface that holds an address: whoever gets the address next has the same, so no
 /// neighbour's cache is ever wrong. For IPv4 it is Kubernetes' traditional form, `0a:58` and the address.
 pub(crate) fn mac_of_holder(address: IpNetwork) -> MacAddr {

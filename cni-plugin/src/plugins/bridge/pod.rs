@@ -1,10 +1,15 @@
 //! The container's side of an attachment.
 
+use std::net::IpAddr;
+
 use net_types::IfName;
 use netlink::RealKernel;
-use netstate::{ErrorClass, Kernel, LinkKind, LinkScope, Op, Prune, RouteKey, Scope, State, plan};
+use netstate::{
+    AdminState, ErrorClass, Kernel, LinkChange, LinkKind, LinkScope, Op, Prune, RouteKey, Scope, State, plan,
+};
 
-use super::kernel::{LinkError, UP_TIMEOUT, inside, links_only, observe, refused, remove_link};
+use super::desired::Attachment;
+use super::kernel::{DAD_TIMEOUT, LinkError, UP_TIMEOUT, inside, links_only, observe, refused, remove_link};
 use crate::sandbox::Sandbox;
 
 /// The container's kernel. Its socket stays in the container's namespace.
@@ -78,9 +83,34 @@ impl<'a> Pod<'a> {
     }
 
     /// Waits until the interface sends: a frame before that, such as the first answer to an ARP request, is dropped.
-    pub(crate) fn wait_until_up(&mut self) -> Result<(), LinkError> {
+    /// Then tells the neighbours whose the addresses are.
+    pub(crate) fn wait_until_up(&mut self, attachment: &Attachment) -> Result<(), LinkError> {
+        if attachment.container == AdminState::Down {
+            return Ok(());
+        }
         let up = self.kernel.wait_oper_up(&self.ifname, UP_TIMEOUT);
-        up.map_err(LinkError::Port)
+        up.map_err(LinkError::Port)?;
+        if attachment.ips.is_empty() {
+            return Ok(());
+        }
+        let ips = attachment.ips.iter().map(|ip| ip.address.ip());
+        let ips: Vec<_> = ips.filter(IpAddr::is_ipv6).collect();
+        let settled = self.kernel.wait_settled(&self.ifname, &ips, DAD_TIMEOUT);
+        settled.map_err(LinkError::Duplicate)?;
+        self.announce(attachment)
+    }
+
+    /// Lets the kernel send a gratuitous ARP request and an unsolicited neighbour advertisement for every address:
+    /// whoever remembers an earlier holder would else lose packets until that memory is refreshed. The kernel does so,
+    /// with `arp_notify` and `ndisc_notify` set, when the hardware address is set, to the same value as well (linux
+    /// `devinet.c`, `inetdev_event`; `ndisc.c`, `ndisc_netdev_event`), but not when an address is added.
+    fn announce(&mut self, attachment: &Attachment) -> Result<(), LinkError> {
+        let op = Op::SetLink(self.ifname.clone(), LinkChange::Mac(attachment.mac));
+        let result = self.kernel.apply(std::slice::from_ref(&op)).pop();
+        match result {
+            Some(Err(source)) => Err(refused(&op, &self.sandbox.path, source)),
+            Some(Ok(())) | None => Ok(()),
+        }
     }
 }
 

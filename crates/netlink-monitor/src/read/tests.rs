@@ -2,6 +2,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::frame::{ALIGNMENT, HEADER_LEN};
 
 fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(HEADER_LEN + payload.len()).unwrap();
@@ -27,7 +28,7 @@ fn read(bytes: &[u8], close: &[u32]) -> (bool, Vec<Notice>) {
     let close = close.iter().map(|link| IfIndex::new(*link).unwrap()).collect();
     let mut found = Vec::new();
     let whole = notices(bytes, &close, |notice| found.push(notice));
-    (whole, found)
+    (whole == Heard::Everything, found)
 }
 
 const INET: u8 = 2;

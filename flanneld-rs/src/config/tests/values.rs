@@ -115,7 +115,7 @@ fn paths_cannot_be_empty_but_need_not_be_utf8() {
     let Ok(Invocation::Run(config)) = parse([odd], &|_| None) else {
         panic!("refused")
     };
-    assert_eq!(config.lease_dir.into_os_string().into_vec(), b"/l\xff");
+    assert_eq!(directory(&config).as_os_str().as_encoded_bytes(), b"/l\xff");
     let odd = OsString::from_vec(b"--iface=\xff".to_vec());
     let error = parse([LEASES.into(), odd], &|_| None).unwrap_err();
     assert!(error.to_string().ends_with("UTF-8 is expected"), "{error}");

@@ -64,12 +64,13 @@ add link cni0 bridge mac 02:02:02:02:02:02 mtu 1450 up
 add link veth1 veth peer eth0 peermac 0a:58:0a:f4:07:02 netns pod mac 06:06:06:06:06:06 mtu 1450 up master cni0 hairpin
 set sysctl net/ipv4/ip_forward 1
 set sysctl net/ipv6/conf/all/forwarding 1
+set sysctl net/ipv6/conf/cni0/accept_dad 0
 set sysctl net/ipv6/conf/cni0/accept_ra 0
 set sysctl net/ipv6/conf/veth1/accept_ra 0
 set link cni0 up
 set link veth1 up
 add addr cni0 10.244.7.1/24 broadcast 10.244.7.255
-add addr cni0 fd00:10:244:7::1/64 nodad
+add addr cni0 fd00:10:244:7::1/64
 "
     );
 }
@@ -109,12 +110,8 @@ fn the_pod_gets_the_references_parameters_before_it_is_up() {
             "net/ipv6/conf/eth0/disable_ipv6=0",
             "net/ipv6/conf/eth0/keep_addr_on_down=1",
             "net/ipv6/conf/eth0/ndisc_notify=1",
+            "net/ipv6/conf/lo/disable_ipv6=0",
         ]
-    );
-    assert!(
-        dual.addrs
-            .iter()
-            .all(|(key, addr)| addr.nodad == key.addr.is_ipv6())
     );
 }
 
@@ -152,10 +149,79 @@ fn route_attributes_of_one_one_zero_reach_the_kernel_or_are_refused() {
     let pod = attachment(r#","isGateway":true"#, &given).pod();
     let (key, made) = pod.routes.iter().next().unwrap();
     assert_eq!((key.metric, made.mtu_bytes), (5, Some(1300)));
-    route.table = Some(100);
+    route.table = Some(70_000);
+    route.advmss_bytes = Some(1260);
+    route.scope = Some(253);
+    given.routes = vec![route.clone()];
+    let pod = attachment(r#","isGateway":true"#, &given).pod();
+    let text = "route 10.9.0.0/16 via 10.244.7.1 dev eth0 proto 3 mtu 1300 advmss 1260 scope 253 table 70000 metric 5";
+    assert!(pod.to_string().contains(text), "{pod}");
+    // The scope that a route has anyway is none of its own.
+    route.scope = Some(0);
     given.routes = vec![route];
-    let refused = Attachment::new(&conf(""), &name("eth0"), &given, MacAddr::new([2; 6]));
-    assert!(refused.unwrap_err().to_string().contains("table 100"));
+    let pod = attachment(r#","isGateway":true"#, &given).pod();
+    assert_eq!(pod.routes.values().next().unwrap().scope, None);
+    for (key, value) in [
+        ("scope", 256),
+        ("scope", -1),
+        ("table", 1 << 32),
+        ("priority", -5),
+    ] {
+        let mut impossible = ResultRoute::new("10.9.0.0/16".parse().unwrap(), None);
+        match key {
+            "scope" => impossible.scope = Some(value),
+            "table" => impossible.table = Some(value),
+            _ => impossible.priority = Some(value),
+        }
+        given.routes = vec![impossible];
+        let refused = Attachment::new(&conf(""), &name("eth0"), &given, MacAddr::new([2; 6]));
+        let text = refused.unwrap_err().to_string();
+        assert!(
+            text.contains(&format!("10.9.0.0/16 with {key} {value}")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn detection_of_duplicates_is_left_to_the_kernel_where_it_is_asked_for() {
+    let attachment = attachment(r#","isGateway":true,"enabledad":true"#, &ipam(GOLDEN_DUAL));
+    let pod = attachment.pod();
+    assert!(
+        pod.to_string()
+            .contains("sysctl net/ipv6/conf/eth0/accept_dad 1\n")
+    );
+    assert!(
+        pod.to_string()
+            .contains("sysctl net/ipv6/conf/eth0/enhanced_dad 1\n")
+    );
+    let host = attachment.host(&name("veth1"), MacAddr::new([6; 6]), None);
+    assert!(
+        host.to_string()
+            .contains("sysctl net/ipv6/conf/cni0/accept_dad 1\n")
+    );
+}
+
+#[test]
+fn a_disabled_interface_stays_down_and_bare() {
+    let attachment = attachment(r#","disableContainerInterface":true"#, &AddResult::default());
+    assert_eq!(attachment.pod().to_string(), "link eth0 veth down\n");
+}
+
+#[test]
+fn the_gateways_of_a_vlan_are_on_its_own_interface_and_the_port_is_isolated_where_asked() {
+    let attachment = attachment(
+        r#","isGateway":true,"vlan":100,"portIsolation":true"#,
+        &ipam(GOLDEN_V4),
+    );
+    let host = attachment
+        .host(&name("veth1"), MacAddr::new([6; 6]), None)
+        .to_string();
+    assert!(host.contains("addr cni0.100 10.244.7.1/24"), "{host}");
+    assert!(
+        host.contains("up master cni0 isolated\n") && !host.contains("addr cni0 "),
+        "{host}"
+    );
 }
 
 #[test]

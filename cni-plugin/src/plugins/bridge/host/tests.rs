@@ -24,11 +24,14 @@ fn veth() -> HostVeth {
     HostVeth::of(&NetworkName::new("cbr0").unwrap(), &target)
 }
 
-fn attachment() -> Attachment {
+fn conf() -> Conf {
     let text = r#"{"cniVersion":"1.0.0","name":"cbr0","type":"bridge","hairpinMode":true}"#;
-    let conf = Conf::parse(&NetConf::parse(text.as_bytes()).unwrap(), "").unwrap();
+    Conf::parse(&NetConf::parse(text.as_bytes()).unwrap(), "").unwrap()
+}
+
+fn attachment() -> Attachment {
     let ifname = IfName::new("eth0").unwrap();
-    Attachment::new(&conf, &ifname, &AddResult::default(), NO_MAC).unwrap()
+    Attachment::new(&conf(), &ifname, &AddResult::default(), NO_MAC).unwrap()
 }
 
 /// Makes a pair of virtual interfaces that is no bridge's port.
@@ -77,10 +80,11 @@ fn an_interface_whose_making_was_not_acknowledged_is_completed_by_the_next_pass(
         let (mut host, veth) = (Host::open().unwrap(), veth());
         make_pair(&mut host, &veth.names[0], veth.mac, "eth0");
         let attachment = attachment();
+        let own = conf();
         let request = Request {
+            own: &own,
             attachment: &attachment,
             veth: &veth,
-            on_conflict: OnConflict::Refuse,
             bridge_mac: NO_MAC,
         };
         let mut made = Made::default();
