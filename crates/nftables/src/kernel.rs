@@ -180,6 +180,22 @@ impl Nftables {
         })
     }
 
+    /// Whether a table holds a chain; it reads nothing else, however long the table is.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn has_chain(&mut self, key: &TableKey, chain: &str) -> Result<bool, KernelError> {
+        let question = question(
+            key,
+            &[(wire::chain::TABLE, &key.name), (wire::chain::NAME, chain)],
+        )?;
+        match self.socket.ask(message::GET_CHAIN, &question, |_| Ok(())) {
+            Ok(()) => Ok(true),
+            Err(e) if e.class == ErrorClass::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// The names of a family's tables, in the kernel's order.
     ///
     /// # Errors
@@ -258,8 +274,15 @@ impl Nftables {
 
 /// A question about one table, whose name stands in an attribute of this type.
 fn named(key: &TableKey, kind: u16) -> Result<Vec<u8>, KernelError> {
+    question(key, &[(kind, &key.name)])
+}
+
+/// A question with names in attributes of these types.
+fn question(key: &TableKey, names: &[(u16, &str)]) -> Result<Vec<u8>, KernelError> {
     let mut question = Attributes::after(&wire::header(key.family));
-    question.put_text(kind, &key.name);
+    for (kind, name) in names {
+        question.put_text(*kind, name);
+    }
     question.finish().map_err(|e| KernelError {
         class: ErrorClass::Other(0),
         message: e.to_string(),

@@ -322,14 +322,17 @@ fn what_we_never_write_reads_as_something_else() {
 }
 
 #[test]
-fn an_absent_table_is_none_and_tables_are_listed_by_family() {
+fn an_absent_table_or_chain_is_none_and_tables_are_listed_by_family() {
     in_netns(|| {
         let mut nftables = Nftables::open().unwrap();
         assert_eq!(nftables.table(&key(Family::Ip, "t")).unwrap(), None);
-        nft("table ip a { }\ntable ip b { }\ntable inet a { }\ntable arp c { }");
+        nft("table ip a { chain c { } }\ntable ip b { }\ntable inet a { }\ntable arp c { }");
         assert_eq!(nftables.tables(Family::Ip).unwrap(), ["a", "b"]);
         assert_eq!(nftables.tables(Family::Inet).unwrap(), ["a"]);
         assert_eq!(nftables.tables(Family::Bridge).unwrap(), Vec::<String>::new());
+        let chains = [("a", "c"), ("a", "d"), ("t", "c")];
+        let held = chains.map(|(table, chain)| nftables.has_chain(&key(Family::Ip, table), chain).unwrap());
+        assert_eq!(held, [true, false, false]);
         assert_eq!(nftables.table(&key(Family::Ip6, "a")).unwrap(), None);
     });
 }

@@ -1,7 +1,8 @@
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 /// which use the same system call.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+    path: PathBuf,
 }
 
 impl Lock {
@@ -33,7 +35,18 @@ impl Lock {
         let mut options = OpenOptions::new();
         options.read(true);
         let (file, _) = open_locked(path, &options, mode, timeout)?;
-        Ok(Self { _file: file })
+        let path = path.to_owned();
+        Ok(Self { file, path })
+    }
+
+    /// A second handle, which programs inherit that are run while it exists: the lock then lasts until the last of them
+    /// has ended, even if this process is killed before.
+    ///
+    /// # Errors
+    /// The process has no file descriptor left.
+    pub fn inheritable(&self) -> Result<OwnedFd, Error> {
+        // Descriptors that the standard library makes are closed when a program begins.
+        nix::unistd::dup(&self.file).map_err(|errno| Error::of(Action::Lock, &self.path)(errno.into()))
     }
 }
 

@@ -171,3 +171,17 @@ fn assert_whole(path: &Path) {
     let contents = read_optional(path).unwrap().unwrap();
     assert_eq!(contents, version(contents[0]));
 }
+
+#[test]
+fn a_program_that_inherits_a_lock_keeps_it_until_it_ends() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("lock");
+    let lock = Lock::acquire(&path, 0o600, Duration::from_secs(10)).unwrap();
+    let inherited = lock.inheritable().unwrap();
+    let mut program = Command::new("sleep").arg("600").spawn().unwrap();
+    drop((lock, inherited));
+    assert!(Lock::acquire(&path, 0o600, Duration::from_millis(50)).is_err());
+    program.kill().unwrap();
+    program.wait().unwrap();
+    Lock::acquire(&path, 0o600, Duration::from_secs(10)).unwrap();
+}

@@ -60,6 +60,17 @@ impl Restore {
         Ok(())
     }
 
+    /// Makes a chain of users' that must not be there: unlike [`Self::fresh_chain`] it never removes the rules of a
+    /// chain that another made meanwhile, but fails the table's changes as a whole.
+    ///
+    /// # Errors
+    /// A name is malformed.
+    pub fn new_chain(&mut self, table: &str, chain: &str) -> Result<(), RestoreError> {
+        let line = format!("-N {}", name(chain)?);
+        self.lines(table)?.declared.push(line);
+        Ok(())
+    }
+
     /// Removes a chain of users' with its rules, whether it was there or not; nothing else may lead into it by then.
     ///
     /// # Errors

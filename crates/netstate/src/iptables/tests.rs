@@ -65,10 +65,11 @@ fn changes_declare_chains_first_and_remove_them_last() {
     restore.append("nat", "NEW", "-j RETURN").unwrap();
     restore.fresh_chain("nat", "NEW").unwrap();
     restore.fresh_chain("nat", "NEW").unwrap();
+    restore.new_chain("nat", "SHARED").unwrap();
     restore.insert("filter", "FORWARD", "-j ACCEPT").unwrap();
     restore.flush("filter", "FORWARD").unwrap();
-    let expected = "*filter\n-I FORWARD -j ACCEPT\n-F FORWARD\nCOMMIT\n*nat\n:OLD - [0:0]\n:NEW - [0:0]\n-D POSTROUTING \
-                    -j OLD\n-A NEW -j RETURN\n-X OLD\nCOMMIT\n";
+    let expected = "*filter\n-I FORWARD -j ACCEPT\n-F FORWARD\nCOMMIT\n*nat\n:OLD - [0:0]\n:NEW - [0:0]\n-N SHARED\n\
+                    -D POSTROUTING -j OLD\n-A NEW -j RETURN\n-X OLD\nCOMMIT\n";
     assert_eq!(restore.to_string(), expected);
 }
 
