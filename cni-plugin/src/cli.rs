@@ -1,13 +1,16 @@
 //! What the program was called for: a plugin's operation, or something that a person asks for.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cni_types::Version;
 
 use crate::install::Install;
-use crate::plugins::Builtin;
+use crate::plugins::{Builtin, restore_all};
 use crate::run::Output;
+
+/// The exit status of work that was not done, or not all of it.
+const FAILURE: u8 = 1;
 
 /// The exit status of a call that nobody understands.
 const USAGE_ERROR: u8 = 2;
@@ -21,6 +24,8 @@ pub enum Command {
     Text(Output),
     /// To put the plugins into a directory, or to take them out of one.
     Install(Install),
+    /// To put back the rules of mapped ports, as stored in this directory or the default one.
+    RestorePorts(Option<PathBuf>),
 }
 
 /// Reads a command line, the program's own path first.
@@ -43,6 +48,8 @@ pub fn command(args: &[String]) -> Command {
         },
         ("--version" | "-version" | "-V" | "version", []) => Command::Text(told(version())),
         ("--help" | "-help" | "-h" | "help", []) => Command::Text(told(help())),
+        ("portmap", [verb]) if verb == "restore" => Command::RestorePorts(None),
+        ("portmap", [verb, dir]) if verb == "restore" => Command::RestorePorts(Some(PathBuf::from(dir))),
         (name, []) if Builtin::by_name(name).is_some() => Command::Plugin(name.to_owned()),
         _ => Command::Text(misunderstood(&rest.join(" "))),
     }
@@ -101,12 +108,28 @@ Usage:
                           replaces a newer version
   flannel install --uninstall [--dir DIR]
                           removes these files, and puts back what was there
+  flannel portmap restore [DIRECTORY]
+                          puts back rules of mapped ports that were flushed, from
+                          what portmap stored (its dataDir)
   flannel --version       what this is
   flannel --help          this text
 ",
         version(),
         Version::NEWEST
     )
+}
+
+/// Puts back the rules of mapped ports and says how many containers had lost some.
+#[must_use]
+pub fn restore_ports(dir: Option<&Path>) -> Output {
+    match restore_all(dir) {
+        Ok(count) => told(format!("restored the mapped ports of {count} containers\n")),
+        Err(error) => Output {
+            stderr: format!("flannel: {error}\n"),
+            code: FAILURE,
+            ..Output::default()
+        },
+    }
 }
 
 fn told(text: String) -> Output {
@@ -178,10 +201,21 @@ mod tests {
     }
 
     #[test]
+    fn mapped_ports_are_restored_from_a_directory_or_the_default_one() {
+        assert_eq!(asked("flannel portmap restore"), Command::RestorePorts(None));
+        assert_eq!(
+            asked("flannel portmap restore /a"),
+            Command::RestorePorts(Some("/a".into()))
+        );
+        assert_eq!(asked("portmap restore"), plugin("portmap"));
+    }
+
+    #[test]
     fn what_nobody_understands_ends_with_status_2() {
         for words in [
             "flannel macvlan",
             "flannel bridge x",
+            "flannel portmap restore /a b",
             "flannel --version x",
             "flannel -",
         ] {

@@ -21,6 +21,7 @@ mod requested_mac;
 mod run;
 mod sandbox;
 
-pub use cli::{Command, command};
+pub use cli::{Command, command, restore_ports};
 pub use install::Install;
+pub use plugins::{RestoreError, restore_all};
 pub use run::{Edges, Input, Output, run, take_back};

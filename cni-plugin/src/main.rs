@@ -6,7 +6,7 @@ use std::io::{self, Read, Write, stderr, stdin, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 
-use cni_plugin::{Command, Edges, Input, Output, command, run, take_back};
+use cni_plugin::{Command, Edges, Input, Output, command, restore_ports, run, take_back};
 
 /// This program's file, whatever became of its name (proc(5)).
 const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::Plugin(program) => program,
         Command::Text(output) => return tell(&output),
         Command::Install(install) => return tell(&install.run(Path::new(OWN_PROGRAM))),
+        Command::RestorePorts(dir) => return tell(&restore_ports(dir.as_deref())),
     };
     let input = Input {
         program,

@@ -7,8 +7,11 @@ mod flannel;
 mod host_local;
 mod ipam;
 mod loopback;
+mod portmap;
 mod prev_result;
 mod tuning;
+
+pub use portmap::{RestoreError, restore_all};
 
 use cni_types::{AddResult, NetConf, Target, Version};
 
@@ -23,6 +26,7 @@ pub(crate) enum Builtin {
     HostLocal,
     Loopback,
     Bandwidth,
+    Portmap,
     Tuning,
 }
 
@@ -34,6 +38,7 @@ impl Builtin {
         Self::HostLocal,
         Self::Loopback,
         Self::Bandwidth,
+        Self::Portmap,
         Self::Tuning,
     ];
 
@@ -59,6 +64,7 @@ impl Builtin {
             Self::HostLocal => "host-local",
             Self::Loopback => "loopback",
             Self::Bandwidth => "bandwidth",
+            Self::Portmap => "portmap",
             Self::Tuning => "tuning",
         }
     }
@@ -66,7 +72,12 @@ impl Builtin {
     /// The oldest version of the specification that the plugin works in.
     pub(crate) const fn oldest_version(self) -> Version {
         match self {
-            Self::Flannel | Self::Bridge | Self::HostLocal | Self::Loopback | Self::Tuning => Version::V0_1_0,
+            Self::Flannel
+            | Self::Bridge
+            | Self::HostLocal
+            | Self::Loopback
+            | Self::Portmap
+            | Self::Tuning => Version::V0_1_0,
             // Older results list no interfaces.
             Self::Bandwidth => Version::V0_3_0,
         }
@@ -87,6 +98,7 @@ impl Builtin {
             }
             Self::Loopback => loopback::add(conf, &context.sandbox(netns)?),
             Self::Bandwidth => bandwidth::add(conf, target, &context.sandbox(netns)?),
+            Self::Portmap => portmap::add(conf, target),
             Self::Tuning => tuning::add(context, conf, target, &context.sandbox(netns)?),
         }
     }
@@ -104,6 +116,7 @@ impl Builtin {
             Self::HostLocal => host_local::check(conf, target),
             Self::Loopback => loopback::check(conf, &context.sandbox(netns)?),
             Self::Bandwidth => bandwidth::check(conf, target, &context.sandbox(netns)?),
+            Self::Portmap => portmap::check(conf, target),
             Self::Tuning => tuning::check(context, conf, target, &context.sandbox(netns)?),
         }
     }
@@ -125,6 +138,7 @@ impl Builtin {
             Self::HostLocal => host_local::del(conf, target),
             Self::Loopback => loopback::del(sandbox()?.as_ref()),
             Self::Bandwidth => bandwidth::del(conf, target),
+            Self::Portmap => portmap::del(conf, target),
             Self::Tuning => tuning::del(conf, target, sandbox()?.as_ref()),
         }
     }
@@ -136,6 +150,7 @@ impl Builtin {
             Self::HostLocal => host_local::status(conf),
             Self::Loopback => Ok(()),
             Self::Bandwidth => bandwidth::status(conf),
+            Self::Portmap => portmap::status(conf),
             Self::Tuning => tuning::status(conf),
         }
     }
@@ -152,6 +167,7 @@ impl Builtin {
             Self::HostLocal => host_local::gc(conf, valid),
             Self::Loopback => Ok(()),
             Self::Bandwidth => bandwidth::gc(conf, valid),
+            Self::Portmap => portmap::gc(conf, valid),
             Self::Tuning => tuning::gc(conf, valid),
         }
     }

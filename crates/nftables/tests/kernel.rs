@@ -326,7 +326,7 @@ fn an_absent_table_or_chain_is_none_and_tables_are_listed_by_family() {
     in_netns(|| {
         let mut nftables = Nftables::open().unwrap();
         assert_eq!(nftables.table(&key(Family::Ip, "t")).unwrap(), None);
-        nft("table ip a { chain c { } }\ntable ip b { }\ntable inet a { }\ntable arp c { }");
+        nft("table ip a {\nchain c { }\n}\ntable ip b { }\ntable inet a { }\ntable arp c { }");
         assert_eq!(nftables.tables(Family::Ip).unwrap(), ["a", "b"]);
         assert_eq!(nftables.tables(Family::Inet).unwrap(), ["a"]);
         assert_eq!(nftables.tables(Family::Bridge).unwrap(), Vec::<String>::new());

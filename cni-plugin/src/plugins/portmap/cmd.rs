@@ -1,0 +1,267 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use cni_types::{AddResult, Code, NetConf, NetworkName, Target};
+
+use super::attachment::{Attachment, IpFamily, Protocol, addresses_of};
+use super::conf::{self, Backend, Conf, data_dir, default_data_dir};
+use super::rules::{self, Goal, Look, RulesError};
+use super::store::Store;
+use crate::context::Attachments;
+use crate::error::{Failure, Failures};
+use crate::plugins::prev_result;
+
+/// Stored port mappings that could not be put back.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RestoreError(String);
+
+/// Maps the ports that the runtime asks for, and passes the result through. On failure all is as before.
+pub(crate) fn add(conf: &NetConf, target: &Target) -> Result<AddResult, Failure> {
+    let result = prev_result::required(conf)?;
+    let own = Conf::parse(conf)?;
+    let addresses = addresses_of(&result, &target.ifname);
+    if own.mappings.is_empty() || addresses.is_empty() {
+        return Ok(result);
+    }
+    let backend = chosen(own.backend)?;
+    let attachment = Attachment {
+        network: conf.name.clone(),
+        target: target.clone(),
+        backend,
+        conf: Conf {
+            backend: Some(backend),
+            ..own
+        },
+        addresses,
+    };
+    let store = Store::open_or_create(&data_dir(conf)?)?;
+    let _lock = store.lock()?;
+    let before = store.get(&conf.name, target)?;
+    let goal = goal_with(&store, &attachment)?;
+    // What was made with the other back end goes.
+    let look = match &before {
+        Some(before) if before.backend != backend => Look::Everywhere,
+        Some(_) | None => Look::Own(backend),
+    };
+    store.put(&attachment)?;
+    let made = make(&goal, look, &attachment);
+    made.map_err(|error| {
+        let mut failure = Failure::from(error);
+        if let Err(undone) = undo(&store, &attachment, before.as_ref()) {
+            failure.append_details(&undone.msg);
+        }
+        failure
+    })?;
+    Ok(result)
+}
+
+fn make(goal: &Goal, look: Look, attachment: &Attachment) -> Result<(), RulesError> {
+    goal.reach(look)?;
+    let address = attachment.address(IpFamily::V4).filter(|_| attachment.conf.snat);
+    if let Some(address) = address {
+        rules::enable_localhost(address.ip())?;
+    }
+    // A flow that began before the rules would go on without them.
+    rules::flush_udp(&udp_ports(attachment))
+}
+
+/// Puts back what was before a failed ADD.
+fn undo(store: &Store, attachment: &Attachment, before: Option<&Attachment>) -> Result<(), Failure> {
+    let Some(before) = before else {
+        return remove(
+            Some(store),
+            &attachment.network,
+            &attachment.target,
+            BTreeSet::new(),
+        );
+    };
+    store.put(before)?;
+    goal_with(store, before)?.reach(Look::Everywhere)?;
+    Ok(())
+}
+
+/// What a container's rules are with an attachment among those that are stored.
+fn goal_with(store: &Store, attachment: &Attachment) -> Result<Goal, Failure> {
+    let mut all = store.of_container(&attachment.target.container_id)?;
+    all.retain(|other| !is_of(other, &attachment.network, &attachment.target));
+    all.push(attachment.clone());
+    Ok(Goal::of(
+        &attachment.network,
+        &attachment.target.container_id,
+        &all,
+    )?)
+}
+
+fn is_of(attachment: &Attachment, network: &NetworkName, target: &Target) -> bool {
+    attachment.network == *network && attachment.target == *target
+}
+
+/// Removes the attachment's rules, whoever made them and whatever the configuration says.
+pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
+    let store = Store::open(&data_dir(conf)?);
+    // Without state there is nothing to be kept from others, nor to be found for most containers.
+    let lock = match &store {
+        Some(store) => store.get(&conf.name, target)?.map(|_| store.lock()).transpose()?,
+        None => None,
+    };
+    // What cannot be read here was never mapped.
+    let asked = conf::mappings(conf).unwrap_or_default();
+    let asked = asked.iter().filter(|mapping| mapping.protocol == Protocol::Udp);
+    let ports = asked.map(|mapping| mapping.host_port).collect();
+    let removed = remove(store.as_ref(), &conf.name, target, ports);
+    drop(lock);
+    removed
+}
+
+/// Removes an attachment's rules, then its state; `ports` are UDP ports that it may have had beside those known here.
+fn remove(
+    store: Option<&Store>,
+    network: &NetworkName,
+    target: &Target,
+    mut ports: BTreeSet<u16>,
+) -> Result<(), Failure> {
+    let mut others = match store {
+        Some(store) => store.of_container(&target.container_id)?,
+        None => Vec::new(),
+    };
+    let own = others.iter().position(|other| is_of(other, network, target));
+    if let Some(own) = own.map(|position| others.remove(position)) {
+        ports.extend(udp_ports(&own));
+    }
+    let outcome = Goal::of(network, &target.container_id, &others)?.reach(Look::Everywhere)?;
+    ports.extend(outcome.udp_ports);
+    rules::flush_udp(&ports)?;
+    if let Some(store) = store {
+        store.remove(network, target)?;
+    }
+    Ok(())
+}
+
+fn udp_ports(attachment: &Attachment) -> BTreeSet<u16> {
+    let mappings = attachment.conf.mappings.iter();
+    let udp = mappings.filter(|mapping| mapping.protocol == Protocol::Udp);
+    udp.map(|mapping| mapping.host_port).collect()
+}
+
+/// Fails unless every rule of the attachment is there.
+pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
+    let result = prev_result::required(conf)?;
+    let own = Conf::parse(conf)?;
+    let addresses = addresses_of(&result, &target.ifname);
+    if own.mappings.is_empty() || addresses.is_empty() {
+        return Ok(());
+    }
+    let stored = match Store::open(&data_dir(conf)?) {
+        Some(store) => store.get(&conf.name, target)?,
+        None => None,
+    };
+    let backend = match (own.backend, &stored) {
+        (Some(backend), _) => backend,
+        (None, Some(stored)) => stored.backend,
+        (None, None) => chosen(None)?,
+    };
+    let attachment = Attachment {
+        network: conf.name.clone(),
+        target: target.clone(),
+        backend,
+        conf: own,
+        addresses,
+    };
+    let goal = Goal::of(&conf.name, &target.container_id, &[attachment])?;
+    Ok(goal.verify()?)
+}
+
+/// Fails with code 50 when an ADD could not be served: the back end cannot be used.
+pub(crate) fn status(conf: &NetConf) -> Result<(), Failure> {
+    let own = Conf::parse(conf)?;
+    let usable = chosen(own.backend).and_then(rules::usable);
+    usable.map_err(|error| Failure {
+        code: Code::NOT_AVAILABLE,
+        ..Failure::from(error)
+    })
+}
+
+/// Removes the rules of this network's attachments that are not valid: those that are stored, and those of iptables
+/// that name the network. Goes on over failures.
+///
+/// A rule of nftables names its container only. One that is not stored was made by the reference, perhaps for another
+/// network, and stays for the container's DEL.
+pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
+    let mut failures = Failures::default();
+    let store = Store::open(&data_dir(conf)?);
+    let lock = store.as_ref().map(Store::lock).transpose()?;
+    if let Some(store) = &store {
+        let of_network = store
+            .all()?
+            .into_iter()
+            .filter(|stored| stored.network == conf.name);
+        for stale in of_network.filter(|stored| !valid.0.contains(&stored.target)) {
+            failures.note(remove(
+                Some(store),
+                &stale.network,
+                &stale.target,
+                BTreeSet::new(),
+            ));
+        }
+        failures.note(store.remove_unreadable());
+    }
+    let containers = valid.0.iter().map(|target| target.container_id.clone()).collect();
+    failures.note(rules::gc_iptables(&conf.name, &containers));
+    drop(lock);
+    failures.into_result()
+}
+
+/// Puts back the rules of all stored attachments that are gone, for instance because a firewall was loaded anew, and
+/// returns how many containers had lost some. It changes nothing that is as it should be.
+///
+/// `dir` is the directory of the state; `None` is the plugin's default.
+///
+/// # Errors
+/// The state cannot be read, or the rules of a container cannot be made; those of the others are.
+pub fn restore_all(dir: Option<&Path>) -> Result<usize, RestoreError> {
+    let dir = dir.map_or_else(default_data_dir, Path::to_owned);
+    let restored = restore(&dir);
+    restored.map_err(|failure| RestoreError(failure.msg))
+}
+
+fn restore(dir: &Path) -> Result<usize, Failure> {
+    let Some(store) = Store::open(dir) else {
+        return Ok(0);
+    };
+    let _lock = store.lock()?;
+    let mut failures = Failures::default();
+    let mut count = 0;
+    let all = store.all()?;
+    let containers = all
+        .iter()
+        .map(|stored| (&stored.network, &stored.target.container_id));
+    for (network, container_id) in containers.collect::<BTreeSet<_>>() {
+        let of_container = all
+            .iter()
+            .filter(|stored| stored.target.container_id == *container_id);
+        let of_container: Vec<_> = of_container.cloned().collect();
+        let step = Goal::of(network, container_id, &of_container).map_err(Failure::from);
+        let step = step.and_then(|goal| Ok(goal.reach(Look::Wanted)?));
+        let step = step.and_then(|outcome| {
+            if outcome.changed {
+                count += 1;
+                let of_network = of_container.iter().filter(|stored| stored.network == *network);
+                let ports = of_network.flat_map(udp_ports).collect();
+                rules::flush_udp(&ports)?;
+            }
+            Ok(())
+        });
+        failures.note(step);
+    }
+    failures.into_result().map(|()| count)
+}
+
+/// The back end that a configuration names; else nftables, or iptables if the kernel has no nftables.
+fn chosen(backend: Option<Backend>) -> Result<Backend, RulesError> {
+    match backend {
+        Some(backend) => Ok(backend),
+        None if rules::has_nftables()? => Ok(Backend::Nftables),
+        None => Ok(Backend::Iptables),
+    }
+}

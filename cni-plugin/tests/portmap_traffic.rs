@@ -1,0 +1,276 @@
+//! Connections through mapped ports, with both back ends and in both families: real sockets on the real kernel.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test code: a panic is a failed test"
+)]
+
+mod common;
+mod ports;
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use common::{Node, Pod, on_a_node};
+use ports::{
+    CLIENT_V4, CLIENT_V6, NODE_V4, NODE_V6, Server, call, client, containers_rules, inside, is_refused,
+    mapping, own_netns, tcp, udp,
+};
+use serde_json::{Value, json};
+
+const BACKENDS: [&str; 2] = ["nftables", "iptables"];
+
+/// The bridge's addresses, by which masqueraded connections come.
+const BRIDGE_V4: &str = "10.244.7.1";
+const BRIDGE_V6: &str = "fd00:10:244:7::1";
+
+/// Maps ports of a pod with a back end and further keys; returns the configuration.
+fn map(node: &Node, pod: &Pod, result: &Value, backend: &str, mappings: &[Value], more: &Value) -> Value {
+    let mut conf = node.ports_conf(result, mappings);
+    conf["backend"] = backend.into();
+    for (key, value) in more.as_object().unwrap() {
+        conf[key] = value.clone();
+    }
+    let passed_on = call(node, "ADD", pod, &conf).succeeds();
+    assert_eq!(&passed_on, result);
+    conf
+}
+
+#[test]
+fn mapped_ports_lead_to_the_pod_from_everywhere() {
+    for backend in BACKENDS {
+        on_a_node(move |node| {
+            let client = client();
+            let (pod, result) = node.attached("a");
+            let (other, _) = node.attached("b");
+            let mappings = [
+                mapping(8080, 80, "tcp"),
+                mapping(8053, 53, "udp"),
+                mapping(8054, 53, "UDP"),
+            ];
+            let conf = map(&node, &pod, &result, backend, &mappings, &json!({}));
+            let (_tcp, _udp) = (Server::tcp(&pod, 80), Server::udp(&pod, 53));
+
+            for (from, to, seen) in [
+                (&client.netns, NODE_V4, CLIENT_V4),
+                (&client.netns, NODE_V6, CLIENT_V6),
+                (&other.netns, NODE_V4, BRIDGE_V4),
+                (&other.netns, NODE_V6, BRIDGE_V6),
+                (&pod.netns, NODE_V4, BRIDGE_V4),
+                (&pod.netns, NODE_V6, BRIDGE_V6),
+                (&own_netns(), NODE_V4, NODE_V4),
+                (&own_netns(), "127.0.0.1", BRIDGE_V4),
+            ] {
+                assert_eq!(tcp(from, to, 8080), seen, "{backend} {from} {to}");
+                assert_eq!(udp(from, to, 8053), seen, "{backend} {from} {to}");
+            }
+            // What does not go through a mapped port stays as it is.
+            let pods_address = result["ips"][0]["address"].as_str().unwrap();
+            let (pods_address, _) = pods_address.split_once('/').unwrap();
+            let others_address = tcp(&other.netns, pods_address, 80);
+            assert!(
+                others_address.starts_with("10.244.7.") && others_address != BRIDGE_V4,
+                "{others_address}"
+            );
+
+            call(&node, "DEL", &pod, &conf).succeeds();
+            assert!(is_refused(&client.netns, NODE_V4, 8080));
+            assert!(is_refused(&client.netns, NODE_V6, 8080));
+            assert!(is_refused(&own_netns(), "127.0.0.1", 8080));
+            assert_eq!(containers_rules(), Vec::<String>::new());
+            assert_eq!(node.stored_ports(), Vec::<String>::new());
+        });
+    }
+}
+
+#[test]
+fn an_address_of_the_host_limits_a_mapping_to_it_and_to_its_family() {
+    for backend in BACKENDS {
+        on_a_node(move |node| {
+            let client = client();
+            let (pod, result) = node.attached("a");
+            let with = |host_ip: &str, port| {
+                let mut mapping = mapping(port, 80, "tcp");
+                mapping["hostIP"] = host_ip.into();
+                mapping
+            };
+            let mappings = [
+                with("192.168.50.9", 8081),
+                with(NODE_V6, 8082),
+                with("0.0.0.0", 8083),
+                with("::", 8084),
+                with("", 8085),
+            ];
+            map(&node, &pod, &result, backend, &mappings, &json!({}));
+            let _server = Server::tcp(&pod, 80);
+            for (port, reached, refused) in [
+                (8081, vec!["192.168.50.9"], vec![NODE_V4, NODE_V6]),
+                (8082, vec![NODE_V6], vec![NODE_V4]),
+                (8083, vec!["192.168.50.9", NODE_V4], vec![NODE_V6]),
+                (8084, vec![NODE_V6], vec![NODE_V4]),
+                (8085, vec!["192.168.50.9", NODE_V4, NODE_V6], vec![]),
+            ] {
+                for to in reached {
+                    tcp(&client.netns, to, port);
+                }
+                for to in refused {
+                    assert!(is_refused(&client.netns, to, port), "{backend} {to} {port}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn masquerading_follows_the_configuration() {
+    for backend in BACKENDS {
+        on_a_node(move |node| {
+            let client = client();
+            let (pod, result) = node.attached("a");
+            let (other, _) = node.attached("b");
+            let _server = Server::tcp(&pod, 80);
+            let mappings = [mapping(8080, 80, "tcp")];
+            map(&node, &pod, &result, backend, &mappings, &json!({"snat": false}));
+            assert_eq!(tcp(&client.netns, NODE_V4, 8080), CLIENT_V4);
+            assert!(
+                is_refused(&pod.netns, NODE_V4, 8080),
+                "{backend}: hairpin without masquerading"
+            );
+            // The same attachment anew, with other keys.
+            map(
+                &node,
+                &pod,
+                &result,
+                backend,
+                &mappings,
+                &json!({"masqAll": true, "markMasqBit": 7}),
+            );
+            assert_eq!(tcp(&client.netns, NODE_V4, 8080), BRIDGE_V4);
+            assert_eq!(tcp(&client.netns, NODE_V6, 8080), BRIDGE_V6);
+            let pods_address = result["ips"][0]["address"].as_str().unwrap();
+            let (pods_address, _) = pods_address.split_once('/').unwrap();
+            assert_ne!(tcp(&other.netns, pods_address, 80), BRIDGE_V4);
+        });
+    }
+}
+
+#[test]
+fn conditions_limit_who_may_use_a_port() {
+    for (backend, conditions) in [
+        ("nftables", json!(["ip saddr 192.168.50.2"])),
+        ("nftables", json!(["ip", "saddr", "!=", "10.0.0.0/8"])),
+        ("iptables", json!(["-s", "192.168.50.2/32"])),
+    ] {
+        on_a_node(move |node| {
+            let client = client();
+            let (pod, result) = node.attached("a");
+            let (other, _) = node.attached("b");
+            let _server = Server::tcp(&pod, 80);
+            let conf = map(
+                &node,
+                &pod,
+                &result,
+                backend,
+                &[mapping(8080, 80, "tcp")],
+                &json!({"conditionsV4": conditions}),
+            );
+            assert_eq!(tcp(&client.netns, NODE_V4, 8080), CLIENT_V4);
+            assert!(is_refused(&other.netns, NODE_V4, 8080));
+            call(&node, "CHECK", &pod, &conf).succeeds();
+            call(&node, "DEL", &pod, &conf).succeeds();
+            assert_eq!(containers_rules(), Vec::<String>::new());
+        });
+    }
+}
+
+#[test]
+fn two_hundred_mappings_work_on_one_pod() {
+    for backend in BACKENDS {
+        on_a_node(move |node| {
+            let client = client();
+            let (pod, result) = node.attached("a");
+            let mappings: Vec<_> = (0..200).map(|i| mapping(20_000 + i, 1000 + i, "tcp")).collect();
+            let conf = map(&node, &pod, &result, backend, &mappings, &json!({}));
+            let (_first, _last) = (Server::tcp(&pod, 1000), Server::tcp(&pod, 1199));
+            for to in [NODE_V4, NODE_V6] {
+                tcp(&client.netns, to, 20_000);
+                tcp(&client.netns, to, 20_199);
+            }
+            call(&node, "CHECK", &pod, &conf).succeeds();
+            call(&node, "DEL", &pod, &conf).succeeds();
+            assert_eq!(containers_rules(), Vec::<String>::new());
+        });
+    }
+}
+
+#[test]
+fn a_udp_flow_goes_on_to_the_next_pod_with_the_port() {
+    for backend in BACKENDS {
+        on_a_node(move |node| {
+            let client = client();
+            let socket = inside(&client.netns, || {
+                let socket = UdpSocket::bind("0.0.0.0:5353").unwrap();
+                socket.connect((NODE_V4, 8053)).unwrap();
+                socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+                socket
+            });
+            let ask = || {
+                // Refusals of earlier questions are answers as well.
+                (0..20).any(|_| {
+                    let sent = socket.send(b"?").is_ok();
+                    sent && socket.recv(&mut [0; 64]).is_ok()
+                })
+            };
+            let nobody = socket.send(b"?").is_ok() && socket.recv(&mut [0; 64]).is_ok();
+            assert!(!nobody);
+            for id in ["a", "b"] {
+                let (pod, result) = node.attached(id);
+                let conf = map(
+                    &node,
+                    &pod,
+                    &result,
+                    backend,
+                    &[mapping(8053, 53, "udp")],
+                    &json!({}),
+                );
+                let _server = Server::udp(&pod, 53);
+                assert!(ask(), "{backend} {id}");
+                call(&node, "DEL", &pod, &conf).succeeds();
+                let gone = socket.send(b"?").is_ok() && socket.recv(&mut [0; 64]).is_ok();
+                assert!(!gone, "{backend} {id}: the flow outlives its mapping");
+            }
+        });
+    }
+}
+
+#[test]
+fn the_pod_that_came_last_has_a_port_that_two_want() {
+    for backend in BACKENDS {
+        on_a_node(move |node| {
+            let client = client();
+            let (leaked, result) = node.attached("a");
+            map(
+                &node,
+                &leaked,
+                &result,
+                backend,
+                &[mapping(8080, 80, "tcp")],
+                &json!({}),
+            );
+            let (pod, result) = node.attached("b");
+            map(
+                &node,
+                &pod,
+                &result,
+                backend,
+                &[mapping(8080, 80, "tcp")],
+                &json!({}),
+            );
+            let _server = Server::tcp(&pod, 80);
+            assert_eq!(tcp(&client.netns, NODE_V4, 8080), CLIENT_V4);
+        });
+    }
+}
