@@ -150,7 +150,15 @@ fn parse_ip(object: &Object, address_key: &'static str) -> Result<IpConfig, Resu
         })?,
         gateway: parse_address(object, "gateway")?,
         interface: object.int("interface").map_err(ResultError::Decode)?,
-        extra: object.without(&[address_key, "gateway", "interface", "version", "routes"]),
+        // What is no key of its form may be one of another form.
+        extra: object.without(&[
+            address_key,
+            "address",
+            "gateway",
+            "interface",
+            "version",
+            "routes",
+        ]),
     })
 }
 
