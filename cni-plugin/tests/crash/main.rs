@@ -26,7 +26,7 @@ mod stepper;
 use std::hash::{BuildHasher, RandomState};
 
 use chain::{Attachment, Chain};
-use common::{Node, on_a_node};
+use common::{Node, Pod, on_a_node};
 use nix::errno::Errno;
 use serde_json::json;
 use snapshot::Snapshot;
@@ -56,6 +56,29 @@ const SHAPED: Chain = Chain {
         let bandwidth = json!({"cniVersion": "1.0.0", "name": "cbr0", "type": "bandwidth",
             "runtimeConfig": {"bandwidth": limits}});
         vec![node.bridge_conf("1.0.0"), bandwidth]
+    },
+};
+
+/// With the keys that make the bridge work for single ports.
+const BRIDGE_KEYS: Chain = Chain {
+    plugins: |node, _| {
+        let mut conf = node.bridge_conf("1.0.0");
+        conf["hairpinMode"] = json!(false);
+        for key in ["promiscMode", "portIsolation", "enabledad"] {
+            conf[key] = json!(true);
+        }
+        vec![conf]
+    },
+};
+
+const TUNING: Chain = Chain {
+    plugins: |node, _| {
+        let tuning = json!({
+            "cniVersion": "1.0.0", "name": "cbr0", "type": "tuning", "dataDir": node.path("tuning"),
+            "mac": "c2:b0:57:49:47:f1", "mtu": 1400, "promisc": true, "allmulti": true, "txQLen": 77,
+            "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"},
+        });
+        vec![node.conf("1.0.0"), tuning]
     },
 };
 
@@ -118,7 +141,7 @@ impl<'a> Stand<'a> {
         let empty_pod = Snapshot::of_pod(&first.pod);
         first.add();
         first.del();
-        settle();
+        settle(&foreign.pod);
         let before = Snapshot::take(node, &foreign.pod);
         Self {
             node,
@@ -248,9 +271,10 @@ impl<'a> Stand<'a> {
 }
 
 /// Waits until the kernel has nothing left to announce by itself: link-local addresses are in place.
-fn settle() {
+fn settle(foreign: &Pod) {
     for _ in 0..100 {
-        if !common::ip(&["-o", "addr"]).contains("tentative") {
+        let addresses = common::ip(&["-o", "addr"]) + &foreign.sh("ip -o addr");
+        if !addresses.contains("tentative") {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
@@ -343,4 +367,6 @@ chains! {
     bridge: BRIDGE,
     dual_stack: DUAL_STACK,
     shaped: SHAPED,
+    bridge_keys: BRIDGE_KEYS,
+    tuning: TUNING,
 }

@@ -88,18 +88,35 @@ pub fn remove_unfinished(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes a file in preparation, itself named by the path, unless a living writer is at it; tells whether it is gone.
+/// Removes the files in preparation of a directory that killed writers left; those of living ones stay.
 ///
 /// # Errors
-/// It cannot be opened or removed.
-pub fn remove_abandoned(unfinished: &Path) -> Result<bool, Error> {
+/// The directory cannot be read, or a file cannot be opened or removed; the others are removed all the same.
+pub fn remove_abandoned(dir: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(err) if is_absent(err.kind()) || err.kind() == ErrorKind::NotADirectory => return Ok(()),
+        Err(err) => return Err(Error::of(Action::Read, dir)(err)),
+    };
+    let mut outcome = Ok(());
+    for entry in entries.flatten() {
+        if entry.file_name().to_str().is_some_and(is_unfinished) {
+            outcome = outcome.and(remove_if_abandoned(&entry.path()));
+        }
+    }
+    outcome
+}
+
+fn remove_if_abandoned(unfinished: &Path) -> Result<(), Error> {
     let mut options = OpenOptions::new();
     options.read(true);
     match open_locked_existing(unfinished, &options) {
-        // Whoever opens it now finds that it has lost its name, and begins anew.
-        Ok(Some(_locked)) => remove(unfinished, Durability::Crash).map(|_| true),
-        Ok(None) => Ok(false),
-        Err(err) if err.io().is_some_and(|io| io.kind() == ErrorKind::NotFound) => Ok(true),
+        // Whoever opens it meanwhile finds that it has lost its name, and begins anew.
+        Ok(Some(_locked)) => remove(unfinished, Durability::Crash).map(drop),
+        Ok(None) => Ok(()),
+        // Nothing but a file can be one in preparation.
+        Err(Error::NotAFile(_)) => Ok(()),
+        Err(err) if err.io().is_some_and(|io| io.kind() == ErrorKind::NotFound) => Ok(()),
         Err(err) => Err(err),
     }
 }

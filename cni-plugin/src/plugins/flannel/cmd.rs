@@ -245,7 +245,9 @@ pub(crate) fn gc(context: &Context<'_>, conf: &NetConf, valid: &Attachments) -> 
         Some(holders) => !holders.iter().any(|holder| file.may_be_of(holder)),
         None => is_done,
     };
-    let Ok(entries) = fs::read_dir(conf::data_dir(conf)?) else {
+    let dir = conf::data_dir(conf)?;
+    failures.note(state::remove_abandoned(&dir));
+    let Ok(entries) = fs::read_dir(dir) else {
         return failures.into_result();
     };
     for entry in entries.flatten() {

@@ -137,10 +137,9 @@ fn put(path: &Path, text: &[u8]) -> Result<(), StateError> {
     })
 }
 
-/// Removes a file in preparation that nobody is at work on.
-pub(crate) fn remove_abandoned(unfinished: &Path) -> Result<(), StateError> {
-    let removed = statefile::remove_abandoned(unfinished);
-    removed.map(drop).map_err(StateError)
+/// Removes the files in preparation that nobody is at work on. Their networks are unknown, but they are nobody's.
+pub(crate) fn remove_abandoned(dir: &Path) -> Result<(), StateError> {
+    statefile::remove_abandoned(dir).map_err(StateError)
 }
 
 /// Removes a state file.

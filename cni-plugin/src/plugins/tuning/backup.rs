@@ -169,6 +169,11 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), BackupError> {
         .map_err(BackupError)
 }
 
+/// Removes the files in preparation that nobody is at work on.
+pub(crate) fn remove_abandoned(dir: &Path) -> Result<(), BackupError> {
+    statefile::remove_abandoned(dir).map_err(BackupError)
+}
+
 /// `<container id>_<interface>.json`, as the reference names it.
 fn path(dir: &Path, target: &Target) -> PathBuf {
     dir.join(format!("{}_{}.json", target.container_id, target.ifname))

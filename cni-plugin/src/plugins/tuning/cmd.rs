@@ -141,7 +141,9 @@ pub(crate) fn status(conf: &NetConf) -> Result<(), Failure> {
 /// Removes the files of attachments of this network that are not valid. Their interfaces are gone with them.
 pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
     let mut failures = Failures::default();
-    for path in backup::stale(&conf::data_dir(conf)?, &conf.name, &valid.0)? {
+    let dir = conf::data_dir(conf)?;
+    failures.note(backup::remove_abandoned(&dir));
+    for path in backup::stale(&dir, &conf.name, &valid.0)? {
         failures.note(backup::remove_file(&path));
     }
     failures.into_result()
