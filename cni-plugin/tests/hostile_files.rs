@@ -142,3 +142,52 @@ fn pipes_and_directories_in_the_place_of_files_never_hang_a_call() {
         assert_eq!(error["code"], 5, "{error}");
     });
 }
+
+/// Waits for the kernel, which removes the interfaces of a namespace some time after it.
+fn until_links_are(node: &Node, links: &[&str]) {
+    for _ in 0..2000 {
+        if node.links() == links {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("{:?}", node.links());
+}
+
+#[test]
+fn the_first_add_after_a_reboot_frees_what_was_reserved_before() {
+    on_a_node(|node| {
+        let lease = |address: &str| node.path("networks/cbr0").join(address);
+        let left: Vec<_> = (2..=5).map(|n| format!("10.244.7.{n}")).collect();
+        for address in &left {
+            let pod = Pod::new(&format!("pod-{address}"));
+            node.add(&pod);
+            // The machine stops: pods end, nobody deletes them. Their marks and dates are those of an earlier run.
+            drop(pod);
+            until_links_are(&node, &["cni0"]);
+            assert!(statefile::mark(
+                &lease(address),
+                "flannel.boot_id",
+                "an earlier run"
+            ));
+            let file = fs::File::options().write(true).open(lease(address)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+        assert!(statefile::mark(
+            &node.path("networks/cbr0"),
+            "flannel.boot_id",
+            "an earlier run"
+        ));
+        // A runtime that starts the same container again gets it its address again.
+        let again = Pod::new(&format!("pod-{}", left[3]));
+        let result = node.add(&again);
+        assert_eq!(result["ips"][0]["address"], format!("{}/24", left[3]));
+        assert_eq!(node.leases().into_keys().collect::<Vec<_>>(), left[3..]);
+        let next = Pod::new("next");
+        node.add(&next);
+        assert_eq!(node.leases().len(), 2);
+        node.del(&again);
+        node.del(&next);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}

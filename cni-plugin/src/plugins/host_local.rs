@@ -1,5 +1,6 @@
 //! Address management on this host: `host-local`, sharing its store with the reference plugin.
 
+mod boot;
 mod cmd;
 mod conf;
 mod range;

@@ -5,6 +5,7 @@ use cni_types::{AddResult, Code, ContainerId, IpConfig, NetConf, Target};
 use ipnetwork::IpNetwork;
 use net_types::IfName;
 
+use super::boot::Boot;
 use super::conf::{self, Conf, store_dir};
 use super::range::RangeSet;
 use super::store::{Holder, Reservation, Store, addresses};
@@ -74,9 +75,18 @@ pub(crate) fn add(
 ) -> Result<AddResult, Failure> {
     let own = Conf::parse(conf, args)?;
     let store = Store::open_or_create(&store_dir(conf)?)?;
+    let boot = Boot::current();
+    if let Some(boot) = &boot {
+        let own = match duplicate {
+            Duplicate::Refuse => None,
+            Duplicate::Reuse => Some(target),
+        };
+        store.reclaim(boot, own)?;
+    }
     let reservations = store.reservations()?;
     let mut allocation = Allocation {
         store: &store,
+        boot: boot.as_ref(),
         reservations: &reservations,
         target,
         duplicate,
@@ -102,6 +112,7 @@ pub(crate) fn add(
 /// One ADD's way through the range sets.
 struct Allocation<'a> {
     store: &'a Store,
+    boot: Option<&'a Boot>,
     reservations: &'a [Reservation],
     target: &'a Target,
     duplicate: Duplicate,
@@ -136,6 +147,9 @@ impl Allocation<'_> {
             self.store.reserve(ip, self.target)?;
             self.made.push(ip);
             self.store.set_last_reserved(position, ip)?;
+        }
+        if let Some(boot) = self.boot {
+            boot.mark(&self.store.path(ip));
         }
         let range = set.range_of(ip);
         let prefix = range.map_or(if ip.is_ipv4() { 32 } else { 128 }, |range| range.subnet.prefix());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cni_types::{Code, ContainerId, Target};
 use statefile::{Action, Durability, Lock};
 
+use super::boot::{Boot, Origin};
 use crate::error::CniError;
 
 /// How long another process may hold the store; each holds it for milliseconds.
@@ -146,6 +147,27 @@ impl Store {
         Ok(found)
     }
 
+    /// Frees what was reserved in an earlier run of the machine, but for `own`. See [`super::boot`].
+    pub(crate) fn reclaim(&self, boot: &Boot, own: Option<&Target>) -> Result<(), StoreError> {
+        if boot.has_marked(&self.dir) {
+            return Ok(());
+        }
+        for reservation in self.reservations()? {
+            let is_own = own.is_some_and(|target| reservation.is_of(target));
+            let is_reservation = reservation.holder.is_some();
+            if is_reservation && !is_own && boot.origin(&self.path(reservation.ip)) == Origin::EarlierBoot {
+                self.release(reservation.ip)?;
+            }
+        }
+        boot.mark(&self.dir);
+        Ok(())
+    }
+
+    /// The file of an address.
+    pub(crate) fn path(&self, ip: IpAddr) -> PathBuf {
+        self.dir.join(ip.to_string())
+    }
+
     fn read(&self, name: &str) -> Result<Content, StoreError> {
         match statefile::read_optional(&self.dir.join(name)) {
             Ok(Some(bytes)) => Ok(Holder::parse(&bytes).map_or(Content::Unfinished, Content::Holder)),
@@ -158,7 +180,7 @@ impl Store {
     /// Reserves an address that is not reserved.
     pub(crate) fn reserve(&self, ip: IpAddr, target: &Target) -> Result<(), StoreError> {
         let content = format!("{}\r\n{}", target.container_id, target.ifname);
-        let path = self.dir.join(ip.to_string());
+        let path = self.path(ip);
         let created = statefile::create_new(&path, content.as_bytes(), FILE_MODE, Durability::Crash);
         created.map_err(not_written(&path))
     }

@@ -123,3 +123,43 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn what_an_earlier_run_of_the_machine_left_is_freed_once_and_nothing_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open_or_create(temp.path()).unwrap();
+    let boot = Boot::current().unwrap();
+    let kept = |store: &Store| addresses(&store.reservations().unwrap());
+    for (address, id) in [("10.0.0.2", "a"), ("10.0.0.3", "b")] {
+        store.reserve(ip(address), &target(id, "eth0")).unwrap();
+        boot.mark(&store.path(ip(address)));
+    }
+    // The reference's, and what is no reservation.
+    fs::write(temp.path().join("10.0.0.4"), "c\r\neth0").unwrap();
+    fs::create_dir(temp.path().join("10.0.0.5")).unwrap();
+    store.reclaim(&boot, None).unwrap();
+    assert_eq!(kept(&store).len(), 4);
+    store.reclaim(&boot.masked(), None).unwrap();
+    assert_eq!(kept(&store).len(), 4);
+    let next = boot.next();
+    store.reclaim(&next, Some(&target("b", "eth0"))).unwrap();
+    assert_eq!(kept(&store), ["10.0.0.3", "10.0.0.5"].map(ip).into());
+    // One that is made in the new run, and seen again and again in it.
+    store.reserve(ip("10.0.0.6"), &target("d", "eth0")).unwrap();
+    next.mark(&store.path(ip("10.0.0.6")));
+    store.reclaim(&next, None).unwrap();
+    assert_eq!(kept(&store), ["10.0.0.3", "10.0.0.5", "10.0.0.6"].map(ip).into());
+}
+
+#[test]
+fn what_the_reference_left_is_freed_in_the_second_run_after() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open_or_create(temp.path()).unwrap();
+    let boot = Boot::current().unwrap();
+    fs::write(temp.path().join("10.0.0.4"), "c\r\neth0").unwrap();
+    let next = boot.next();
+    store.reclaim(&next, None).unwrap();
+    assert_eq!(store.reservations().unwrap().len(), 1);
+    store.reclaim(&next.next(), None).unwrap();
+    assert_eq!(store.reservations().unwrap(), []);
+}
