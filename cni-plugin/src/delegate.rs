@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
-use cni_types::{AddResult, Code, ErrorObject, NetConf, ResultError};
+use cni_types::{AddResult, Code, ErrorObject, NetConf, Object, ResultError, Version};
 
 use crate::context::Context;
 use crate::error::{CniError, Failure};
@@ -26,6 +26,14 @@ pub(crate) enum Verb {
     Check,
     Status,
     Gc,
+    Version,
+}
+
+/// Whether a program knows an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    Yes,
+    No,
 }
 
 impl Verb {
@@ -36,6 +44,7 @@ impl Verb {
             Self::Check => "CHECK",
             Self::Status => "STATUS",
             Self::Gc => "GC",
+            Self::Version => "VERSION",
         }
     }
 }
@@ -61,6 +70,12 @@ enum DelegateError {
     },
     #[error("plugin {name:?} printed no result that can be read: {reason}")]
     NoResult { name: String, reason: String },
+    #[error("plugin {name:?} does not support CNI version {version}, so no ADD can succeed; it supports {}", supported.join(", "))]
+    Version {
+        name: String,
+        version: Version,
+        supported: Vec<String>,
+    },
 }
 
 impl CniError for DelegateError {
@@ -68,6 +83,7 @@ impl CniError for DelegateError {
         match self {
             Self::Name(_) | Self::NotFound { .. } => Code::BAD_CONFIG,
             Self::Run { .. } | Self::NoErrorObject { .. } | Self::NoResult { .. } => Code::DELEGATE,
+            Self::Version { .. } => Code::NOT_AVAILABLE,
         }
     }
 }
@@ -82,6 +98,57 @@ pub(crate) fn exec_add(context: &Context<'_>, name: &str, conf: &NetConf) -> Res
     let value = serde_json::from_slice(&printed).map_err(|e| unreadable(e.to_string()))?;
     let result = AddResult::parse(&value).map_err(|e: ResultError| unreadable(e.to_string()))?;
     Ok(result)
+}
+
+/// Asks a program whether it could serve an ADD. One that is older than this question says nothing of its readiness,
+/// which is no failure, but it must know the version in which it would be asked to ADD.
+pub(crate) fn exec_status(context: &Context<'_>, name: &str, conf: &NetConf) -> Result<(), Failure> {
+    match exec_if_known(context, name, Verb::Status, conf)? {
+        Known::Yes => Ok(()),
+        Known::No => {
+            let supported = versions(context, name, conf)?;
+            if supported.iter().any(|version| version == conf.version.as_str()) {
+                return Ok(());
+            }
+            Err(DelegateError::Version {
+                name: name.to_owned(),
+                version: conf.version,
+                supported,
+            }
+            .into())
+        }
+    }
+}
+
+/// Runs an operation that older programs do not know.
+///
+/// They say so by a bad `CNI_COMMAND`, which the reference library checks before anything else, or by the version.
+pub(crate) fn exec_if_known(
+    context: &Context<'_>,
+    name: &str,
+    verb: Verb,
+    conf: &NetConf,
+) -> Result<Known, Failure> {
+    match exec(context, name, verb, conf) {
+        Ok(_) => Ok(Known::Yes),
+        Err(failure) if failure.code == Code::INCOMPATIBLE_VERSION => Ok(Known::No),
+        Err(failure) if failure.code == Code::BAD_ENVIRONMENT && failure.msg.contains("CNI_COMMAND") => {
+            Ok(Known::No)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The versions that a program supports.
+fn versions(context: &Context<'_>, name: &str, conf: &NetConf) -> Result<Vec<String>, Failure> {
+    let printed = exec(context, name, Verb::Version, conf)?;
+    let unreadable = |reason: String| DelegateError::NoResult {
+        name: name.to_owned(),
+        reason,
+    };
+    let answer = Object::parse(&printed).map_err(|e| unreadable(e.to_string()))?;
+    let supported = answer.strings("supportedVersions");
+    Ok(supported.map_err(|e| unreadable(e.to_string()))?)
 }
 
 /// Runs a program and returns what it printed. Its standard error is ours.

@@ -75,7 +75,7 @@ impl Ipam {
         match self {
             Self::None => Ok(()),
             Self::HostLocal => host_local::status(conf),
-            Self::Program(name) => delegate::exec(context, name, Verb::Status, conf).map(drop),
+            Self::Program(name) => delegate::exec_status(context, name, conf),
         }
     }
 
@@ -91,7 +91,8 @@ impl Ipam {
         match self {
             Self::None => Ok(()),
             Self::HostLocal => host_local::gc_detaching(conf, valid, detach),
-            Self::Program(name) => delegate::exec(context, name, Verb::Gc, conf).map(drop),
+            // One that does not know GC frees its addresses with each container's DEL.
+            Self::Program(name) => delegate::exec_if_known(context, name, Verb::Gc, conf).map(drop),
         }
     }
 }

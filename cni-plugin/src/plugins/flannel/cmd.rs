@@ -7,7 +7,7 @@ use net_types::IfName;
 use super::conf::{self, Conf};
 use super::state::{self, StateFiles, StateName, Stored};
 use crate::context::{Attachments, Context};
-use crate::delegate::{self, Verb};
+use crate::delegate::{self, Known, Verb};
 use crate::error::{CniError, Failure, Failures};
 use crate::plugins::host_local::{self, Holder};
 use crate::plugins::{bridge, ipam::Ipam};
@@ -219,7 +219,7 @@ pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failur
     let delegate_conf = NetConf::from_object(own.delegate_conf(conf, Some(&env)))?;
     match Delegate::of(&delegate_conf)? {
         Delegate::Bridge => bridge::status(context, &delegate_conf),
-        Delegate::Program(name) => delegate::exec(context, &name, Verb::Status, &delegate_conf).map(drop),
+        Delegate::Program(name) => delegate::exec_status(context, &name, &delegate_conf),
     }
 }
 
@@ -230,10 +230,13 @@ pub(crate) fn gc(context: &Context<'_>, conf: &NetConf, valid: &Attachments) -> 
     valid.write(&mut delegate_conf);
     let mut failures = Failures::default();
     let delegate = Delegate::of(&delegate_conf)?;
-    let is_done = failures.note(match &delegate {
-        Delegate::Bridge => bridge::gc(context, &delegate_conf, valid),
-        Delegate::Program(name) => delegate::exec(context, name, Verb::Gc, &delegate_conf).map(drop),
-    });
+    let collected = match &delegate {
+        Delegate::Bridge => bridge::gc(context, &delegate_conf, valid).map(|()| Known::Yes),
+        Delegate::Program(name) => delegate::exec_if_known(context, name, Verb::Gc, &delegate_conf),
+    };
+    // A delegate that does not know GC still needs the files for each container's DEL.
+    let is_done = matches!(collected, Ok(Known::Yes));
+    failures.note(collected.map(drop));
     let attached = match all_holders(&delegate, &delegate_conf) {
         Ok(known) => known,
         Err(failure) => {
