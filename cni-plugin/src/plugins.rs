@@ -1,12 +1,14 @@
 //! The plugins of the binary, each in a folder of its own. What names plugins elsewhere, the texts for people and the
 //! programs that are installed, follows from [`Builtin::ALL`].
 
+mod attachment_file;
 mod bandwidth;
 mod bridge;
 mod flannel;
 mod host_local;
 mod ipam;
 mod loopback;
+mod netfilter;
 mod portmap;
 mod prev_result;
 mod tuning;

@@ -60,9 +60,9 @@ fn configurations_that_cannot_work_change_nothing() {
             ),
             (with("delegate", json!({"type": "../sh"})), 7, "not a file name"),
             (
-                with("delegate", json!({"ipMasq": true})),
-                2,
-                "\"ipMasq\" with value true",
+                with("delegate", json!({"ipMasq": true, "ipMasqBackend": "ipfw"})),
+                7,
+                "unknown ipmasq backend \"ipfw\"",
             ),
             (with("delegate", json!({"vlan": 4095})), 7, "invalid VLAN ID 4095"),
             (with("delegate", json!({"mtu": 20})), 7, "mtu 20"),

@@ -5,10 +5,13 @@ mod check;
 mod conf;
 mod del;
 mod desired;
+mod guards;
 mod host;
 mod kernel;
+mod masq;
 mod names;
 mod pod;
+mod spoof;
 mod vlan;
 
 pub(crate) use add::{add, validate};

@@ -77,7 +77,8 @@ impl std::error::Error for PluginError {}
 /// # Errors
 /// Fails when the file cannot be written.
 pub fn install_conflist(node: &Node) -> Result<()> {
-    let delegate = json!({"hairpinMode": true, "isDefaultGateway": true});
+    // Pods shall see each other by their own addresses, on nodes whose flanneld does no masquerading as well.
+    let delegate = json!({"hairpinMode": true, "isDefaultGateway": true, "ipMasq": false});
     let mut plugins = vec![json!({"type": "flannel", "delegate": delegate})];
     if node.file(CNI_BIN_DIR).join("portmap").exists() {
         plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));

@@ -5,7 +5,9 @@ use net_types::MacAddr;
 use netlink::Netns;
 
 use super::conf::Conf;
+use super::del;
 use super::desired::{self, Attachment};
+use super::guards::{Guarded, Guards};
 use super::host::{Attached, Host, Made, Request};
 use super::kernel::LinkError;
 use super::names::{HostVeth, mac, mac_of_holder};
@@ -18,6 +20,7 @@ use crate::sandbox::Sandbox;
 /// Fails if an ADD would, by its configuration alone.
 pub(crate) fn validate(context: &Context<'_>, conf: &NetConf) -> Result<(), Failure> {
     Conf::parse(conf, &context.env.args)?;
+    Guards::parse(conf)?;
     Ipam::of(conf)?;
     Ok(())
 }
@@ -31,6 +34,7 @@ pub(crate) fn add(
 ) -> Result<AddResult, Failure> {
     let mut work = Add {
         own: Conf::parse(conf, &context.env.args)?,
+        guards: Guards::parse(conf)?,
         dns: conf.dns()?,
         context,
         conf,
@@ -59,6 +63,7 @@ struct Add<'a> {
     context: &'a Context<'a>,
     conf: &'a NetConf,
     own: Conf,
+    guards: Guards,
     dns: Dns,
     target: &'a Target,
     sandbox: &'a Sandbox,
@@ -73,9 +78,12 @@ impl Add<'_> {
         let ifname = &self.target.ifname;
         let attachment = Attachment::new(&self.own, ifname, given, self.veth.container_mac)?;
         let mut made = Made::default();
-        let attached = self.make(&attachment, pod, &mut made);
-        let (attached, attachment) = attached.map_err(|error| {
-            let mut failure = Failure::from(error);
+        let attached = self.make(&attachment, pod, &mut made).map_err(Failure::from);
+        let guarded = attached.and_then(|(attached, attachment)| {
+            self.guard(&attachment, &attached)?;
+            Ok((attached, attachment))
+        });
+        let (attached, attachment) = guarded.map_err(|mut failure| {
             if let Err(e) = self.host.undo(&self.veth, &made) {
                 failure.add_details(&e);
             }
@@ -103,6 +111,24 @@ impl Add<'_> {
         self.host.wait_until_up(&attached.veth, attachment)?;
         pod.wait_until_up(attachment)?;
         Ok((attached, attachment.without_routes(&skipped)))
+    }
+
+    /// Makes the packet filter's rules, or none.
+    fn guard(&self, attachment: &Attachment, attached: &Attached) -> Result<(), Failure> {
+        let addresses: Vec<_> = attachment.ips.iter().map(|ip| ip.address).collect();
+        let made = self.guards.setup(&Guarded {
+            network: &self.conf.name,
+            target: self.target,
+            addresses: &addresses,
+            interface: &attached.veth,
+            mac: attachment.mac,
+        });
+        made.map_err(|mut failure| {
+            if let Err(e) = del::remove_rules(self.conf, self.target) {
+                failure.append_details(&e.msg);
+            }
+            failure
+        })
     }
 
     /// The result in the reference's order: bridge, host interface, container interface, the gateway's in a VLAN.

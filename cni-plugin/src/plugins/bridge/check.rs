@@ -3,12 +3,13 @@ use std::path::Path;
 
 use cni_types::{AddResult, Code, IpConfig, NetConf, ResultError, ResultRoute, Target, network_of};
 use ipnetwork::IpNetwork;
-use net_types::IfName;
 use net_types::registry::RT_TABLE_MAIN;
+use net_types::{IfName, MacAddr};
 use netlink::{Netns, RealKernel};
 use netstate::{AddrKey, AdminState, Link, LinkKind, LinkScope, RouteKind, Scope, State};
 
 use super::conf::{Conf, Gateway};
+use super::guards::{Guarded, Guards};
 use super::kernel::{LinkError, inside, links_only, observe};
 use crate::context::Context;
 use crate::error::{CniError, Failure};
@@ -68,7 +69,8 @@ pub(crate) fn check(
     let result = AddResult::parse(given).map_err(CheckError::PrevResult)?;
     let attached = Attached::of(&result, target, sandbox)?;
     check_pod(&attached, &result, &own, target, sandbox)?;
-    check_host(&attached, &result, &own)?;
+    let port = check_host(&attached, &result, &own)?;
+    check_guards(&attached, conf, target, &port)?;
     Ipam::of(conf)?.check(context, conf, target)
 }
 
@@ -175,7 +177,8 @@ fn check_route(observed: &State, route: &ResultRoute, ips: &[&IpConfig]) -> Resu
     }
 }
 
-fn check_host(attached: &Attached<'_>, result: &AddResult, own: &Conf) -> Result<(), Failure> {
+/// Checks bridge and host interface; returns the latter's name.
+fn check_host(attached: &Attached<'_>, result: &AddResult, own: &Conf) -> Result<IfName, Failure> {
     let host_names = result
         .interfaces
         .iter()
@@ -218,7 +221,26 @@ fn check_host(attached: &Attached<'_>, result: &AddResult, own: &Conf) -> Result
         .iter()
         .find(|name| **name != own.bridge && **name != own.gateway_link);
     let port = port.ok_or_else(|| CheckError::NotInResult("of the host".to_owned()))?;
-    check_port(&observed, port, own)
+    check_port(&observed, port, own)?;
+    Ok(port.clone())
+}
+
+/// A later plugin that changed the container's hardware address cut it off if frames are checked for the first one.
+fn check_guards(
+    attached: &Attached<'_>,
+    conf: &NetConf,
+    target: &Target,
+    port: &IfName,
+) -> Result<(), Failure> {
+    let addresses: Vec<_> = attached.ips.iter().map(|ip| ip.address).collect();
+    let mac = attached.mac.and_then(|mac| mac.parse().ok());
+    Guards::parse(conf)?.check(&Guarded {
+        network: &conf.name,
+        target,
+        addresses: &addresses,
+        interface: port,
+        mac: mac.unwrap_or(MacAddr::new([0; 6])),
+    })
 }
 
 fn check_port(observed: &State, name: &IfName, own: &Conf) -> Result<(), Failure> {

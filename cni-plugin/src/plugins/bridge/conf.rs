@@ -1,7 +1,6 @@
 use cni_types::{Code, DecodeError, NetConf, Object};
 use net_types::{IfName, IfNameError, MacAddr};
 use netstate::AdminState;
-use serde_json::Value;
 
 use super::vlan::{VlanError, Vlans};
 use crate::error::CniError;
@@ -74,8 +73,6 @@ pub(crate) enum OnConflict {
 pub(crate) enum ConfError {
     #[error("{0}")]
     Decode(DecodeError),
-    #[error("key {key:?} with value {value} is not supported by this plugin; remove it")]
-    Unsupported { key: &'static str, value: String },
     #[error("bridge: {0}")]
     Bridge(IfNameError),
     #[error("mtu {0} is not between 68 and 65535")]
@@ -98,7 +95,6 @@ impl CniError for ConfError {
     fn code(&self) -> Code {
         match self {
             Self::Decode(_) => Code::DECODING,
-            Self::Unsupported { .. } => Code::UNSUPPORTED_FIELD,
             Self::Mac(error) => error.code(),
             Self::Vlan(error) => error.code(),
             Self::Bridge(_)
@@ -110,9 +106,6 @@ impl CniError for ConfError {
     }
 }
 
-/// Keys of the reference's whose work isn't built: any value but the default is refused.
-const UNSUPPORTED_FLAGS: [&str; 2] = ["ipMasq", "macspoofchk"];
-
 impl Conf {
     /// Reads everything that an ADD needs; `args` is `CNI_ARGS`.
     pub(crate) fn parse(conf: &NetConf, args: &str) -> Result<Self, ConfError> {
@@ -123,7 +116,6 @@ impl Conf {
                 .map(Option::unwrap_or_default)
                 .map_err(ConfError::Decode)
         };
-        refuse_unsupported(object)?;
         let gateway = match (flag("isGateway")?, flag("isDefaultGateway")?) {
             (_, true) => Gateway::Default,
             (true, false) => Gateway::Yes,
@@ -165,20 +157,6 @@ pub(crate) fn bridge_name(object: &Object) -> Result<IfName, ConfError> {
     let name = object.string("bridge").map_err(ConfError::Decode)?;
     let name = name.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_BRIDGE);
     IfName::new(name).map_err(ConfError::Bridge)
-}
-
-fn refuse_unsupported(object: &Object) -> Result<(), ConfError> {
-    let refused = |key, value: &Value| {
-        let value = value.to_string();
-        Err(ConfError::Unsupported { key, value })
-    };
-    for key in UNSUPPORTED_FLAGS {
-        match object.get(key) {
-            None | Some(Value::Bool(false)) => {}
-            Some(value) => return refused(key, value),
-        }
-    }
-    Ok(())
 }
 
 /// The reference's name for it: the bridge's, a dot and the VLAN.
@@ -246,23 +224,6 @@ mod tests {
         assert_eq!(parse(r#","isGateway":true"#, "").unwrap().gateway, Gateway::Yes);
         let both = parse(r#","isGateway":false,"isDefaultGateway":true"#, "");
         assert_eq!(both.unwrap().gateway, Gateway::Default);
-    }
-
-    #[test]
-    fn keys_that_are_not_built_are_refused_with_key_and_value_unless_default() {
-        for (key, value) in [
-            ("ipMasq", "true"),
-            ("macspoofchk", "true"),
-            ("ipMasq", r#""yes""#),
-        ] {
-            let error = parse(&format!(r#","{key}":{value}"#), "").unwrap_err();
-            assert_eq!(error.code().0, 2);
-            let text = error.to_string();
-            assert!(text.contains(key) && text.contains(value), "{text}");
-        }
-        let defaults = r#","ipMasq":false,"vlan":0,"vlanTrunk":[],"macspoofchk":false,"promiscMode":null,
-            "ipMasqBackend":"nftables","preserveDefaultVlan":true"#;
-        assert!(parse(defaults, "").is_ok());
     }
 
     #[test]

@@ -94,8 +94,8 @@ impl Conf {
         SubnetEnv::parse(&text, path).map_err(ConfError::BadSubnetFile)
     }
 
-    /// The configuration for the delegate, as flannel's cni-plugin makes it (`flannel_linux.go`), but for `ipMasq` of
-    /// our own bridge. Without the subnet file it lacks what only that tells: enough to release what an ADD made.
+    /// The configuration for the delegate, as flannel's cni-plugin makes it (`flannel_linux.go`). Without the subnet
+    /// file it lacks what only that tells.
     pub(crate) fn delegate_conf(&self, conf: &NetConf, env: Option<&SubnetEnv>) -> Object {
         let mut map = self.delegate.clone();
         map.insert("name".to_owned(), json!(conf.name.as_str()));
@@ -108,10 +108,8 @@ impl Conf {
         let kind = map.entry("type").or_insert_with(|| json!("bridge"));
         let is_bridge = kind.as_str() == Some("bridge");
         if let Some(env) = env {
-            // Where flanneld does no masquerading, the reference asks the delegate for it. The bridge of this process
-            // cannot do it and refuses the key, but nobody wrote it: every ADD would fail, with no key to remove.
-            let ip_masq = !is_bridge && !env.ip_masq;
-            map.entry("ipMasq").or_insert_with(|| json!(ip_masq));
+            // Where flanneld does no masquerading, the delegate does.
+            map.entry("ipMasq").or_insert_with(|| json!(!env.ip_masq));
             map.entry("mtu").or_insert_with(|| json!(env.mtu));
         }
         if is_bridge {
@@ -198,15 +196,16 @@ mod tests {
     }
 
     #[test]
-    fn masquerading_that_flanneld_leaves_to_the_delegate_is_asked_of_programs_only() {
+    fn masquerading_that_flanneld_leaves_to_the_delegate_is_asked_of_it() {
         let env = ENV_V4.replace("IPMASQ=true", "IPMASQ=false");
         let ip_masq = |rest: &str, env: &str| {
             let delegate: Value = serde_json::from_str(&delegate(rest, env)).unwrap();
             delegate["ipMasq"].clone()
         };
-        assert_eq!(ip_masq(SHIPPED, &env), false);
-        assert_eq!(ip_masq(r#""delegate":{"type":"bridge"}"#, &env), false);
-        assert_eq!(ip_masq(r#""delegate":{"ipMasq":true}"#, &env), true);
+        assert_eq!(ip_masq(SHIPPED, &env), true);
+        assert_eq!(ip_masq(SHIPPED, ENV_V4), false);
+        assert_eq!(ip_masq(r#""delegate":{"type":"bridge"}"#, &env), true);
+        assert_eq!(ip_masq(r#""delegate":{"ipMasq":false}"#, &env), false);
         assert_eq!(ip_masq(r#""delegate":{"type":"ptp"}"#, &env), true);
         assert_eq!(ip_masq(r#""delegate":{"type":"ptp"}"#, ENV_V4), false);
     }

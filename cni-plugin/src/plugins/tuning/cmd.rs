@@ -4,11 +4,11 @@ use netlink::{LinkSetting, LinkSettings, NetnsError, RealKernel};
 use netstate::{ErrorClass, Kernel, KernelError, Op, Scope, SysctlKey};
 
 use super::allowlist::{Allowlist, AllowlistError};
-use super::backup::{self, Backup};
+use super::backup::{Backup, BackupError};
 use super::conf::{self, Conf};
 use crate::context::{Attachments, Context};
 use crate::error::{CniError, Failure, Failures};
-use crate::plugins::prev_result;
+use crate::plugins::{attachment_file, prev_result};
 use crate::sandbox::Sandbox;
 
 /// Why an interface or a parameter is not as it shall be.
@@ -70,15 +70,15 @@ pub(crate) fn add(
     }
     let before = pod.settings()?;
     let backup = Backup::of(&before, &own.settings, &conf.name);
-    backup.write(&dir, target)?;
+    attachment_file::write(&dir, target, &backup).map_err(BackupError)?;
     let done = pod.tune(&own, &before);
     done.map_err(|error| {
         let mut failure = Failure::from(error);
         if let Err(e) = pod.put_back(&backup) {
             // The file stays for a DEL.
             failure.add_details(&e);
-        } else if let Err(e) = backup::remove(&dir, target) {
-            failure.add_details(&e);
+        } else if let Err(e) = attachment_file::remove(&attachment_file::path(&dir, target)) {
+            failure.add_details(&BackupError(e));
         }
         failure
     })?;
@@ -120,11 +120,12 @@ pub(crate) fn check(
 
 /// Puts back what an ADD changed of the interface, if that is still there.
 pub(crate) fn del(conf: &NetConf, target: &Target, sandbox: Option<&Sandbox>) -> Result<(), Failure> {
-    let dir = conf::data_dir(conf)?;
-    if let (Some(backup), Some(sandbox)) = (backup::read(&dir, target)?, sandbox) {
+    let file = attachment_file::path(&conf::data_dir(conf)?, target);
+    let backup: Option<Backup> = attachment_file::read(&file).map_err(BackupError)?;
+    if let (Some(backup), Some(sandbox)) = (backup, sandbox) {
         Pod::open(sandbox, target)?.put_back(&backup)?;
     }
-    Ok(backup::remove(&dir, target)?)
+    Ok(attachment_file::remove(&file).map_err(BackupError)?)
 }
 
 /// Fails when the node's list of allowed parameters is unusable, or does not allow what is configured.
@@ -142,9 +143,10 @@ pub(crate) fn status(conf: &NetConf) -> Result<(), Failure> {
 pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
     let mut failures = Failures::default();
     let dir = conf::data_dir(conf)?;
-    failures.note(backup::remove_abandoned(&dir));
-    for path in backup::stale(&dir, &conf.name, &valid.0)? {
-        failures.note(backup::remove_file(&path));
+    failures.note(statefile::remove_abandoned(&dir).map_err(BackupError));
+    let stale = attachment_file::stale::<Backup>(&dir, &conf.name, &valid.0).map_err(BackupError)?;
+    for (path, _) in stale {
+        failures.note(attachment_file::remove(&path).map_err(BackupError));
     }
     failures.into_result()
 }
