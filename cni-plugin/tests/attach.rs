@@ -271,6 +271,8 @@ fn a_bridge_without_addresses_is_a_mere_switch() {
     on_a_node(|node| {
         let (pod, other) = (Pod::new("a"), Pod::new("b"));
         let conf = json!({"cniVersion": "1.0.0", "name": "l2", "type": "bridge", "bridge": "br7"});
+        // A new namespace has the machine's setting.
+        sh(node.dir.path(), "echo 0 >/proc/sys/net/ipv4/ip_forward");
         let result = node.call("ADD", &pod, &conf).succeeds();
         assert!(
             result.get("ips").is_none() && result["interfaces"][0]["name"] == "br7",
