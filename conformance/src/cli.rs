@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::bench;
 use crate::demo::{self, DemoConfig};
-use crate::lab::MAX_NODES;
+use crate::lab::{MAX_NODES, Store};
 
 /// Exit status for a wrong command line (as of clap, and of most of Unix).
 const USAGE: u8 = 2;
@@ -74,6 +74,14 @@ fn demo_command() -> Command {
         .about("Makes a lab of nodes and pods in namespaces of this machine, and shows that they all reach each other")
         .arg(number("nodes", "3", MAX_NODES.into()).help("Number of nodes"))
         .arg(number("pods", "2", 250).help("Number of pods on each node"))
+        .arg(
+            Arg::new("store")
+                .long("store")
+                .value_name("STORE")
+                .value_parser(["directory", "etcd"])
+                .default_value("directory")
+                .help("Where the daemons keep their leases"),
+        )
         .arg(switch("keep", "Leave the lab up, and print how to enter its nodes and pods"))
         .arg(switch("down", "Only remove a lab that was kept"))
         .arg(path("bin-dir", "DIR").help("Directory of flanneld and flannel [default: found near this program]"))
@@ -84,6 +92,10 @@ fn demo_config(arguments: &ArgMatches) -> DemoConfig {
     DemoConfig {
         nodes: arguments.get_one("nodes").copied().unwrap_or(1),
         pods: arguments.get_one("pods").copied().unwrap_or(1),
+        store: match arguments.get_one::<String>("store").map(String::as_str) {
+            Some("etcd") => Store::Etcd,
+            Some(_) | None => Store::Directory,
+        },
         keep: arguments.get_flag("keep"),
         down: arguments.get_flag("down"),
         bin_dir: arguments.get_one("bin-dir").cloned(),
@@ -109,6 +121,7 @@ mod tests {
             &["--nodes=0"][..],
             &["--nodes", "241"],
             &["--pods", "x"],
+            &["--store=nowhere"],
             &["--frobnicate"],
             &["more"],
         ] {

@@ -14,7 +14,7 @@ use anyhow::Result;
 use crate::lab::keep::Record;
 use crate::lab::matrix::Matrix;
 use crate::lab::ping::Patience;
-use crate::lab::{Binaries, Flanneld, Lab, LabConfig, Node, Pod};
+use crate::lab::{Binaries, Flanneld, Lab, LabConfig, Node, Pod, Store};
 
 pub use principles::{Principle, prove};
 use screen::Screen;
@@ -27,6 +27,8 @@ pub struct DemoConfig {
     pub nodes: u8,
     /// The number of pods on each node.
     pub pods: u8,
+    /// Where the daemons keep their leases.
+    pub store: Store,
     /// Whether the lab stays up.
     pub keep: bool,
     /// Whether only a kept lab is to be removed.
@@ -81,8 +83,13 @@ fn set_up(config: &DemoConfig, screen: &mut Screen) -> Result<Stage> {
         .map_or_else(Binaries::find, Binaries::in_dir)?;
     let nodes = config.nodes;
     let start = Instant::now();
-    screen.begin(&format!("[1/4] making {nodes} nodes on an underlay"))?;
-    let lab = Lab::new(&LabConfig { nodes, binaries })?;
+    let with_etcd = if config.store == Store::Etcd {
+        " with etcd"
+    } else {
+        ""
+    };
+    screen.begin(&format!("[1/4] making {nodes} nodes on an underlay{with_etcd}"))?;
+    let lab = Lab::on(config.store, &LabConfig { nodes, binaries })?;
     screen.end(&format!("{} ms", start.elapsed().as_millis()))?;
     let mut stage = Stage {
         daemons: Vec::new(),

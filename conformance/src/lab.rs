@@ -5,6 +5,7 @@
 //! [`Lab::new`], then [`Node::start_flanneld`] and [`Node::add_pod`].
 
 mod binaries;
+mod etcd;
 pub mod faults;
 mod flanneld;
 mod holder;
@@ -53,12 +54,22 @@ pub struct LabConfig {
     pub binaries: Binaries,
 }
 
+/// Where the daemons of a lab keep their leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// In a directory that all nodes share.
+    Directory,
+    /// In an etcd server on the underlay's gateway.
+    Etcd,
+}
+
 /// A running laboratory; everything in it ends when this value is dropped.
 #[derive(Debug)]
 pub struct Lab {
     holder: Holder,
     nodes: Vec<Node>,
     node_holders: Vec<Child>,
+    etcd: Option<Process>,
 }
 
 impl Lab {
@@ -68,6 +79,14 @@ impl Lab {
     /// # Errors
     /// Fails without root, or when the kernel or iproute2 refuses something; nothing is left behind then.
     pub fn new(config: &LabConfig) -> Result<Self> {
+        Self::on(Store::Directory, config)
+    }
+
+    /// As [`Lab::new`], with the leases in this store; an etcd server runs and holds the configuration.
+    ///
+    /// # Errors
+    /// As [`Lab::new`], and when there is no program `etcd`.
+    pub fn on(store: Store, config: &LabConfig) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             bail!("a lab needs root, to make network namespaces");
         }
@@ -79,16 +98,25 @@ impl Lab {
             holder,
             nodes: Vec::new(),
             node_holders: Vec::new(),
+            etcd: None,
         };
         underlay::make_bridge(lab.holder.namespaces())?;
         for number in 1..=config.nodes {
-            let (node, child) = Node::start(lab.holder.namespaces(), number)?;
+            let (node, child) = Node::start(lab.holder.namespaces(), number, store)?;
             lab.node_holders.push(child);
             runtime::install_conflist(&node)?;
             lab.nodes.push(node);
         }
-        let net_conf = lab.shared_file("leases/config");
-        fs::write(&net_conf, NET_CONF).with_context(|| format!("writing {}", net_conf.display()))?;
+        match store {
+            Store::Directory => {
+                let net_conf = lab.shared_file("leases/config");
+                fs::write(&net_conf, NET_CONF).with_context(|| format!("writing {}", net_conf.display()))?;
+            }
+            Store::Etcd => {
+                lab.start_etcd()?;
+                lab.configure_etcd()?;
+            }
+        }
         Ok(lab)
     }
 
@@ -126,12 +154,15 @@ impl Lab {
     /// # Errors
     /// Fails when the lab's first process is gone.
     pub fn keep(&mut self) -> Result<()> {
+        self.etcd.iter_mut().for_each(Process::detach);
         self.holder.keep()
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // It is a child of ours, and the lab's own end waits until it is reaped.
+        self.etcd = None;
         self.holder.end(&mut self.node_holders);
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use super::iproute::text;
-use super::mounts::{BIN_DIR, LEASE_DIR};
+use super::mounts::BIN_DIR;
 use super::namespaces::command;
 use super::node::Node;
 use super::process::Process;
@@ -41,7 +41,7 @@ pub struct Attempt {
 }
 
 impl Node {
-    /// Starts the node daemon on the lab's lease directory and waits until it has written the subnet file.
+    /// Starts the node daemon on the lab's store of leases and waits until it has written the subnet file.
     ///
     /// # Errors
     /// Fails when the daemon ends or writes nothing in time; the error carries the end of its log.
@@ -73,7 +73,7 @@ impl Node {
     /// # Errors
     /// Fails when the program cannot be started.
     pub fn spawn_flanneld(&self, wrapper: &[&str], extra: &[&str]) -> Result<Process> {
-        let (program, leases) = (format!("{BIN_DIR}/flanneld"), format!("--lease-dir={LEASE_DIR}"));
+        let (program, leases) = (format!("{BIN_DIR}/flanneld"), self.store_flag());
         let argv = wrapper
             .iter()
             .copied()

@@ -11,7 +11,7 @@ use super::iproute::Ip;
 use super::mounts::{self, LEASE_DIR, LOG_DIR};
 use super::namespaces::{Namespaces, command};
 use super::process::Process;
-use super::underlay;
+use super::{Store, etcd, underlay};
 
 /// One node of a lab: its own network and mount namespaces, held by a process of the lab.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub struct Node {
     holder_pid: u32,
     namespaces: Namespaces,
     lab_net: Namespaces,
+    store: Store,
 }
 
 impl Node {
@@ -27,7 +28,7 @@ impl Node {
     ///
     /// # Errors
     /// Fails when the kernel refuses a namespace, a mount or a link.
-    pub(super) fn start(lab: &Namespaces, number: u8) -> Result<(Self, Child)> {
+    pub(super) fn start(lab: &Namespaces, number: u8, store: Store) -> Result<(Self, Child)> {
         let name = format!("flannel-lab-node{number}");
         let child = lab.run(|| {
             unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
@@ -49,6 +50,7 @@ impl Node {
             holder_pid: child.id(),
             namespaces,
             lab_net: lab.net_only()?,
+            store,
         };
         node.namespaces.ip(&["link", "set", "lo", "up"])?;
         underlay::plug_in(&node.lab_net, &node.namespaces, number, node.holder_pid)?;
@@ -95,6 +97,14 @@ impl Node {
     #[must_use]
     pub fn lease_file(&self, name: &str) -> PathBuf {
         self.file(LEASE_DIR).join(name)
+    }
+
+    /// The flag that tells a daemon where its lease is.
+    pub(super) fn store_flag(&self) -> String {
+        match self.store {
+            Store::Directory => format!("--lease-dir={LEASE_DIR}"),
+            Store::Etcd => format!("--etcd-endpoints={}", etcd::endpoint()),
+        }
     }
 
     /// Runs a program on the node to its end and collects what it prints.

@@ -47,6 +47,17 @@ fn the_demonstration_shows_every_ping_and_leaves_nothing() {
 }
 
 #[test]
+fn the_demonstration_runs_on_etcd_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = ["--store", "etcd", "--nodes=2", "--pods=1"];
+    let output = demo(dir.path(), &arguments).output().unwrap();
+    let text = text(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("2 nodes on an underlay with etcd"), "{text}");
+    assert!(text.ends_with("8 pings, 0 failed\n"), "{text}");
+}
+
+#[test]
 fn an_unanswered_ping_is_named_and_makes_the_exit_status_non_zero() {
     let dir = tempfile::tempdir().unwrap();
     let bin_dir = dir.path().join("bin");

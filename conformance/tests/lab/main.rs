@@ -12,6 +12,7 @@
 mod bad_input;
 mod connectivity;
 mod demo;
+mod etcd;
 mod foreign;
 mod healing;
 mod heavy;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use conformance::lab::matrix::Matrix;
 use conformance::lab::observe::Dump;
 use conformance::lab::ping::{Patience, ping_all};
-use conformance::lab::{Binaries, Flanneld, Lab, LabConfig, Namespaces, Node, Pod, TUNNEL};
+use conformance::lab::{Binaries, Flanneld, Lab, LabConfig, Namespaces, Node, Pod, Store, TUNNEL};
 
 /// What the lab waits for at most, far above every aim.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -30,9 +30,19 @@ pub(crate) fn bare(nodes: u8) -> Lab {
     .unwrap()
 }
 
+/// The same with an etcd server, on which the daemons' leases will be.
+pub(crate) fn bare_on_etcd(nodes: u8) -> Lab {
+    let binaries = Binaries::find().unwrap();
+    Lab::on(Store::Etcd, &LabConfig { nodes, binaries }).unwrap()
+}
+
 /// A lab with a daemon and some pods on every node, all of which reach each other.
 pub(crate) fn running(nodes: u8, pods: u8) -> Bed {
-    let lab = bare(nodes);
+    running_in(bare(nodes), pods)
+}
+
+/// The same in a lab on which nothing runs yet.
+pub(crate) fn running_in(lab: Lab, pods: u8) -> Bed {
     let daemons = lab
         .nodes()
         .iter()

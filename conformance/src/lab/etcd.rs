@@ -1,0 +1,198 @@
+//! The etcd server of a lab, on the underlay's gateway. It is looked at and written to over its JSON gateway.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::mounts::{LOG_DIR, SHARED_DIR};
+use super::namespaces::command;
+use super::process::Process;
+use super::underlay::GATEWAY;
+use super::wait::wait_until;
+use super::{Lab, NET_CONF};
+
+/// The port of etcd's clients (IANA).
+const PORT: u16 = 2379;
+/// How long the server may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long one answer may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Below which key configuration and leases are (flannel `main.go`, `etcd-prefix`).
+const PREFIX: &str = "/coreos.com/network";
+
+/// Where a node finds the server.
+#[must_use]
+pub(super) fn endpoint() -> String {
+    format!("http://{GATEWAY}:{PORT}")
+}
+
+impl Lab {
+    /// Starts etcd, with what it held before if it ran before, and waits until it answers.
+    ///
+    /// # Errors
+    /// Fails when there is no program `etcd`, or when it does not answer in time.
+    pub fn start_etcd(&mut self) -> Result<()> {
+        let (data, log) = (
+            format!("--data-dir={SHARED_DIR}/etcd"),
+            format!("{LOG_DIR}/etcd.log"),
+        );
+        let urls = endpoint();
+        let arguments = [
+            "etcd",
+            &data,
+            &format!("--listen-client-urls={urls}"),
+            &format!("--advertise-client-urls={urls}"),
+            "--log-level=error",
+        ];
+        let child = self.holder.namespaces().run(|| {
+            let log = fs::File::options().create(true).append(true).open(&log);
+            let log = log.context("opening the log of etcd")?;
+            let mut etcd = command(&arguments)?;
+            etcd.stdin(Stdio::null())
+                .stdout(log.try_clone().context("duplicating a log")?)
+                .stderr(log);
+            etcd.spawn()
+                .context("starting etcd (Debian's package etcd-server)")
+        })?;
+        self.etcd = Some(Process::new(child));
+        wait_until("etcd to answer", START_LIMIT, || {
+            let answer = self.ask_etcd("/v3/kv/range", &json!({ "key": base64(PREFIX) }));
+            Ok(answer.is_ok())
+        })?;
+        Ok(())
+    }
+
+    /// Writes the network configuration that a lab starts with into etcd.
+    ///
+    /// # Errors
+    /// Fails when etcd does not answer.
+    pub(super) fn configure_etcd(&self) -> Result<()> {
+        let key = base64(&format!("{PREFIX}/config"));
+        self.ask_etcd("/v3/kv/put", &json!({ "key": key, "value": base64(NET_CONF) }))
+            .map(drop)
+    }
+
+    /// Kills etcd (SIGKILL).
+    ///
+    /// # Errors
+    /// Fails when it does not run.
+    pub fn kill_etcd(&mut self) -> Result<()> {
+        let mut etcd = self.etcd.take().context("no etcd runs")?;
+        etcd.signal(Signal::SIGKILL)?;
+        etcd.wait(ANSWER_LIMIT).map(drop)
+    }
+
+    /// The value of a lease, if etcd holds it; the name is that of its subnet, as in `10.5.57.0-24`.
+    ///
+    /// # Errors
+    /// Fails when etcd does not answer.
+    pub fn lease_in_etcd(&self, name: &str) -> Result<Option<String>> {
+        let key = base64(&format!("{PREFIX}/subnets/{name}"));
+        let answer = self.ask_etcd("/v3/kv/range", &json!({ "key": key }))?;
+        let value = answer.pointer("/kvs/0/value").and_then(Value::as_str);
+        value.map(from_base64).transpose()
+    }
+
+    /// Removes a lease from etcd, as a person would.
+    ///
+    /// # Errors
+    /// Fails when etcd does not answer.
+    pub fn remove_lease_from_etcd(&self, name: &str) -> Result<()> {
+        let key = base64(&format!("{PREFIX}/subnets/{name}"));
+        self.ask_etcd("/v3/kv/deleterange", &json!({ "key": key }))
+            .map(drop)
+    }
+
+    fn ask_etcd(&self, path: &str, request: &Value) -> Result<Value> {
+        self.holder
+            .namespaces()
+            .net_only()?
+            .run(|| post(path, &request.to_string()))
+    }
+}
+
+fn post(path: &str, body: &str) -> Result<Value> {
+    let mut stream = TcpStream::connect((GATEWAY, PORT)).context("connecting to etcd")?;
+    stream
+        .set_read_timeout(Some(ANSWER_LIMIT))
+        .context("limiting a wait")?;
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .context("asking etcd")?;
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .context("reading etcd's answer")?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.contains(" 200 ") => {
+            serde_json::from_str(body).context("reading etcd's answer")
+        }
+        Some(_) | None => bail!("etcd answered {answer:?}"),
+    }
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Base 64 (RFC 4648 §4), in which the gateway takes keys and values.
+fn base64(text: &str) -> String {
+    let mut encoded = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let bits = chunk
+            .iter()
+            .fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+        let bits = bits << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let letter = ALPHABET
+                .get(bits >> (18 - 6 * place) & 63)
+                .filter(|_| place <= chunk.len());
+            encoded.push(letter.map_or('=', |letter| char::from(*letter)));
+        }
+    }
+    encoded
+}
+
+fn from_base64(encoded: &str) -> Result<String> {
+    let mut bytes = Vec::new();
+    let (mut bits, mut count) = (0_u32, 0_u32);
+    for letter in encoded.bytes().filter(|letter| *letter != b'=') {
+        let value = ALPHABET.iter().position(|known| *known == letter);
+        let value = value.with_context(|| format!("{encoded:?} is no base 64"))?;
+        bits = (bits << 6 | u32::try_from(value)?) & 0xffff;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push(u8::try_from(bits >> count & 0xff)?);
+        }
+    }
+    String::from_utf8(bytes).context("a value of etcd is no text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_64_is_that_of_the_rfc() {
+        for (text, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+            ("{\"?>\"}", "eyI/PiJ9"),
+        ] {
+            assert_eq!(base64(text), encoded);
+            assert_eq!(from_base64(encoded).unwrap(), text);
+        }
+        assert!(from_base64("Z*==").is_err());
+    }
+}
