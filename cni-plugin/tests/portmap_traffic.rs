@@ -12,9 +12,10 @@ mod common;
 mod ports;
 
 use std::net::UdpSocket;
+use std::path::Path;
 use std::time::Duration;
 
-use common::{Node, Pod, on_a_node};
+use common::{Node, Pod, on_a_node, sh};
 use ports::{
     CLIENT_V4, CLIENT_V6, NODE_V4, NODE_V6, Server, call, client, containers_rules, inside, is_refused,
     mapping, own_netns, tcp, udp,
@@ -39,10 +40,25 @@ fn map(node: &Node, pod: &Pod, result: &Value, backend: &str, mappings: &[Value]
     conf
 }
 
+/// Whether packets that a bridge forwards pass the packet filter as well: a kernel without br_netfilter has no such
+/// parameter, and they do not.
+fn filter_bridged_packets(value: &str) {
+    for key in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
+        let script = format!("f=/proc/sys/net/bridge/{key}; [ ! -e $f ] || echo {value} > $f");
+        sh(Path::new("/"), &script);
+    }
+}
+
 #[test]
 fn mapped_ports_lead_to_the_pod_from_everywhere() {
-    for backend in BACKENDS {
+    for (backend, bridged) in [
+        ("nftables", "0"),
+        ("nftables", "1"),
+        ("iptables", "0"),
+        ("iptables", "1"),
+    ] {
         on_a_node(move |node| {
+            filter_bridged_packets(bridged);
             let client = client();
             let (pod, result) = node.attached("a");
             let (other, _) = node.attached("b");

@@ -36,6 +36,24 @@ pub const IPTABLES_FORWARD_CHAIN: &str = "FLANNEL-FWD";
 /// Mark of packets that kube-proxy masquerades (kubernetes `pkg/proxy`, `masqueradeMark`); only read, by this bit.
 pub const KUBE_MASQUERADE_MARK: u32 = 0x4000;
 
+/// Bit of the mark by which portmap tells packets that are to be masqueraded, unless the configuration names another
+/// (containernetworking/plugins `plugins/meta/portmap/main.go`, `DefaultMarkBit`).
+pub const PORTMAP_MARK_BIT: u32 = 13;
+
+/// Table of portmap's rules in nf_tables, of family `ip` and `ip6` (`portmap_nftables.go`).
+pub const PORTMAP_NFT_TABLE: &str = "cni_hostport";
+
+/// Chains that portmap's containers share in iptables' table `nat` (`portmap_iptables.go`): where packets for ports of
+/// the host come to, where they are marked, and where marked ones are masqueraded.
+pub const PORTMAP_DNAT_CHAIN: &str = "CNI-HOSTPORT-DNAT";
+/// See [`PORTMAP_DNAT_CHAIN`].
+pub const PORTMAP_SETMARK_CHAIN: &str = "CNI-HOSTPORT-SETMARK";
+/// See [`PORTMAP_DNAT_CHAIN`].
+pub const PORTMAP_MASQ_CHAIN: &str = "CNI-HOSTPORT-MASQ";
+
+/// Priority of destination translation (linux `NF_IP_PRI_NAT_DST`; nft's `dstnat`).
+pub const NF_PRIORITY_DSTNAT: i32 = -100;
+
 /// Priority of source translation (linux `NF_IP_PRI_NAT_SRC`; nft's `srcnat`).
 pub const NF_PRIORITY_SRCNAT: i32 = 100;
 

@@ -2,15 +2,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni_types::{Code, DecodeError, NetConf, Object};
+use net_types::registry::PORTMAP_MARK_BIT;
 
 use super::attachment::{IpFamily, Mapping, MappingError, MarkBy};
 use crate::error::CniError;
 
 /// Where attachments are kept; the reference keeps nothing.
 const DEFAULT_DATA_DIR: &str = "/var/lib/cni/flannel-portmap";
-
-/// The reference's bit of the packet mark; Kubernetes has 14 and 15 (`plugins/meta/portmap/main.go`).
-const DEFAULT_MARK_BIT: i64 = 13;
 
 /// Longest name of an iptables chain (linux `x_tables.h`, `XT_EXTENSION_MAXNAMELEN` less the end).
 const CHAIN_NAME_MAX_BYTES: usize = 28;
@@ -234,7 +232,7 @@ fn mark(object: &Object) -> Result<MarkBy, ConfError> {
             }
         }
         (None, bit) => {
-            let bit = bit.unwrap_or(DEFAULT_MARK_BIT);
+            let bit = bit.unwrap_or(PORTMAP_MARK_BIT.into());
             let shift = u32::try_from(bit).map_err(|_| ConfError::MarkBit(bit))?;
             let mask = 1_u32.checked_shl(shift).ok_or(ConfError::MarkBit(bit))?;
             Ok(MarkBy::Bit(mask))

@@ -6,17 +6,16 @@ use std::net::IpAddr;
 
 use cni_types::{ContainerId, NetworkName, hashed_name};
 use ipnetwork::IpNetwork;
+use net_types::registry::{
+    PORTMAP_DNAT_CHAIN as DNAT_CHAIN, PORTMAP_MASQ_CHAIN as MASQ_CHAIN,
+    PORTMAP_SETMARK_CHAIN as SETMARK_CHAIN,
+};
 use netstate::iptables::{IptablesTable, Restore, RestoreError, save_word};
 
 use super::attachment::{Attachment, IpFamily, Mapping, MarkBy, Protocol};
 
 /// Where rules are.
 pub(crate) const TABLE: &str = "nat";
-
-/// Leads packets for the host's ports to the containers' chains.
-pub(crate) const DNAT_CHAIN: &str = "CNI-HOSTPORT-DNAT";
-const SETMARK_CHAIN: &str = "CNI-HOSTPORT-SETMARK";
-const MASQ_CHAIN: &str = "CNI-HOSTPORT-MASQ";
 
 /// Begins the names of the containers' chains.
 const CHAIN_PREFIX: &str = "CNI-DN-";

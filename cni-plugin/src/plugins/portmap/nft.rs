@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use cni_types::{ContainerId, hashed_name};
 use ipnetwork::IpNetwork;
+use net_types::registry::{NF_PRIORITY_DSTNAT, NF_PRIORITY_SRCNAT, PORTMAP_NFT_TABLE};
 use netstate::TextError;
 use netstate::nft::{
     BaseChain, Chain, ChainKind, Change, Comparison, Family, Hook, Match, Policy, Rule, Statement, Table,
@@ -21,7 +22,6 @@ use netstate::nft::{
 
 use super::attachment::{Attachment, IpFamily, Mapping, MarkBy, Protocol};
 
-const TABLE: &str = "cni_hostport";
 const TABLE_COMMENT: &str = "CNI portmap plugin";
 
 /// Rules of the containers.
@@ -34,10 +34,6 @@ const MASQUERADING: &str = "masquerading";
 /// The chains that hold rules of containers.
 const CONTAINERS_CHAINS: [&str; 3] = [HOSTPORTS, HOSTIP_HOSTPORTS, MASQUERADING];
 
-/// `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC` (linux `netfilter_ipv4.h`).
-const DSTNAT: i32 = -100;
-const SRCNAT: i32 = 100;
-
 /// Longest comment that nft takes (libnftnl `udata.h`, `NFTNL_UDATA_COMMENT_MAXLEN`).
 const COMMENT_MAX_BYTES: usize = 128;
 
@@ -48,7 +44,7 @@ fn table_key(family: IpFamily) -> TableKey {
     };
     TableKey {
         family,
-        name: TABLE.to_owned(),
+        name: PORTMAP_NFT_TABLE.to_owned(),
     }
 }
 
@@ -245,12 +241,15 @@ impl Wanted {
             (HOSTPORTS_ALL, chain(None, both)),
             (
                 "prerouting",
-                chain(Some(nat(Hook::Prerouting, DSTNAT)), to_containers()),
+                chain(Some(nat(Hook::Prerouting, NF_PRIORITY_DSTNAT)), to_containers()),
             ),
-            ("output", chain(Some(nat(Hook::Output, DSTNAT)), to_containers())),
+            (
+                "output",
+                chain(Some(nat(Hook::Output, NF_PRIORITY_DSTNAT)), to_containers()),
+            ),
         ];
         if !self.masquerading.is_empty() {
-            let base = Some(nat(Hook::Postrouting, SRCNAT));
+            let base = Some(nat(Hook::Postrouting, NF_PRIORITY_SRCNAT));
             skeleton.push((MASQUERADING, chain(base, Vec::new())));
         }
         skeleton

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use cni_types::{Code, ContainerId, NetworkName};
+use net_types::registry::PORTMAP_DNAT_CHAIN;
 use netstate::KernelError;
 use netstate::iptables::{IptablesFamily, IptablesTable, Restore, RestoreError};
 use netstate::nft::{Family, TableKey};
@@ -14,7 +15,7 @@ use nftables::Nftables;
 use nftables::iptables::{Iptables, IptablesError, Variant};
 
 use super::attachment::IpFamily;
-use super::iptables::{self, DNAT_CHAIN, TABLE, Wanted};
+use super::iptables::{self, TABLE, Wanted};
 use super::rules::{Outcome, is_absent};
 use crate::error::CniError;
 
@@ -66,7 +67,7 @@ pub(crate) fn reach(all: &[(IpFamily, Wanted)], outcome: &mut Outcome) -> Result
 /// Removes the rules of a network's containers but those that are valid, in both families.
 pub(crate) fn gc(network: &NetworkName, valid: &BTreeSet<ContainerId>) -> Result<(), XtablesError> {
     for family in IpFamily::BOTH {
-        for variant in holders(family, DNAT_CHAIN)? {
+        for variant in holders(family, PORTMAP_DNAT_CHAIN)? {
             change(family, variant, |table| {
                 iptables::gc_changes(table, network, valid)
             })?;
