@@ -8,12 +8,21 @@ use std::process::ExitCode;
 use crate::config::{self, Config, ConfigError, Invocation, StoreChoice};
 use crate::daemon;
 use crate::log::Log;
+use crate::status;
 use lease_store::{EtcdStore, FileStore};
 
-/// Does what the command line asks for.
+/// Does what the command line asks for: a subcommand's work, or the daemon's.
 ///
 /// 0 after a signal or a revoked lease, 1 when the daemon cannot do its work, 2 for a bad flag.
 pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
+    let mut args = args.into_iter().peekable();
+    match args.peek().and_then(|arg| arg.to_str()) {
+        Some("status") => status::command::main(args.skip(1), env),
+        Some(_) | None => daemon_main(args, env),
+    }
+}
+
+fn daemon_main(args: impl Iterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
     match config::parse(args, env) {
         Ok(Invocation::PrintVersion) => print(&mut io::stderr(), env!("CARGO_PKG_VERSION")),
         Ok(Invocation::PrintHelp(text)) => print(&mut io::stdout(), text.trim_end()),
@@ -31,7 +40,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
 }
 
 fn run(config: &Config) -> ExitCode {
-    let log = match Log::start(config.log_level) {
+    let log = match Log::start(config.log_level, config.log_format) {
         Ok(log) => log,
         Err(err) => {
             print(
@@ -61,6 +70,22 @@ fn run(config: &Config) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Answers a subcommand's command line that asks for help, or that cannot be understood.
+pub(crate) fn usage(err: &clap::Error) -> ExitCode {
+    let text = err.render().to_string();
+    if err.use_stderr() {
+        print(&mut io::stderr(), text.trim_end());
+        return ExitCode::from(2);
+    }
+    print(&mut io::stdout(), text.trim_end())
+}
+
+/// Ends with one sentence.
+pub(crate) fn fail(sentence: &str) -> ExitCode {
+    print(&mut io::stderr(), &format!("error: {sentence}"));
+    ExitCode::FAILURE
 }
 
 fn start_runtime() -> Result<tokio::runtime::Runtime, String> {

@@ -1,9 +1,9 @@
 //! The command line and the environment as one typed, validated configuration.
 //!
-//! Flags, defaults and variables are upstream's (flannel `main.go`), plus our own `--lease-dir` and
-//! `--mass-loss-grace`. What upstream knows and is not built is refused when the user asks for it; nothing that the
-//! user sets is ignored silently. The one exception is `FLANNELD_VERSION`, which has no effect upstream either: a
-//! variable shall not keep a daemon from starting by making it print its version.
+//! Flags, defaults and variables are upstream's (flannel `main.go`), plus our own `--lease-dir`, `--mass-loss-grace`,
+//! `--status-socket` and `--log-format`. What upstream knows and is not built is refused when the user asks for it;
+//! nothing that the user sets is ignored silently. The one exception is `FLANNELD_VERSION`, which has no effect upstream
+//! either: a variable shall not keep a daemon from starting by making it print its version.
 //!
 //! Arguments and environment enter as data, so that nothing here touches the process. Start at [`parse`].
 
@@ -15,7 +15,7 @@ mod store;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -28,7 +28,11 @@ use settings::{Setting, Settings};
 pub use store::{EtcdChoice, StoreChoice};
 
 /// Where the CNI plugin looks for the subnet file if not told otherwise (flannel `main.go`).
-const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
+pub(crate) const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
+/// Name of the status socket beside the subnet file.
+pub(crate) const STATUS_SOCKET_NAME: &str = "flanneld.sock";
+/// Where health is served if only a port is given (flannel `main.go`).
+const DEFAULT_HEALTHZ_IP: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Minutes before expiry at which the lease is renewed (flannel `main.go`).
 const DEFAULT_RENEW_MARGIN_MINUTES: u64 = 60;
 /// Seconds between two looks at iptables' rules (flannel `main.go`).
@@ -42,7 +46,7 @@ const MAX_MASS_LOSS_GRACE_SECS: u64 = 24 * 60 * 60;
 #[derive(Debug, Clone)]
 pub enum Invocation {
     /// To run as the node's daemon.
-    Run(Config),
+    Run(Box<Config>),
     /// To print the version to standard error and exit with status 0.
     PrintVersion,
     /// To print this text and exit with status 0.
@@ -68,6 +72,12 @@ pub struct Config {
     pub rules: RulesConfig,
     /// How much to log.
     pub log_level: LogLevel,
+    /// In which form to log.
+    pub log_format: LogFormat,
+    /// Where health and metrics are served; port 0 is nowhere.
+    pub healthz: SocketAddr,
+    /// Where the status is told, if not beside the subnet file.
+    pub status_socket: Option<PathBuf>,
     /// What the flags do that one may not expect, one sentence each, for the log.
     pub notices: Vec<&'static str>,
 }
@@ -122,6 +132,15 @@ pub enum LogLevel {
     Debug,
     /// Messages too.
     Trace,
+}
+
+/// In which form to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// Why the daemon cannot start as it was called.
@@ -253,7 +272,7 @@ pub fn parse(
     if asks_for_version(&arguments)? {
         return Ok(Invocation::PrintVersion);
     }
-    config(&arguments.with_environment(env)).map(Invocation::Run)
+    config(&arguments.with_environment(env)).map(|config| Invocation::Run(Box::new(config)))
 }
 
 fn asks_for_version(arguments: &Settings) -> Result<bool, ConfigError> {
@@ -274,6 +293,11 @@ fn config(settings: &Settings) -> Result<Config, ConfigError> {
         mass_loss_grace: mass_loss_grace(settings)?,
         rules: rules(settings)?,
         log_level: LogLevel::from_verbosity(settings.one("v").map_or(Ok(0), Setting::number)?),
+        log_format: settings
+            .one("log-format")
+            .map_or(Ok(LogFormat::Text), log_format)?,
+        healthz: healthz(settings)?,
+        status_socket: settings.path("status-socket")?,
         store,
         notices,
     })
@@ -341,6 +365,28 @@ fn public_ip(setting: &Setting) -> Result<Ipv4Addr, ConfigError> {
     setting.parsed("the IPv4 address of one host", |text| {
         text.parse().ok().filter(|ip| is_usable_public_ip(*ip))
     })
+}
+
+fn log_format(setting: &Setting) -> Result<LogFormat, ConfigError> {
+    setting.parsed("text or json", |text| match text {
+        "text" => Some(LogFormat::Text),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    })
+}
+
+fn healthz(settings: &Settings) -> Result<SocketAddr, ConfigError> {
+    let ip = settings
+        .one("healthz-ip")
+        .map_or(Ok(DEFAULT_HEALTHZ_IP), |setting| {
+            setting.parsed("an IP address", |text| text.parse().ok())
+        })?;
+    let port = settings.one("healthz-port").map_or(Ok(0), |setting| {
+        setting.parsed("a port from 0 to 65535", |text| {
+            go_syntax::go_int(text).and_then(|port| u16::try_from(port).ok())
+        })
+    })?;
+    Ok(SocketAddr::new(ip, port))
 }
 
 fn lease_renew_margin(settings: &Settings) -> Result<Duration, ConfigError> {

@@ -4,6 +4,7 @@
 //! milliseconds in which signals and the store must still be heard. The store is asked one thing at a time. Every
 //! branch of the loop is cancel-safe: what it waits for is kept by its own object, not by the dropped future.
 
+use std::cell::RefCell;
 use std::future::{Future, pending};
 use std::io;
 use std::net::Ipv4Addr;
@@ -26,6 +27,7 @@ use crate::kernel_watch::KernelWatch;
 use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
 use crate::reconciler::Work;
 use crate::rules_kernel::RulesKernel;
+use crate::serve::{Desk, ServeError};
 use crate::settings::{self, SettingsError};
 use crate::signals::{Request, Signals};
 use crate::{readiness, subnet_file};
@@ -56,6 +58,9 @@ pub enum DaemonError {
     /// The kernel cannot be talked to.
     #[error("cannot open a netlink socket")]
     Netlink(#[source] KernelError),
+    /// Health cannot be served.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// Changes in the kernel cannot be followed.
     #[error(transparent)]
     KernelWatch(#[from] MonitorError),
@@ -79,12 +84,15 @@ pub enum DaemonError {
 /// It cannot start, or cannot go on.
 pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), DaemonError> {
     let mut signals = Signals::open().map_err(DaemonError::Signals)?;
+    let mut desk = Desk::open(config).await?;
     for sentence in &config.notices {
         info!("{sentence}");
     }
+    let trouble = RefCell::new(None);
     let conf = tokio::select! {
-        conf = read_config(store) => conf?,
+        conf = read_config(store, &trouble) => conf?,
         () = signals.end() => return Ok(()),
+        never = desk.answer_without_node(|| trouble.borrow().clone()) => match never {},
     };
     if conf.backend_defaulted {
         warn!("the network configuration has no Backend, vxlan is used");
@@ -110,11 +118,14 @@ pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), Daemon
         file: None,
         started: Instant::now(),
     };
-    driver.run(&mut signals).await
+    driver.run(&mut signals, &mut desk).await
 }
 
 /// Waits for the configuration as long as the store has none or is out of reach.
-async fn read_config<S: LeaseStore>(store: &S) -> Result<NetConf, StoreError> {
+async fn read_config<S: LeaseStore>(
+    store: &S,
+    trouble: &RefCell<Option<String>>,
+) -> Result<NetConf, StoreError> {
     let mut told = None;
     loop {
         let err = match store.read_config().await {
@@ -123,6 +134,7 @@ async fn read_config<S: LeaseStore>(store: &S) -> Result<NetConf, StoreError> {
             Err(err) => return Err(err),
         };
         let text = sentence(&err);
+        *trouble.borrow_mut() = Some(text.clone());
         if told
             .as_ref()
             .is_none_or(|(last, at): &(String, Instant)| *last != text || at.elapsed() >= CONFIG_REMINDER)
@@ -169,7 +181,7 @@ struct Driver<'a, S: LeaseStore> {
 }
 
 impl<S: LeaseStore> Driver<'_, S> {
-    async fn run(mut self, signals: &mut Signals) -> Result<(), DaemonError> {
+    async fn run(mut self, signals: &mut Signals, desk: &mut Desk) -> Result<(), DaemonError> {
         let mut event = Event::Start;
         loop {
             let now = self.now();
@@ -179,13 +191,32 @@ impl<S: LeaseStore> Driver<'_, S> {
                 }
                 self.carry_out(action)?;
             }
-            event = tokio::select! {
+            let Some(next) = self.serve_until_event(signals, desk).await? else {
+                return Ok(());
+            };
+            event = next;
+        }
+    }
+
+    /// Answers questions until something happens; `None` when it is time to end.
+    async fn serve_until_event(
+        &mut self,
+        signals: &mut Signals,
+        desk: &mut Desk,
+    ) -> Result<Option<Event>, DaemonError> {
+        loop {
+            let event = tokio::select! {
                 request = signals.next() => match request {
-                    Request::End => return Ok(()),
+                    Request::End => return Ok(None),
                     Request::LookAgain => Event::KernelChanged,
                 },
                 event = self.next_event() => event?,
+                question = desk.next() => {
+                    desk.answer(question, &self.node, self.now());
+                    continue;
+                }
             };
+            return Ok(Some(event));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnetwork::Ipv4Network;
 use net_types::{IfName, SubnetKey};
 use netstate::{LinkScope, Scope, State};
 
@@ -21,6 +22,14 @@ pub fn desired(device: &VxlanDevice, peers: &BTreeMap<SubnetKey, Peer>) -> State
     for (key, peer) in peers {
         vxlan::add_peer(&mut state, device, key.v4(), peer);
     }
+    state
+}
+
+/// Returns what the kernel should hold for one peer alone.
+#[must_use]
+pub fn of_peer(device: &VxlanDevice, subnet: Ipv4Network, peer: &Peer) -> State {
+    let mut state = State::default();
+    vxlan::add_peer(&mut state, device, subnet, peer);
     state
 }
 

@@ -154,6 +154,30 @@ impl LeaseView {
         self.known.values().filter(|lease| lease.key != self.own)
     }
 
+    /// Whether the last snapshot counts and the store has been in reach since.
+    #[must_use]
+    pub const fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// How many leases are known, this node's own included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether no lease is known, as before the first snapshot.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// How many leases vanished in a mass and are held for the grace time.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Whether what no lease names may be removed from the kernel. Addresses may be at any time, because they follow
     /// from the own lease alone; a stale one would make the kernel refuse the route of the peer that has it.
     #[must_use]

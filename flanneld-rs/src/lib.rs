@@ -16,12 +16,15 @@ pub mod kernel_watch;
 pub mod lease_keeper;
 pub mod lease_view;
 pub mod log;
+pub mod metrics;
 pub mod node;
 pub mod readiness;
 pub mod reconciler;
 pub mod rules_kernel;
+pub mod serve;
 pub mod settings;
 pub mod signals;
+pub mod status;
 pub mod subnet_file;
 #[cfg(test)]
 mod testing;

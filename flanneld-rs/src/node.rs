@@ -22,9 +22,12 @@ use crate::reconciler::{Goal, Reconciler, Work};
 
 use holding::{Holding, SubnetFile};
 pub use protocol::{Action, Event, Now, Outlook, Settings, StopReason, StoreFailure};
+pub use standing::NotReady;
+use standing::Standing;
 
 mod holding;
 mod protocol;
+mod standing;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -48,6 +51,7 @@ pub struct Node {
     told: Option<String>,
     /// The configuration that was last seen in the store.
     seen_conf: NetConf,
+    standing: Standing,
 }
 
 #[derive(Debug)]
@@ -88,6 +92,7 @@ impl Node {
             settings,
             retry_at: None,
             told: None,
+            standing: Standing::default(),
         }
     }
 
@@ -114,7 +119,7 @@ impl Node {
             Event::Tick => {}
         }
         actions.extend(self.due(now));
-        self.report();
+        self.report(now);
         actions
     }
 
@@ -186,6 +191,7 @@ impl Node {
             Ok(stored) => stored,
             Err(failure) => return self.store_failed(now, failure),
         };
+        self.standing.store_answered();
         let Stage::LookingForLease(found) = &mut self.stage else {
             return None;
         };
@@ -217,6 +223,7 @@ impl Node {
             Ok(lease) => lease,
             Err(failure) => return self.store_failed(now, failure),
         };
+        self.standing.store_answered();
         info!(subnet = %lease.key.v4(), public_ip = %self.settings.public_ip, "lease acquired");
         let device = self.device_for(&lease, *mac);
         let mut view = LeaseView::new(&lease, found.peer_subnets.clone(), self.settings.mass_loss_grace);
@@ -275,6 +282,7 @@ impl Node {
     }
 
     fn store_failed(&mut self, now: Now, failure: StoreFailure) -> Option<Action> {
+        self.standing.store_lost(&failure.message);
         match failure.outlook {
             Outlook::Retry => {
                 if self.told.as_ref() != Some(&failure.message) {
@@ -306,15 +314,14 @@ impl Node {
         match result {
             Ok(lease) => {
                 info!(subnet = %lease.key.v4(), "lease renewed");
+                self.standing.renewed();
                 holding.keeper.renewed(now.wall, Some(lease));
                 None
             }
             Err(failure) if failure.outlook == Outlook::Lost => Some(self.stop(StopReason::LeaseRevoked)),
             Err(failure) => {
-                warn!(
-                    reason = failure.message,
-                    "the lease could not be renewed, will try again"
-                );
+                warn!(reason = %failure.message, "the lease could not be renewed, will try again");
+                self.standing.renewal_failed(failure.message);
                 holding.keeper.renewed(now.wall, None);
                 None
             }
@@ -325,6 +332,7 @@ impl Node {
         if let LeaseEvent::Snapshot { config, .. } = &event {
             self.compare_conf(config);
         }
+        self.standing.store_event(&event);
         let Stage::Holding(holding) = &mut self.stage else {
             return None;
         };
@@ -429,9 +437,10 @@ impl Node {
         }
     }
 
-    fn report(&mut self) {
+    fn report(&mut self, now: Now) {
         telling::log_reports(self.engine.take_reports());
         telling::log_reports(self.rules.take_reports());
+        self.note_readiness(now.monotonic);
     }
 }
 

@@ -14,9 +14,11 @@ use net_types::IfName;
 use netstate::{ErrorClass, KernelError, ObjectKey, Op, Prune, Scope, State, plan};
 
 use held::HeldRoutes;
+use insight::Insight;
 use pace::Pace;
 
 mod held;
+pub mod insight;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -99,6 +101,7 @@ pub struct Reconciler {
     /// Whether it also showed nothing too many.
     clean: bool,
     reports: Vec<Report>,
+    insight: Insight,
 }
 
 impl Default for Reconciler {
@@ -139,6 +142,7 @@ impl Reconciler {
             settled: false,
             clean: false,
             reports: Vec::new(),
+            insight: Insight::default(),
         }
     }
 
@@ -152,6 +156,7 @@ impl Reconciler {
         let old = self.goal.as_ref().map(|goal| &goal.desired);
         self.held_routes.change_goal(old, &goal.desired);
         self.goal = Some(goal);
+        self.insight.goal_changes();
         self.settled = false;
         self.clean = false;
         self.look_again();
@@ -182,9 +187,21 @@ impl Reconciler {
         !self.failures.is_empty() || self.unobservable.is_some()
     }
 
+    /// What differs since when, and what was done until now.
+    #[must_use]
+    pub const fn insight(&self) -> &Insight {
+        &self.insight
+    }
+
     /// The objects that could not be brought to their desired state.
     pub fn failures(&self) -> impl Iterator<Item = (&ObjectKey, &Failure)> {
         self.failures.iter()
+    }
+
+    /// Why an object could not be brought to its desired state, if it could not.
+    #[must_use]
+    pub fn failure(&self, object: &ObjectKey) -> Option<&Failure> {
+        self.failures.get(object)
     }
 
     /// Takes what is worth telling since the last call.
@@ -194,6 +211,14 @@ impl Reconciler {
 
     /// Returns what to do now, if anything. At most one piece of work is under way at a time.
     pub fn next_work(&mut self, now: Duration) -> Option<Work> {
+        let work = self.begin_work(now);
+        if work.is_some() {
+            self.insight.work_begins(now);
+        }
+        work
+    }
+
+    fn begin_work(&mut self, now: Duration) -> Option<Work> {
         match std::mem::take(&mut self.phase) {
             Phase::Planned(ops) => {
                 self.phase = Phase::Applying(ops.iter().map(Op::object).collect());
@@ -242,6 +267,7 @@ impl Reconciler {
                 return None;
             }
             self.passes = 0;
+            self.insight.round_begins(now);
         }
         self.look_again = false;
         self.observe_retry_at = None;
@@ -256,6 +282,7 @@ impl Reconciler {
         let state = match observation {
             Ok(state) => state,
             Err(err) => {
+                self.insight.unobservable(now, &err);
                 if self.unobservable.as_ref() != Some(&err) {
                     self.reports.push(Report::Unobservable(err.clone()));
                     self.unobservable = Some(err);
@@ -270,13 +297,17 @@ impl Reconciler {
         self.held_routes.observed(&goal.desired, &state);
         let ops = plan(&goal.desired, &state, goal.prune);
         self.audit_at = now + self.audit_interval;
+        let differing: BTreeSet<ObjectKey> = ops.iter().map(Op::object).collect();
+        let missing = ops.iter().filter(|op| adds(op)).map(Op::object).collect();
+        self.count_failures(now, &differing);
+        self.insight.observed(now, missing, differing);
         self.settled = !ops.iter().any(adds);
         self.clean = ops.is_empty();
-        self.count_failures(now, &ops);
         let due = self.due_ops(now, ops);
         // A notice during the observation may be newer than what was observed.
         self.retry_refused = self.look_again;
         if due.is_empty() {
+            self.insight.round_ends(now);
             return;
         }
         if self.passes < MAX_PASSES {
@@ -284,6 +315,7 @@ impl Reconciler {
             let put_back = |op| self.held_routes.put_back(op);
             self.phase = Phase::Planned(due.into_iter().map(put_back).collect());
         } else {
+            self.insight.round_ends(now);
             self.look_again = true;
         }
     }
@@ -294,6 +326,7 @@ impl Reconciler {
             return;
         };
         for (object, result) in objects.into_iter().zip(results) {
+            self.insight.applied(&object, &result);
             // Of several changes to one object the first refusal is the cause of the others.
             let outcome = self.attempted.entry(object).or_insert(Ok(()));
             if outcome.is_ok() {
@@ -304,8 +337,7 @@ impl Reconciler {
     }
 
     /// What was attempted and still differs has failed; what differs no more has recovered.
-    fn count_failures(&mut self, now: Duration, ops: &[Op]) {
-        let differing: BTreeSet<ObjectKey> = ops.iter().map(Op::object).collect();
+    fn count_failures(&mut self, now: Duration, differing: &BTreeSet<ObjectKey>) {
         let recovered: Vec<_> = self
             .failures
             .keys()

@@ -1,11 +1,13 @@
 //! Whatever happens to the log's reader, the daemon goes on.
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     missing_docs,
     reason = "test code: a panic is a failed test"
 )]
 
 use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,38 @@ use nix::unistd::Pid;
 
 /// Longer than the daemon takes for its first log lines, and for its end.
 const LIMIT: Duration = Duration::from_secs(10);
+
+#[test]
+fn the_log_is_one_json_object_a_line_when_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_flanneld"))
+        .args(["--lease-dir=/nonexistent/leases", "--log-format=json"])
+        .arg(format!("--subnet-file={}/subnet.env", dir.path().display()))
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    let waits = lines
+        .by_ref()
+        .map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap())
+        .find(|line| line["level"] == "WARN")
+        .unwrap();
+    assert_eq!(
+        waits["message"],
+        "waiting for the network configuration; the data plane stays as it is"
+    );
+    assert!(waits["fields"]["reason"].is_string(), "{waits}");
+    kill(
+        Pid::from_raw(i32::try_from(daemon.id()).unwrap()),
+        Signal::SIGTERM,
+    )
+    .unwrap();
+    for line in lines {
+        serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap();
+    }
+    assert!(ended(&mut daemon), "it does not end");
+}
 
 #[test]
 fn a_full_disk_behind_the_log_does_not_end_the_daemon() {
@@ -37,8 +71,10 @@ fn a_reader_that_hangs_does_not_hold_the_daemon_up() {
 
 /// The daemon waits for a configuration that never comes, and logs that.
 fn assert_goes_on_and_ends_when_asked(stderr: Stdio) {
+    let dir = tempfile::tempdir().unwrap();
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_flanneld"))
         .args(["--lease-dir=/nonexistent/leases", "-v=5"])
+        .arg(format!("--subnet-file={}/subnet.env", dir.path().display()))
         .stdin(Stdio::null())
         .stderr(stderr)
         .spawn()

@@ -6,6 +6,9 @@ use super::flags::{FLAGS, Flag, Form, GENERAL, Support};
 /// The line that goes with every complaint about the command line.
 pub(super) const USAGE: &str = "flanneld [FLAG]... (flanneld --help lists the flags)";
 
+const SUBCOMMANDS: &str = "\
+flanneld status   prints how this host's node stands (flanneld status --help)";
+
 const ENVIRONMENT_RULE: &str = "\
 Flags take one dash or two, and their value after = or as the next argument; a boolean is set by its bare name or
 after =, as in --ip-masq=false.
@@ -21,7 +24,7 @@ pub(super) fn command() -> Command {
     Command::new("flanneld")
         .about("Gives the pods of all nodes one flat network: leases a subnet for this node and programs the overlay.")
         .override_usage(USAGE)
-        .after_help(ENVIRONMENT_RULE)
+        .after_help(format!("{SUBCOMMANDS}\n\n{ENVIRONMENT_RULE}"))
         .args_override_self(true)
         .next_line_help(true)
         .disable_help_flag(true)

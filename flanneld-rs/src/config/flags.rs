@@ -179,10 +179,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "0.0.0.0",
         group: HEALTH,
         help: "Address of the health server",
-        support: not_yet(
-            &["0.0.0.0"],
-            "leave it out, it has a meaning with --healthz-port only",
-        ),
+        support: Support::Built,
     },
     Flag {
         name: "healthz-port",
@@ -190,10 +187,15 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "0",
         group: HEALTH,
         help: "Port of the health server, 0 for none",
-        support: not_yet(
-            &["0"],
-            "leave it out and watch the subnet file instead: it appears when the node is ready",
-        ),
+        support: Support::Built,
+    },
+    Flag {
+        name: "status-socket",
+        form: Form::Text("FILE"),
+        default: "",
+        group: HEALTH,
+        help: "Socket that flanneld status asks, if not flanneld.sock beside the subnet file",
+        support: Support::Built,
     },
     Flag {
         name: "etcd-endpoints",
@@ -308,6 +310,14 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "0",
         group: GENERAL,
         help: "Log verbosity: 0 state changes, 1 to 4 decisions too, 5 and above every message",
+        support: Support::Built,
+    },
+    Flag {
+        name: "log-format",
+        form: Form::Text("FORMAT"),
+        default: "text",
+        group: GENERAL,
+        help: "Form of the log: text, or json with one object a line",
         support: Support::Built,
     },
     Flag {

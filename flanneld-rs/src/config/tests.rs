@@ -66,7 +66,7 @@ fn every_flag_of_upstream_is_known_with_its_default() {
             "{line}"
         );
     }
-    let ours = ["lease-dir", "mass-loss-grace"];
+    let ours = ["lease-dir", "mass-loss-grace", "status-socket", "log-format"];
     let others = FLAGS
         .iter()
         .map(|flag| flag.name)
@@ -81,7 +81,11 @@ fn defaults_hold_when_only_the_lease_directory_is_given() {
     assert_eq!(config.subnet_file, PathBuf::from("/run/flannel/subnet.env"));
     assert_eq!(config.lease_renew_margin, Duration::from_mins(60));
     assert_eq!(config.mass_loss_grace, Duration::from_mins(1));
-    assert_eq!(config.log_level, LogLevel::Info);
+    assert_eq!(
+        (config.log_level, config.log_format),
+        (LogLevel::Info, LogFormat::Text)
+    );
+    assert_eq!(config.healthz, "0.0.0.0:0".parse().unwrap());
     assert_eq!(config.public_ip, None);
     assert!(config.iface.ifaces.is_empty() && config.iface.regexes.is_empty());
     assert_eq!(config.iface.can_reach, None);
@@ -110,6 +114,10 @@ fn every_built_flag_reads_alike_in_each_syntax_and_from_the_environment() {
         ("etcd-certfile", "/crt"),
         ("etcd-username", "flannel"),
         ("etcd-password", "offen"),
+        ("healthz-ip", "127.0.0.1"),
+        ("healthz-port", "8081"),
+        ("status-socket", "/run/s"),
+        ("log-format", "json"),
     ];
     let built = FLAGS
         .iter()
@@ -389,7 +397,7 @@ fn run(args: &[&str]) -> Config {
 
 fn run_with(args: &[&str], env: &[(&str, &str)]) -> Config {
     match parse_args(args, env) {
-        Ok(Invocation::Run(config)) => config,
+        Ok(Invocation::Run(config)) => *config,
         other => panic!("{args:?} {env:?}: {other:?}"),
     }
 }

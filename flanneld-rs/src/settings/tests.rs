@@ -139,7 +139,7 @@ fn flags() -> Config {
         "--mass-loss-grace=7",
     ];
     match config::parse(flags.map(Into::into), &|_| None) {
-        Ok(Invocation::Run(config)) => config,
+        Ok(Invocation::Run(config)) => *config,
         other => panic!("{other:?}"),
     }
 }

@@ -5,8 +5,6 @@ fn what_is_not_built_is_refused_when_asked_for_and_says_what_to_do() {
     let asking = [
         ("ip-blackhole-route", "true"),
         ("public-ipv6", "2001:db8::1"),
-        ("healthz-ip", "127.0.0.1"),
-        ("healthz-port", "10248"),
         ("kube-subnet-mgr", "true"),
         ("kube-api-url", "http://127.0.0.1:8080"),
         ("kubeconfig-file", "/k"),
@@ -51,8 +49,6 @@ fn values_that_ask_for_nothing_are_accepted() {
         LEASES,
         "--kube-subnet-mgr=F",
         "--ip-blackhole-route=false",
-        "--healthz-port=0x0",
-        "--healthz-ip=0.0.0.0",
         "--public-ipv6",
         "",
         "--vmodule=",

@@ -53,7 +53,11 @@ fn values_of_the_wrong_form_are_refused_wherever_they_come_from() {
         ),
         ("mass-loss-grace", "60s", "a whole number is expected"),
         ("v", "debug", "a whole number is expected"),
-        ("healthz-port", "http", "a whole number is expected"),
+        ("healthz-port", "http", "a port from 0 to 65535 is expected"),
+        ("healthz-port", "65536", "a port from 0 to 65535 is expected"),
+        ("healthz-port", "-1", "a port from 0 to 65535 is expected"),
+        ("healthz-ip", "localhost", "an IP address is expected"),
+        ("log-format", "xml", "text or json is expected"),
         ("iptables-resync", "5s", "a whole number is expected"),
         (
             "public-ip",

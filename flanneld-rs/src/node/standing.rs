@@ -1,0 +1,384 @@
+//! How a node stands: whether it is ready, and what it tells about itself and its peers.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use flannel_types::Lease;
+use lease_store::LeaseEvent;
+use net_types::SubnetKey;
+use netstate::{ObjectKey, Prune};
+use tracing::{info, warn};
+
+use super::holding::{Holding, SubnetFile};
+use super::{Node, Now, Stage};
+use crate::desired::{self, FilterMode, Masquerade, Peer};
+use crate::reconciler::Reconciler;
+use crate::reconciler::insight::kind_name;
+use crate::status::{
+    DeviceStatus, KernelStatus, LeaseStatus, NodeStatus, Part, PeerCounts, PeerState, PeerStatus,
+    RulesStatus, StoreStatus, Trouble,
+};
+
+/// The kernel may differ from what is desired for this long without the node being unready: changes come and go.
+const READINESS_GRACE: Duration = Duration::from_secs(5);
+/// Of objects in trouble that belong to no peer, so many are named.
+const MAX_TROUBLES: usize = 20;
+
+/// Why a node is not ready.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotReady {
+    /// It holds no lease.
+    #[error("this node has no lease yet")]
+    NoLease,
+    /// The device is not as it should be, or the subnet file is not written.
+    #[error("the subnet file is not written yet")]
+    NoSubnetFile,
+    /// The peers have not all been programmed since the start.
+    #[error("the peers are not programmed yet")]
+    NotConverged,
+    /// The kernel cannot be observed.
+    #[error("the kernel cannot be observed for {0} s")]
+    Unobservable(u64),
+    /// The kernel does not answer.
+    #[error("the kernel has not answered for {0} s")]
+    Silent(u64),
+    /// Something differs from what is desired.
+    #[error("{objects} objects in the kernel are not as they should be, the oldest for {secs} s: {example}")]
+    Differs {
+        /// How many.
+        objects: usize,
+        /// The one that has differed for longest.
+        example: ObjectKey,
+        /// For how long.
+        secs: u64,
+    },
+    /// The node has given up its lease.
+    #[error("this node has stopped")]
+    Stopped,
+}
+
+/// What is remembered only to be told.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// Whether the data plane has been complete once in this run.
+    converged: bool,
+    told_ready: bool,
+    store_connected: bool,
+    store_error: Option<String>,
+    store_errors: u64,
+    renewals: u64,
+    renewals_failed: u64,
+}
+
+impl Standing {
+    pub(super) fn store_answered(&mut self) {
+        self.store_connected = true;
+        self.store_error = None;
+    }
+
+    pub(super) fn store_lost(&mut self, reason: &str) {
+        self.store_connected = false;
+        self.store_errors += 1;
+        self.store_error = Some(reason.to_owned());
+    }
+
+    pub(super) fn store_event(&mut self, event: &LeaseEvent) {
+        match event {
+            LeaseEvent::Snapshot { .. } | LeaseEvent::Put(_) | LeaseEvent::Remove(_) => self.store_answered(),
+            LeaseEvent::Unsynced { reason } => self.store_lost(reason),
+        }
+    }
+
+    pub(super) const fn renewed(&mut self) {
+        self.renewals += 1;
+    }
+
+    pub(super) fn renewal_failed(&mut self, reason: String) {
+        self.renewals_failed += 1;
+        self.store_errors += 1;
+        self.store_error = Some(reason);
+    }
+}
+
+impl Node {
+    /// Whether the data plane is what it should be, for the grace time at most excepted. The store being out of reach
+    /// alone does not make a node unready.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn readiness(&self, now: Duration) -> Result<(), NotReady> {
+        let holding = match &self.stage {
+            Stage::Holding(holding) => holding,
+            Stage::Stopped => return Err(NotReady::Stopped),
+            Stage::LookingForDevice | Stage::LookingForLease(_) | Stage::AcquiringLease { .. } => {
+                return Err(NotReady::NoLease);
+            }
+        };
+        if holding.file != SubnetFile::Written {
+            return Err(NotReady::NoSubnetFile);
+        }
+        if !self.standing.converged {
+            return Err(NotReady::NotConverged);
+        }
+        let insights = [self.engine.insight(), self.rules.insight()];
+        let differing = insights
+            .into_iter()
+            .filter_map(|insight| Some((insight.differs_since()?, insight)));
+        let Some((since, insight)) = differing.min_by_key(|(since, _)| *since) else {
+            return Ok(());
+        };
+        let lasts = now.saturating_sub(since);
+        if lasts <= READINESS_GRACE {
+            return Ok(());
+        }
+        let secs = lasts.as_secs();
+        if insight.unobservable_since() == Some(since) {
+            return Err(NotReady::Unobservable(secs));
+        }
+        let oldest = insight.differing().iter().find(|(_, at)| **at == since);
+        Err(match oldest {
+            Some((object, _)) => NotReady::Differs {
+                objects: insight.differing().len(),
+                example: object.clone(),
+                secs,
+            },
+            None => NotReady::Silent(secs),
+        })
+    }
+
+    /// Notes the first time that all is as desired, and logs when readiness changes.
+    pub(super) fn note_readiness(&mut self, now: Duration) {
+        if let Stage::Holding(holding) = &self.stage
+            && !self.standing.converged
+            && holding.file == SubnetFile::Written
+            && holding.view.is_synced()
+            && self.engine.is_settled()
+        {
+            self.standing.converged = true;
+        }
+        match (self.readiness(now), self.standing.told_ready) {
+            (Ok(()), false) => {
+                self.standing.told_ready = true;
+                info!("ready: the data plane is as the leases say");
+            }
+            (Err(reason), true) => {
+                self.standing.told_ready = false;
+                warn!(%reason, "not ready any more");
+            }
+            (Ok(()), true) | (Err(_), false) => {}
+        }
+    }
+
+    /// What the node tells about itself, its peers counted only.
+    #[must_use]
+    pub fn status(&self, now: Now) -> NodeStatus {
+        let not_ready = self.readiness(now.monotonic).err();
+        let holding = self.holding();
+        NodeStatus {
+            ready: not_ready.is_none(),
+            reason: not_ready.map(|reason| reason.to_string()),
+            lease: holding.map(|holding| self.lease_status(holding)),
+            store: self.store_status(now),
+            device: holding.map(|holding| self.device_status(holding)),
+            peers: holding.map_or_else(PeerCounts::default, |holding| self.peer_counts(holding)),
+            kernel: kernel_status(&self.engine, now.monotonic),
+            rules: holding.map(|_| self.rules_status(now.monotonic)),
+        }
+    }
+
+    /// The peers from a subnet on, in their order; at most `limit`.
+    #[must_use]
+    pub fn peers_after(&self, after: Option<SubnetKey>, limit: usize) -> Vec<(SubnetKey, PeerStatus)> {
+        let Some(holding) = self.holding() else {
+            return Vec::new();
+        };
+        let leases = holding.view.peers().filter(|lease| Some(lease.key) > after);
+        leases
+            .take(limit)
+            .map(|lease| (lease.key, self.peer_status(holding, lease)))
+            .collect()
+    }
+
+    fn holding(&self) -> Option<&Holding> {
+        match &self.stage {
+            Stage::Holding(holding) => Some(holding),
+            Stage::LookingForDevice
+            | Stage::LookingForLease(_)
+            | Stage::AcquiringLease { .. }
+            | Stage::Stopped => None,
+        }
+    }
+
+    fn lease_status(&self, holding: &Holding) -> LeaseStatus {
+        let lease = holding.keeper.lease();
+        LeaseStatus {
+            subnet: lease.key.v4().to_string(),
+            public_ip: lease.attrs.public_ip,
+            expires: lease.expires.map(|end| end.secs()),
+            renewals: self.standing.renewals,
+            renewals_failed: self.standing.renewals_failed,
+        }
+    }
+
+    fn store_status(&self, now: Now) -> StoreStatus {
+        let standing = &self.standing;
+        let view = self.holding().map(|holding| &holding.view);
+        StoreStatus {
+            connected: standing.store_connected,
+            error: standing.store_error.clone(),
+            errors: standing.store_errors,
+            leases: view.map_or(0, |view| view.len()),
+            held: view.map_or(0, |view| view.held()),
+            removes: view.is_some_and(|view| view.prune(now.monotonic) == Prune::Remove),
+        }
+    }
+
+    fn device_status(&self, holding: &Holding) -> DeviceStatus {
+        let device = &holding.device;
+        DeviceStatus {
+            name: device.name.to_string(),
+            vni: device.vni.get(),
+            port: device.port,
+            mac: device.mac.to_string(),
+            mtu_bytes: device.mtu_bytes,
+            parent: device.parent.to_string(),
+            local: device.local,
+            network: device.network.to_string(),
+            state: self.part([ObjectKey::Link(device.name.clone())]),
+        }
+    }
+
+    fn peer_counts(&self, holding: &Holding) -> PeerCounts {
+        let mut counts = PeerCounts {
+            refused: holding.peers.refused.len(),
+            ..PeerCounts::default()
+        };
+        if self.engine.insight().differing().is_empty() && self.engine.failures().next().is_none() {
+            counts.programmed = holding.peers.accepted.len();
+            return counts;
+        }
+        for (key, peer) in &holding.peers.accepted {
+            match self.programmed(holding, *key, peer, None).state {
+                PeerState::Programmed => counts.programmed += 1,
+                PeerState::Pending => counts.pending += 1,
+                PeerState::Failing => counts.failing += 1,
+                PeerState::Refused => {}
+            }
+        }
+        counts
+    }
+
+    fn peer_status(&self, holding: &Holding, lease: &Lease) -> PeerStatus {
+        if let Some(peer) = holding.peers.accepted.get(&lease.key) {
+            return self.programmed(holding, lease.key, peer, Some(lease.attrs.public_ip));
+        }
+        let problem = holding.peers.refused.get(&lease.key);
+        PeerStatus {
+            subnet: lease.key.v4().to_string(),
+            public_ip: lease.attrs.public_ip,
+            vtep_mac: None,
+            state: PeerState::Refused,
+            route: Part::None,
+            neigh: Part::None,
+            fdb: Part::None,
+            error: problem.map(ToString::to_string),
+            attempts: 0,
+        }
+    }
+
+    fn programmed(
+        &self,
+        holding: &Holding,
+        key: SubnetKey,
+        peer: &Peer,
+        public_ip: Option<Ipv4Addr>,
+    ) -> PeerStatus {
+        let state = desired::of_peer(&holding.device, key.v4(), peer);
+        let routes: Vec<_> = state.routes.into_keys().map(ObjectKey::Route).collect();
+        let neighs: Vec<_> = state.neighs.into_keys().map(ObjectKey::Neigh).collect();
+        let fdb: Vec<_> = state.fdb.into_iter().map(ObjectKey::Fdb).collect();
+        let objects = routes.iter().chain(&neighs).chain(&fdb);
+        let failures: Vec<_> = objects.filter_map(|key| self.engine.failure(key)).collect();
+        let [route, neigh, fdb] = [routes, neighs, fdb].map(|keys| self.part(keys));
+        let parts = [route, neigh, fdb];
+        let state = if parts.contains(&Part::Failing) {
+            PeerState::Failing
+        } else if parts.contains(&Part::Pending) {
+            PeerState::Pending
+        } else {
+            PeerState::Programmed
+        };
+        let refusal = failures.iter().find_map(|failure| failure.refusal.as_ref());
+        PeerStatus {
+            subnet: key.v4().to_string(),
+            public_ip: public_ip.unwrap_or(peer.public_ip),
+            vtep_mac: Some(peer.vtep_mac.to_string()),
+            state,
+            route,
+            neigh,
+            fdb,
+            error: refusal.map(|err| err.message.clone()),
+            attempts: failures.iter().map(|failure| failure.attempts).max().unwrap_or(0),
+        }
+    }
+
+    /// The worst of some objects.
+    fn part(&self, objects: impl IntoIterator<Item = ObjectKey>) -> Part {
+        let differing = self.engine.insight().differing();
+        let state = |object: ObjectKey| {
+            if self.engine.failure(&object).is_some() {
+                Part::Failing
+            } else if differing.contains_key(&object) || !self.standing.converged && !self.engine.is_settled()
+            {
+                Part::Pending
+            } else {
+                Part::Ok
+            }
+        };
+        objects.into_iter().map(state).max().unwrap_or(Part::None)
+    }
+
+    fn rules_status(&self, now: Duration) -> RulesStatus {
+        let settings = self.settings.rules;
+        RulesStatus {
+            mode: match settings.mode {
+                FilterMode::Nftables => "nftables".to_owned(),
+                FilterMode::Iptables(_) => "iptables".to_owned(),
+            },
+            masquerade: settings.masquerade != Masquerade::Off,
+            forward: settings.forward,
+            state: if self.rules.is_settled() {
+                Part::Ok
+            } else if self.rules.is_failing() {
+                Part::Failing
+            } else {
+                Part::Pending
+            },
+            kernel: kernel_status(&self.rules, now),
+        }
+    }
+}
+
+fn kernel_status(engine: &Reconciler, now: Duration) -> KernelStatus {
+    let insight = engine.insight();
+    let mut differing: BTreeMap<String, u64> = BTreeMap::new();
+    for object in insight.differing().keys() {
+        *differing.entry(kind_name(object).to_owned()).or_default() += 1;
+    }
+    let troubles = insight.differing().iter().take(MAX_TROUBLES);
+    let troubles = troubles.map(|(object, since)| Trouble {
+        object: object.to_string(),
+        secs: now.saturating_sub(*since).as_secs(),
+        error: engine
+            .failure(object)
+            .and_then(|failure| failure.refusal.as_ref())
+            .map(|err| err.message.clone()),
+    });
+    KernelStatus {
+        counts: insight.counts().clone(),
+        differing,
+        troubles: troubles.collect(),
+    }
+}

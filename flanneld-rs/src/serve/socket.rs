@@ -1,0 +1,107 @@
+//! The status socket: one request line of JSON, then the status as one line and each peer as another.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tracing::warn;
+
+use super::{ACCEPT_PAUSE, Asker, Connections};
+use crate::status::{PeerQuery, PeerStatus};
+
+/// Only the daemon's own user and root may connect.
+const MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o755;
+/// A request in bytes.
+const MAX_REQUEST_BYTES: u64 = 4096;
+
+/// The socket's file, removed with its owner.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may have gone already; a stale one is replaced at the next start.
+        let _gone = fs::remove_file(&self.0);
+    }
+}
+
+/// Begins to listen. A socket that a killed daemon left is replaced; one that answers is not.
+pub(super) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    if StdStream::connect(path).is_ok() {
+        let text = "another flanneld answers on it";
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+    }
+    if let Some(dir) = path.parent() {
+        statefile::ensure_dir(dir, DIR_MODE).map_err(io::Error::other)?;
+    }
+    // Nobody else can connect before the mode is set, because nobody knows the name.
+    let hidden = path.with_extension(format!("sock.{}", std::process::id()));
+    let _absent = fs::remove_file(&hidden);
+    let listener = UnixListener::bind(&hidden)?;
+    let placed =
+        fs::set_permissions(&hidden, Permissions::from_mode(MODE)).and_then(|()| fs::rename(&hidden, path));
+    if let Err(err) = placed {
+        let _absent = fs::remove_file(&hidden);
+        return Err(err);
+    }
+    Ok((listener, SocketFile(path.to_owned())))
+}
+
+/// Serves until it is dropped.
+pub(super) async fn serve(listener: UnixListener, asker: Asker) {
+    let mut connections = Connections::default();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let asker = asker.clone();
+                connections.add(async move {
+                    // Whoever asked may have gone.
+                    let _gone = answer(stream, &asker).await;
+                });
+            }
+            Err(err) => {
+                warn!(%err, "cannot take a connection for the status");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, asker: &Asker) -> io::Result<()> {
+    let (reader, mut writer) = stream.split();
+    let mut request = String::new();
+    BufReader::new(reader.take(MAX_REQUEST_BYTES))
+        .read_line(&mut request)
+        .await?;
+    let query: PeerQuery = serde_json::from_str(&request)?;
+    let Some(status) = asker.status().await else {
+        return Ok(());
+    };
+    let mut lines = serde_json::to_string(&status)?;
+    lines.push('\n');
+    writer.write_all(lines.as_bytes()).await?;
+    let mut after = None;
+    // Peers come page by page, so that neither the loop nor the memory has to hold them all.
+    while let Some(page) = asker.peers(after).await {
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        lines.clear();
+        for (_, peer) in page.iter().filter(|(_, peer)| matches(&query, peer)) {
+            lines.push_str(&serde_json::to_string(peer)?);
+            lines.push('\n');
+        }
+        writer.write_all(lines.as_bytes()).await?;
+    }
+    Ok(())
+}
+
+fn matches(query: &PeerQuery, peer: &PeerStatus) -> bool {
+    let Some(wanted) = &query.peer else { return true };
+    let mac = peer.vtep_mac.as_deref().unwrap_or_default();
+    peer.subnet.contains(wanted) || mac.contains(wanted) || peer.public_ip.to_string().contains(wanted)
+}

@@ -1,0 +1,251 @@
+//! What a running daemon tells about its node: the answer to `flanneld status`, and the source of the metrics.
+//!
+//! Plain data, written by the daemon and read by the command, perhaps of another version: unknown fields are ignored.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::LogCounts;
+use crate::reconciler::insight::Counts;
+
+pub mod command;
+mod text;
+
+/// The daemon and its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// How long it has been running.
+    pub uptime_secs: u64,
+    /// Its node.
+    #[serde(flatten)]
+    pub node: NodeStatus,
+    /// What its log left out.
+    pub log: LogCounts,
+}
+
+/// A node, its peers counted only.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Whether the data plane is what it should be.
+    pub ready: bool,
+    /// Why it is not.
+    pub reason: Option<String>,
+    /// The own lease, once it is held.
+    pub lease: Option<LeaseStatus>,
+    /// The lease store.
+    pub store: StoreStatus,
+    /// The overlay's device, once the lease is held.
+    pub device: Option<DeviceStatus>,
+    /// How many peers are in which state.
+    pub peers: PeerCounts,
+    /// The work on links, routes and entries.
+    pub kernel: KernelStatus,
+    /// The packet filter rules, once the lease is held.
+    pub rules: Option<RulesStatus>,
+}
+
+/// The own lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// The subnet of this node's pods.
+    pub subnet: String,
+    /// The address at which peers reach this node.
+    pub public_ip: Ipv4Addr,
+    /// When it ends, in seconds since 1970; none for a reservation.
+    pub expires: Option<u64>,
+    /// How often it was renewed in this run.
+    pub renewals: u64,
+    /// How often a renewal failed in this run.
+    pub renewals_failed: u64,
+}
+
+/// The lease store.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Whether it answered last time.
+    pub connected: bool,
+    /// Why it did not, or why the last renewal failed.
+    pub error: Option<String>,
+    /// How often it failed in this run.
+    pub errors: u64,
+    /// Leases known, this node's own included.
+    pub leases: usize,
+    /// Leases that vanished in a mass and are held for the grace time.
+    pub held: usize,
+    /// Whether peers that no lease names are removed; not while the store is out of reach, nor before it was trusted.
+    pub removes: bool,
+}
+
+/// The overlay's device, as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// Its name.
+    pub name: String,
+    /// Network identifier.
+    pub vni: u32,
+    /// UDP destination port.
+    pub port: u16,
+    /// Hardware address.
+    pub mac: String,
+    /// Its MTU in bytes.
+    pub mtu_bytes: u32,
+    /// The interface that carries the outer packets.
+    pub parent: String,
+    /// Outer source address.
+    pub local: Ipv4Addr,
+    /// The pod network.
+    pub network: String,
+    /// Whether it is as it should be.
+    pub state: Part,
+}
+
+/// How many peers are in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PeerCounts {
+    /// All is as it should be.
+    pub programmed: usize,
+    /// Something is yet to be made.
+    pub pending: usize,
+    /// The kernel refused something.
+    pub failing: usize,
+    /// The lease cannot be used.
+    pub refused: usize,
+}
+
+impl PeerCounts {
+    /// All peers.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.programmed + self.pending + self.failing + self.refused
+    }
+}
+
+/// The packet filter rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesStatus {
+    /// What holds them: `nftables` or `iptables`.
+    pub mode: String,
+    /// Whether traffic that leaves the pod network is to be masqueraded.
+    pub masquerade: bool,
+    /// Whether forwarded traffic of the pod network is to be accepted.
+    pub forward: bool,
+    /// Whether they are as they should be.
+    pub state: Part,
+    /// The work on them.
+    #[serde(flatten)]
+    pub kernel: KernelStatus,
+}
+
+/// The work on one part of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KernelStatus {
+    /// What was done in this run.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// How many objects are not as desired, by kind.
+    pub differing: BTreeMap<String, u64>,
+    /// Some of them.
+    pub troubles: Vec<Trouble>,
+}
+
+/// An object that is not as desired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The object.
+    pub object: String,
+    /// For how long, in seconds.
+    pub secs: u64,
+    /// What the kernel said.
+    pub error: Option<String>,
+}
+
+/// A peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// The subnet of its pods.
+    pub subnet: String,
+    /// Its outer address.
+    pub public_ip: Ipv4Addr,
+    /// Hardware address of its device, if its lease can be used.
+    pub vtep_mac: Option<String>,
+    /// All in all.
+    pub state: PeerState,
+    /// Its route.
+    pub route: Part,
+    /// Its neighbour entry.
+    pub neigh: Part,
+    /// Its forwarding entry.
+    pub fdb: Part,
+    /// Why its lease cannot be used, or what the kernel said last.
+    pub error: Option<String>,
+    /// How often the kernel refused in a row.
+    pub attempts: u32,
+}
+
+/// How a peer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// The kernel refused something.
+    Failing,
+    /// The lease cannot be used.
+    Refused,
+    /// Something is yet to be made.
+    Pending,
+    /// All is as it should be.
+    Programmed,
+}
+
+/// How one object in the kernel stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// There is none to be.
+    #[serde(rename = "-")]
+    None,
+    /// As it should be.
+    Ok,
+    /// Yet to be made.
+    Pending,
+    /// Refused by the kernel.
+    Failing,
+}
+
+impl PeerState {
+    /// The state in one word, for tables and labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failing => "failing",
+            Self::Refused => "refused",
+            Self::Pending => "pending",
+            Self::Programmed => "programmed",
+        }
+    }
+}
+
+impl Part {
+    /// The state in one word, for tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "-",
+            Self::Ok => "ok",
+            Self::Pending => "pending",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+/// Which peers a client wants to hear of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PeerQuery {
+    /// A part of their subnet, public address or hardware address; all peers if there is none.
+    pub peer: Option<String>,
+}

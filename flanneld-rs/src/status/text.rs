@@ -1,0 +1,201 @@
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use super::{KernelStatus, PeerState, PeerStatus, Status};
+
+/// Of peers without trouble, so many are listed unless all are asked for.
+const MAX_LISTED: usize = 20;
+
+/// The node and its peers for people, those in trouble first; `now` tells how long the lease lasts.
+pub(super) fn render(status: &Status, mut peers: Vec<PeerStatus>, all: bool, now: SystemTime) -> String {
+    let mut text = String::new();
+    head(&mut text, status, now);
+    peers.sort_by_key(|peer| peer.state);
+    let in_trouble = peers
+        .iter()
+        .take_while(|peer| peer.state != PeerState::Programmed);
+    let listed = if all {
+        peers.len()
+    } else {
+        peers.len().min(in_trouble.count() + MAX_LISTED)
+    };
+    table(&mut text, peers.get(..listed).unwrap_or_default());
+    let more = peers.len() - listed;
+    if more > 0 {
+        line(
+            &mut text,
+            &format!("and {more} more (--all lists them, --peer TEXT those that match)"),
+        );
+    }
+    text
+}
+
+fn head(text: &mut String, status: &Status, now: SystemTime) {
+    let node = &status.node;
+    let uptime = humantime::format_duration(Duration::from_secs(status.uptime_secs));
+    line(
+        text,
+        &format!("flanneld {}, process {}, up {uptime}", status.version, status.pid),
+    );
+    match &node.reason {
+        None => line(text, "ready     yes"),
+        Some(reason) => line(text, &format!("ready     no: {reason}")),
+    }
+    match &node.lease {
+        Some(lease) => {
+            let ends = lease
+                .expires
+                .map_or_else(|| "never ends".to_owned(), |at| ends(at, now));
+            line(
+                text,
+                &format!("lease     {} at {}, {ends}", lease.subnet, lease.public_ip),
+            );
+        }
+        None => line(text, "lease     none yet"),
+    }
+    store(text, status);
+    if let Some(device) = &node.device {
+        line(
+            text,
+            &format!(
+                "device    {} {}: VNI {} port {} on {} ({}), MTU {}, MAC {}",
+                device.name,
+                device.state.name(),
+                device.vni,
+                device.port,
+                device.parent,
+                device.local,
+                device.mtu_bytes,
+                device.mac
+            ),
+        );
+    }
+    kernel(text, &node.kernel);
+    if let Some(rules) = &node.rules {
+        let wanted = |is: bool| if is { "yes" } else { "no" };
+        line(
+            text,
+            &format!(
+                "rules     {} {}: masquerade {}, accept forwarded {}",
+                rules.mode,
+                rules.state.name(),
+                wanted(rules.masquerade),
+                wanted(rules.forward)
+            ),
+        );
+        kernel(text, &rules.kernel);
+    }
+    let peers = &node.peers;
+    line(
+        text,
+        &format!(
+            "peers     {}: {} programmed, {} pending, {} failing, {} refused",
+            peers.total(),
+            peers.programmed,
+            peers.pending,
+            peers.failing,
+            peers.refused
+        ),
+    );
+}
+
+fn store(text: &mut String, status: &Status) {
+    let store = &status.node.store;
+    let mut store_line = format!(
+        "store     {}, {} leases",
+        if store.connected {
+            "in reach"
+        } else {
+            "out of reach"
+        },
+        store.leases
+    );
+    if store.held > 0 {
+        let _infallible = write!(
+            store_line,
+            ", {} of them gone and held for the grace time",
+            store.held
+        );
+    }
+    if !store.removes && status.node.lease.is_some() {
+        store_line.push_str(", nothing is removed for now");
+    }
+    if let Some(error) = &store.error {
+        let _infallible = write!(store_line, ": {error}");
+    }
+    line(text, &store_line);
+}
+
+fn kernel(text: &mut String, kernel: &KernelStatus) {
+    let sum = |numbers: &std::collections::BTreeMap<String, u64>| numbers.values().sum::<u64>();
+    line(
+        text,
+        &format!(
+            "          {} rounds, {} changes, {} refused, drift repaired {}",
+            kernel.counts.rounds.count,
+            sum(&kernel.counts.changes),
+            sum(&kernel.counts.refusals),
+            sum(&kernel.counts.repaired)
+        ),
+    );
+    for trouble in &kernel.troubles {
+        let error = trouble
+            .error
+            .as_ref()
+            .map_or(String::new(), |error| format!(": {error}"));
+        line(
+            text,
+            &format!(
+                "          {} missing for {} s{error}",
+                trouble.object, trouble.secs
+            ),
+        );
+    }
+}
+
+fn table(text: &mut String, peers: &[PeerStatus]) {
+    if peers.is_empty() {
+        return;
+    }
+    line(
+        text,
+        "\nSUBNET             PUBLIC IP       VTEP MAC          STATE      ROUTE   NEIGH   FDB     LAST ERROR",
+    );
+    for peer in peers {
+        let row = format!(
+            "{:<18} {:<15} {:<17} {:<10} {:<7} {:<7} {:<7} {}",
+            peer.subnet,
+            peer.public_ip.to_string(),
+            peer.vtep_mac.as_deref().unwrap_or("-"),
+            peer.state.name(),
+            peer.route.name(),
+            peer.neigh.name(),
+            peer.fdb.name(),
+            peer.error.as_deref().unwrap_or_default()
+        );
+        line(text, row.trim_end());
+    }
+}
+
+fn ends(at: u64, now: SystemTime) -> String {
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
+    match end.duration_since(now) {
+        Ok(left) => {
+            let left = Duration::from_secs(left.as_secs());
+            format!("ends in {}", humantime::format_duration(left))
+        }
+        Err(_) => "has ended".to_owned(),
+    }
+}
+
+/// What others wrote into a lease must not steer the terminal.
+fn line(text: &mut String, content: &str) {
+    let plain = content
+        .chars()
+        .filter(|character| !character.is_control() || *character == '\n');
+    text.extend(plain);
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::log::LogCounts;
+use crate::status::{
+    DeviceStatus, LeaseStatus, NodeStatus, Part, PeerCounts, RulesStatus, StoreStatus, Trouble,
+};
+
+#[test]
+fn a_node_in_trouble_reads_at_a_glance() {
+    let peers = vec![peer(1, PeerState::Programmed), peer(2, PeerState::Failing)];
+    let expected = "\
+flanneld 0.1.0, process 7, up 1h 5s
+ready     no: 1 objects in the kernel are not as they should be
+lease     10.244.9.0/24 at 192.168.77.9, ends in 23h
+store     out of reach, 3 leases, nothing is removed for now: no route to the store
+device    flannel.1 ok: VNI 1 port 8472 on eth0 (192.168.77.9), MTU 1450, MAC 02:00:00:00:00:09
+          0 rounds, 0 changes, 0 refused, drift repaired 0
+          route 10.244.2.0/24 missing for 12 s: File exists
+rules     nftables ok: masquerade yes, accept forwarded no
+          0 rounds, 0 changes, 0 refused, drift repaired 0
+peers     2: 1 programmed, 0 pending, 1 failing, 0 refused
+
+SUBNET             PUBLIC IP       VTEP MAC          STATE      ROUTE   NEIGH   FDB     LAST ERROR
+10.244.2.0/24      192.168.77.2    02:00:00:00:00:02 failing    failing ok      ok      File exists
+10.244.1.0/24      192.168.77.1    02:00:00:00:00:01 programmed ok      ok      ok
+";
+    assert_eq!(render(&status(), peers, false, now()), expected);
+}
+
+#[test]
+fn of_many_peers_those_in_trouble_and_twenty_more_are_listed() {
+    let mut peers: Vec<_> = (0..200).map(|n| peer(n, PeerState::Programmed)).collect();
+    peers.extend((200..230).map(|n| peer(n, PeerState::Refused)));
+    let text = render(&status(), peers.clone(), false, now());
+    assert_eq!(text.matches(" refused ").count(), 30, "{text}");
+    assert_eq!(text.matches(" programmed ").count(), 20, "{text}");
+    assert!(text.ends_with("and 180 more (--all lists them, --peer TEXT those that match)\n"));
+    let text = render(&status(), peers, true, now());
+    assert_eq!(text.matches(" programmed ").count(), 200, "{text}");
+}
+
+#[test]
+fn what_a_lease_holds_does_not_steer_the_terminal() {
+    let mut hostile = peer(1, PeerState::Refused);
+    hostile.error = Some("its backend is \u{1b}[2J".to_owned());
+    assert!(!render(&status(), vec![hostile], false, now()).contains('\u{1b}'));
+}
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+fn peer(n: u8, state: PeerState) -> PeerStatus {
+    let failing = state == PeerState::Failing;
+    PeerStatus {
+        subnet: format!("10.244.{n}.0/24"),
+        public_ip: [192, 168, 77, n].into(),
+        vtep_mac: Some(format!("02:00:00:00:00:{n:02x}")),
+        state,
+        route: if failing { Part::Failing } else { Part::Ok },
+        neigh: Part::Ok,
+        fdb: Part::Ok,
+        error: failing.then(|| "File exists".to_owned()),
+        attempts: u32::from(failing),
+    }
+}
+
+fn status() -> Status {
+    let mut node = NodeStatus {
+        reason: Some("1 objects in the kernel are not as they should be".to_owned()),
+        lease: Some(LeaseStatus {
+            subnet: "10.244.9.0/24".to_owned(),
+            public_ip: [192, 168, 77, 9].into(),
+            expires: Some(1_700_000_000 + 23 * 3600),
+            renewals: 0,
+            renewals_failed: 0,
+        }),
+        store: StoreStatus {
+            leases: 3,
+            error: Some("no route to the store".to_owned()),
+            ..StoreStatus::default()
+        },
+        device: Some(DeviceStatus {
+            name: "flannel.1".to_owned(),
+            vni: 1,
+            port: 8472,
+            mac: "02:00:00:00:00:09".to_owned(),
+            mtu_bytes: 1450,
+            parent: "eth0".to_owned(),
+            local: [192, 168, 77, 9].into(),
+            network: "10.244.0.0/16".to_owned(),
+            state: Part::Ok,
+        }),
+        peers: PeerCounts {
+            programmed: 1,
+            failing: 1,
+            ..PeerCounts::default()
+        },
+        rules: Some(RulesStatus {
+            mode: "nftables".to_owned(),
+            masquerade: true,
+            forward: false,
+            state: Part::Ok,
+            kernel: KernelStatus::default(),
+        }),
+        ..NodeStatus::default()
+    };
+    node.kernel.troubles = vec![Trouble {
+        object: "route 10.244.2.0/24".to_owned(),
+        secs: 12,
+        error: Some("File exists".to_owned()),
+    }];
+    Status {
+        version: "0.1.0".to_owned(),
+        pid: 7,
+        uptime_secs: 3605,
+        node,
+        log: LogCounts::default(),
+    }
+}

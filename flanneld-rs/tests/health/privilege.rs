@@ -1,0 +1,60 @@
+use std::fs;
+use std::os::unix::fs::chown;
+use std::process::Command;
+
+use super::node::{get, ip, on_a_node};
+
+/// Nobody's user and group on Debian; any but root's will do.
+const USER: u32 = 65534;
+
+/// The daemon as the unit file runs it: another user than root, with `CAP_NET_ADMIN` and nothing else.
+#[test]
+fn a_user_with_cap_net_admin_alone_programs_everything() {
+    on_a_node(|node| {
+        node.configure();
+        node.add_peer(2);
+        for dir in ["leases", "leases/subnets", "run"] {
+            fs::create_dir_all(node.file(dir)).unwrap();
+            chown(node.file(dir), Some(USER), Some(USER)).unwrap();
+        }
+        chown(node.file(""), Some(USER), Some(USER)).unwrap();
+        let daemon = node.command(&["--healthz-port=8081"]);
+        // A program of root's own directories cannot be run by others.
+        let program = node.file("flanneld");
+        fs::copy(daemon.get_program(), &program).unwrap();
+        let mut command = Command::new("setpriv");
+        command
+            .args([
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "--no-new-privs",
+            ])
+            .args(["--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin"])
+            .args(["--bounding-set=-all,+net_admin"])
+            .arg(program)
+            .args(daemon.get_args());
+
+        let pid = node.spawn(&mut command);
+        node.wait_ready();
+
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().to_owned()
+        };
+        assert_eq!(field("Uid:"), "65534");
+        assert_eq!(field("CapEff:"), "0000000000001000", "CAP_NET_ADMIN is number 12");
+        let accept_ra = fs::read_to_string("/proc/sys/net/ipv6/conf/flannel.1/accept_ra").unwrap();
+        assert_eq!(accept_ra.trim(), "0", "{}", node.log());
+        ip("route del 10.244.0.32/28 dev flannel.1");
+        node.wait("the repair", || {
+            get("/metrics")
+                .1
+                .contains("flanneld_drift_repaired_total{part=\"network\",kind=\"route\"} 1")
+        });
+        let page = get("/metrics").1;
+        assert!(!page.contains("class=\"denied\""), "{page}");
+        node.stop();
+    });
+}
