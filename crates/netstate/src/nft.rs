@@ -11,6 +11,7 @@
 mod canonical;
 mod parse;
 mod print;
+mod print_table;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr};
 
-pub use print::{RuleIn, listing};
+pub use print::RuleIn;
+pub use print_table::listing;
 
 /// The family that a table belongs to (nft(8), "address families").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

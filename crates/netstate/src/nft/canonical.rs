@@ -44,8 +44,9 @@ impl Rule {
     /// The one form among those that mean the same in a table of this family; it is what nft prints, and what is read
     /// from the kernel.
     ///
-    /// A network without host bits; no `meta nfproto` that a following address says anyway; the transport protocol once,
-    /// directly before the first port that needs it; no bits of a new mark outside its mask.
+    /// A network without host bits; no `meta nfproto` that the table or a following address says anyway; the transport protocol once,
+    /// directly before the first port that needs it; no bits of a new mark outside its mask. Nothing that acts changes
+    /// its place among the matches.
     #[must_use]
     pub fn canonical(&self, family: Family) -> Self {
         let mut statements: Vec<Statement> = Vec::with_capacity(self.statements.len());
@@ -55,8 +56,11 @@ impl Rule {
         let mut protocol = None;
         for statement in &self.statements {
             match statement {
-                Statement::Match(Comparison::Is, Match::NfProto(proto)) => {
-                    network = Some((statements.len(), *proto));
+                Statement::Match(comparison, Match::NfProto(proto)) => {
+                    if always_holds(family, *comparison, *proto) {
+                        continue;
+                    }
+                    network = Some((statements.len(), *proto)).filter(|_| *comparison == Comparison::Is);
                 }
                 Statement::Match(Comparison::Is, Match::L4Proto(number)) => {
                     if protocol.replace(*number) == Some(*number) {
@@ -84,13 +88,17 @@ impl Rule {
                             .map(|(other, proto)| (if other > index { other - 1 } else { other }, proto));
                     }
                 }
-                Statement::Match(..)
-                | Statement::Counter
+                Statement::Match(..) => {}
+                // It acts only on packets that the matches before it let through, so none is moved past it.
+                Statement::Counter
                 | Statement::SetMark { .. }
                 | Statement::Masquerade { .. }
                 | Statement::Dnat { .. }
                 | Statement::Verdict(_)
-                | Statement::Other(_) => {}
+                | Statement::Other(_) => {
+                    network = None;
+                    transport = None;
+                }
             }
             statements.push(cleaned(statement));
         }
@@ -98,6 +106,15 @@ impl Rule {
             statements,
             comment: self.comment.clone(),
         }
+    }
+}
+
+/// Whether a match of the network layer says nothing in tables that see only one.
+fn always_holds(family: Family, comparison: Comparison, proto: Family) -> bool {
+    match (family, comparison) {
+        (Family::Ip | Family::Ip6, Comparison::Is) => proto == family,
+        (Family::Ip | Family::Ip6, Comparison::IsNot) => proto != family,
+        (Family::Inet | Family::Bridge, _) => false,
     }
 }
 

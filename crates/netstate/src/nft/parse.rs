@@ -231,11 +231,18 @@ fn mark(words: &mut Words<'_>) -> Result<Statement, TextError> {
     }
     words.compared(MARK, |word| {
         let (value, mask) = match word.split_once('/') {
-            Some((value, mask)) => (number(value)?, number(mask)?),
+            Some((value, mask)) if mask.starts_with("0x") => (number(value)?, number(mask)?),
+            Some((value, len)) => (number(value)?, leading_bits(len.parse().ok()?)?),
             None => (number(word)?, u32::MAX),
         };
         Some(Match::Mark { value, mask })
     })
+}
+
+/// A mask of this many leading bits, as nft prints it behind a slash.
+fn leading_bits(len: u32) -> Option<u32> {
+    let rest = u32::BITS.checked_sub(len)?;
+    Some(u32::MAX.checked_shl(rest).unwrap_or(0))
 }
 
 fn set_mark(words: &mut Words<'_>) -> Result<Statement, TextError> {

@@ -1,58 +1,16 @@
-//! Printing in the syntax of nft(8), as its version 1.0.6 lists rules.
+//! Printing rules in the syntax of nft(8), as its version 1.0.6 lists them.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::{
-    BaseChain, Chain, ChainKind, Change, Comparison, CtStates, Family, Hook, Match, Policy, Rule, Statement,
-    Table, TableKey, Verdict,
-};
-
-/// How far from a named priority another is still printed relative to it (nftables `rule.c`).
-const PRIORITY_REACH: i32 = 10;
+use super::{Comparison, CtStates, Family, Match, Rule, Statement, TableKey, Verdict};
 
 /// A rule as nft prints it in a table of a family: it differs from a bare rule's text only for `inet`, where `dnat`
 /// says of which family the new address is.
 #[derive(Debug, Clone, Copy)]
 pub struct RuleIn<'a>(pub Family, pub &'a Rule);
-
-/// The text of a table as `nft list table` prints it, but for the order of its chains, which is here by name, and for
-/// the figures of counters, which are no state.
-#[must_use]
-pub fn listing(key: &TableKey, table: &Table) -> String {
-    let mut text = format!("table {key} {{\n");
-    if let Some(comment) = &table.comment {
-        text += &format!("\tcomment \"{comment}\"\n");
-    }
-    if table.other_objects > 0 {
-        text += &format!("\t# and {} other objects\n", table.other_objects);
-    }
-    for (index, (name, chain)) in table.chains.iter().enumerate() {
-        if index > 0 {
-            text += "\n";
-        }
-        text += &chain_listing(key.family, name, chain);
-    }
-    text += "}\n";
-    text
-}
-
-fn chain_listing(family: Family, name: &str, chain: &Chain) -> String {
-    let mut text = format!("\tchain {name} {{\n");
-    if let Some(comment) = &chain.comment {
-        text += &format!("\t\tcomment \"{comment}\"\n");
-    }
-    if let Some(base) = &chain.base {
-        text += &format!("\t\t{}\n", BaseIn(family, base));
-    }
-    for rule in &chain.rules {
-        text += &format!("\t\t{}\n", RuleIn(family, rule));
-    }
-    text += "\t}\n";
-    text
-}
 
 impl Display for Family {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -202,6 +160,10 @@ fn print_match(f: &mut Formatter<'_>, comparison: Comparison, property: &Match) 
             value,
             mask: u32::MAX,
         } => write!(f, "meta mark {not}{value:#010x}"),
+        // nft takes a mask of leading bits for a prefix, though a mark is no address.
+        Match::Mark { value, mask } if mask.leading_ones() == mask.count_ones() => {
+            write!(f, "meta mark {not}{value:#010x}/{}", mask.count_ones())
+        }
         Match::Mark { value, mask } => {
             let comparison = if not.is_empty() { "== " } else { not };
             write!(f, "meta mark & {mask:#010x} {comparison}{value:#010x}")
@@ -337,96 +299,4 @@ pub(super) fn port_protocol_number(name: &str) -> Option<u8> {
         .filter(|(_, found)| *found == name)
         .map(|(number, _)| *number)
         .next()
-}
-
-/// How a chain of a family is hooked.
-struct BaseIn<'a>(Family, &'a BaseChain);
-
-impl Display for BaseIn<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self(family, base) = self;
-        let kind = match base.kind {
-            ChainKind::Filter => "filter",
-            ChainKind::Nat => "nat",
-            ChainKind::Route => "route",
-        };
-        let hook = match base.hook {
-            Hook::Prerouting => "prerouting",
-            Hook::Input => "input",
-            Hook::Forward => "forward",
-            Hook::Output => "output",
-            Hook::Postrouting => "postrouting",
-        };
-        let policy = match base.policy {
-            Policy::Accept => "accept",
-            Policy::Drop => "drop",
-        };
-        write!(f, "type {kind} hook {hook} priority ")?;
-        print_priority(f, *family, base)?;
-        write!(f, "; policy {policy};")
-    }
-}
-
-/// The priorities that have names (nftables `rule.c`; linux `NF_IP_PRI_*`, `NF_BR_PRI_*`), and the one hook, if any,
-/// where the name is known.
-const PRIORITIES: [(i32, &str, Option<Hook>); 6] = [
-    (-300, "raw", None),
-    (-150, "mangle", None),
-    (-100, "dstnat", Some(Hook::Prerouting)),
-    (0, "filter", None),
-    (50, "security", None),
-    (100, "srcnat", Some(Hook::Postrouting)),
-];
-const BRIDGE_PRIORITIES: [(i32, &str, Option<Hook>); 4] = [
-    (-300, "dstnat", Some(Hook::Prerouting)),
-    (-200, "filter", None),
-    (100, "out", Some(Hook::Output)),
-    (300, "srcnat", Some(Hook::Postrouting)),
-];
-
-fn print_priority(f: &mut Formatter<'_>, family: Family, base: &BaseChain) -> fmt::Result {
-    let names: &[_] = match family {
-        Family::Bridge => &BRIDGE_PRIORITIES,
-        Family::Ip | Family::Ip6 | Family::Inet => &PRIORITIES,
-    };
-    let near = names
-        .iter()
-        .find(|(named, ..)| base.priority.abs_diff(*named) <= PRIORITY_REACH.unsigned_abs());
-    let Some((named, name, _)) = near.filter(|(_, _, hook)| hook.is_none_or(|hook| hook == base.hook)) else {
-        return write!(f, "{}", base.priority);
-    };
-    match base.priority - named {
-        0 => f.write_str(name),
-        offset if offset > 0 => write!(f, "{name} + {offset}"),
-        offset => write!(f, "{name} - {}", offset.abs()),
-    }
-}
-
-impl Display for Change {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AddTable { table, .. } => write!(f, "add table {table}"),
-            Self::DelTable(table) => write!(f, "delete table {table}"),
-            Self::AddChain {
-                table, chain, base, ..
-            } => {
-                write!(f, "add chain {table} {chain}")?;
-                match base {
-                    Some(base) => write!(f, " {{ {} }}", BaseIn(table.family, base)),
-                    None => Ok(()),
-                }
-            }
-            Self::FlushChain { table, chain } => write!(f, "flush chain {table} {chain}"),
-            Self::DelChain { table, chain } => write!(f, "delete chain {table} {chain}"),
-            Self::AppendRule { table, chain, rule } => {
-                write!(f, "add rule {table} {chain} {}", RuleIn(table.family, rule))
-            }
-            Self::InsertRule { table, chain, rule } => {
-                write!(f, "insert rule {table} {chain} {}", RuleIn(table.family, rule))
-            }
-            Self::DelRule { table, chain, handle } => {
-                write!(f, "delete rule {table} {chain} handle {handle}")
-            }
-        }
-    }
 }

@@ -101,19 +101,23 @@ impl Reading {
             }
             Expression::SetMark { register } => {
                 let statement = set_mark(self.read(register)?)?;
-                self.statements.push(statement);
+                self.act(statement);
             }
             Expression::Dnat { family, addr, port } => {
                 let statement = self.dnat(family, addr, port)?;
-                self.statements.push(statement);
+                self.act(statement);
             }
-            Expression::Masquerade { fully_random } => {
-                self.statements.push(Statement::Masquerade { fully_random });
-            }
-            Expression::Counter => self.statements.push(Statement::Counter),
-            Expression::Verdict(verdict) => self.statements.push(Statement::Verdict(verdict)),
+            Expression::Masquerade { fully_random } => self.act(Statement::Masquerade { fully_random }),
+            Expression::Counter => self.act(Statement::Counter),
+            Expression::Verdict(verdict) => self.act(Statement::Verdict(verdict)),
         }
         Some(())
+    }
+
+    /// A statement that acts on what the matches before it let through, so that they are statements of their own.
+    fn act(&mut self, statement: Statement) {
+        self.dependency = None;
+        self.statements.push(statement);
     }
 
     fn finish(mut self) -> Vec<Statement> {
