@@ -27,6 +27,7 @@ use crate::kernel_watch::KernelWatch;
 use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
 use crate::reconciler::Work;
 use crate::rules_kernel::RulesKernel;
+use crate::rules_watch::RulesWatch;
 use crate::serve::{Desk, ServeError};
 use crate::settings::{self, SettingsError};
 use crate::signals::{Request, Signals};
@@ -103,13 +104,16 @@ pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), Daemon
     let mac = random_mac().map_err(DaemonError::Random)?;
     let mut rules_kernel = RulesKernel::open();
     let rules = rules_kernel.settings(conf.enable_nftables, config.rules);
-    let settings = settings::settings(config, &conf, &external, mac, rules)?;
+    let rules_watch = RulesWatch::open(rules.mode, config.rules.audit_interval)?;
+    let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
+    let settings = settings::settings(config, &conf, &external, mac, (rules, rules_audit))?;
     let kernel_watch = KernelWatch::open(settings.device.clone(), settings.parent.clone())?;
     let driver = Driver {
         config,
         store,
         conf,
         kernel_watch,
+        rules_watch,
         executor: Executor::start("executor", kernel, KERNEL_EVENTS).map_err(DaemonError::Thread)?,
         rules_executor: Executor::start("rules", rules_kernel, RULES_EVENTS).map_err(DaemonError::Thread)?,
         watch: None,
@@ -167,6 +171,7 @@ struct Driver<'a, S: LeaseStore> {
     store: &'a S,
     conf: NetConf,
     kernel_watch: KernelWatch,
+    rules_watch: RulesWatch,
     executor: Executor,
     /// Apart from the other, because it may have to wait for others' locks.
     rules_executor: Executor,
@@ -230,6 +235,7 @@ impl<S: LeaseStore> Driver<'_, S> {
             answer = finish(&mut self.file) => answer,
             event = next_news(&mut self.watch) => Event::Lease(event),
             () = self.kernel_watch.changed() => Event::KernelChanged,
+            () = self.rules_watch.changed() => Event::RulesChanged,
             () = sleep(wait) => Event::Tick,
         };
         Ok(event)

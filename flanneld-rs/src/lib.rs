@@ -21,6 +21,7 @@ pub mod node;
 pub mod readiness;
 pub mod reconciler;
 pub mod rules_kernel;
+pub mod rules_watch;
 pub mod serve;
 pub mod settings;
 pub mod signals;

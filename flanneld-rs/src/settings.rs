@@ -1,5 +1,7 @@
 //! From configuration and host facts to what is fixed for the life of the daemon.
 
+use std::time::Duration;
+
 use flannel_types::{Backend, NetConf, NetConfError, Vxlan};
 use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_PORT};
 use net_types::{IfName, IfNameError, MacAddr};
@@ -58,7 +60,7 @@ pub fn settings(
     conf: &NetConf,
     external: &External,
     random_mac: MacAddr,
-    rules: RuleSettings,
+    (rules, rules_audit): (RuleSettings, Duration),
 ) -> Result<Settings, SettingsError> {
     let valid = conf.validated()?;
     if valid.ipv6().is_some() {
@@ -94,7 +96,7 @@ pub fn settings(
         renew_margin: config.lease_renew_margin,
         mass_loss_grace: config.mass_loss_grace,
         rules,
-        rules_audit: config.rules.audit_interval,
+        rules_audit,
     })
 }
 

@@ -66,8 +66,8 @@ fn the_interface_and_the_flags_are_taken_over() {
     assert_eq!(settings.network, "10.244.0.0/16".parse().unwrap());
     assert_eq!(settings.conf, NetConf::parse(&conf).unwrap());
     assert_eq!(settings.random_mac, mac(250));
-    assert_eq!(settings.renew_margin, std::time::Duration::from_mins(5));
-    assert_eq!(settings.mass_loss_grace, std::time::Duration::from_secs(7));
+    assert_eq!(settings.renew_margin, Duration::from_mins(5));
+    assert_eq!(settings.mass_loss_grace, Duration::from_secs(7));
 }
 
 #[test]
@@ -119,7 +119,13 @@ fn with_backend(backend: &str) -> String {
 }
 
 fn settings_of(conf: &str, mtu_bytes: u32) -> Result<Settings, SettingsError> {
-    settings(&flags(), &parsed(conf), &external(mtu_bytes), mac(250), RULES)
+    settings(
+        &flags(),
+        &parsed(conf),
+        &external(mtu_bytes),
+        mac(250),
+        (RULES, Duration::from_secs(60)),
+    )
 }
 
 const RULES: RuleSettings = RuleSettings {
