@@ -44,10 +44,30 @@ static_dir() {
     printf '%s/%s/release\n' "${CARGO_TARGET_DIR:-$project/target}" "$(rust_host)"
 }
 
-# Builds packages as static release programs.
+# Builds packages as static release programs. Addresses are fixed, which saves the start from working out each.
 build_static() {
     local package arguments=()
     for package in "$@"; do arguments+=(-p "$package"); done
     # With an explicit target the flags are kept from build scripts and procedural macros, which cannot be static.
-    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target "$(rust_host)" "${arguments[@]}"
+    build_for "$(rust_host)" "${arguments[@]}"
+    case " $* " in *" cni-plugin "*) build_plugin ;; esac
+}
+
+# Builds the plugin with musl where rustup has it: glibc asks the processor at each start what it can do, and in a
+# virtual machine each such question is the hypervisor's to answer (measured: 0.5 ms of an ADD's 2 ms).
+build_plugin() {
+    local host musl
+    host=$(rust_host)
+    musl=${host/%-gnu/-musl}
+    rustup target add "$musl" >/dev/null 2>&1 || { echo "no Rust for $musl: the plugin stays with glibc, and starts slower" >&2 && return; }
+    build_for "$musl" -p cni-plugin
+    # Not over a program that may be running.
+    cp "${CARGO_TARGET_DIR:-$project/target}/$musl/release/flannel" "$(static_dir)/flannel.new"
+    mv "$(static_dir)/flannel.new" "$(static_dir)/flannel"
+}
+
+build_for() {
+    local target=$1
+    shift
+    RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" cargo build --release --target "$target" "$@"
 }

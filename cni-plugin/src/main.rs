@@ -11,6 +11,10 @@ use cni_plugin::{Command, Edges, Input, Output, command, restore_ports, run, tak
 /// This program's file, whatever became of its name (proc(5)).
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
+/// Keeps what it once got from the kernel: a call is over before it could be needed elsewhere.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     // A name that is not UTF-8 would become another name; it counts as absent, and is then asked for.
     let text = |os: OsString| os.into_string().ok();

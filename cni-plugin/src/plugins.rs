@@ -4,7 +4,6 @@
 mod attachment_file;
 mod bandwidth;
 mod bridge;
-mod firewall;
 mod flannel;
 mod host_local;
 mod ipam;
@@ -31,7 +30,6 @@ pub(crate) enum Builtin {
     Bandwidth,
     Portmap,
     Tuning,
-    Firewall,
 }
 
 impl Builtin {
@@ -44,7 +42,6 @@ impl Builtin {
         Self::Bandwidth,
         Self::Portmap,
         Self::Tuning,
-        Self::Firewall,
     ];
 
     /// The plugin of this name.
@@ -71,7 +68,6 @@ impl Builtin {
             Self::Bandwidth => "bandwidth",
             Self::Portmap => "portmap",
             Self::Tuning => "tuning",
-            Self::Firewall => "firewall",
         }
     }
 
@@ -86,8 +82,6 @@ impl Builtin {
             | Self::Tuning => Version::V0_1_0,
             // Older results list no interfaces.
             Self::Bandwidth => Version::V0_3_0,
-            // As the reference has it: before, DEL gets no result.
-            Self::Firewall => Version::V0_4_0,
         }
     }
 
@@ -108,7 +102,6 @@ impl Builtin {
             Self::Bandwidth => bandwidth::add(conf, target, &context.sandbox(netns)?),
             Self::Portmap => portmap::add(conf, target),
             Self::Tuning => tuning::add(context, conf, target, &context.sandbox(netns)?),
-            Self::Firewall => firewall::add(conf, target),
         }
     }
 
@@ -127,7 +120,6 @@ impl Builtin {
             Self::Bandwidth => bandwidth::check(conf, target, &context.sandbox(netns)?),
             Self::Portmap => portmap::check(conf, target),
             Self::Tuning => tuning::check(context, conf, target, &context.sandbox(netns)?),
-            Self::Firewall => firewall::check(conf, target),
         }
     }
 
@@ -150,7 +142,6 @@ impl Builtin {
             Self::Bandwidth => bandwidth::del(conf, target),
             Self::Portmap => portmap::del(conf, target),
             Self::Tuning => tuning::del(conf, target, sandbox()?.as_ref()),
-            Self::Firewall => firewall::del(conf, target),
         }
     }
 
@@ -163,7 +154,6 @@ impl Builtin {
             Self::Bandwidth => bandwidth::status(conf),
             Self::Portmap => portmap::status(conf),
             Self::Tuning => tuning::status(conf),
-            Self::Firewall => firewall::status(conf),
         }
     }
 
@@ -181,7 +171,6 @@ impl Builtin {
             Self::Bandwidth => bandwidth::gc(conf, valid),
             Self::Portmap => portmap::gc(conf, valid),
             Self::Tuning => tuning::gc(conf, valid),
-            Self::Firewall => firewall::gc(conf, valid),
         }
     }
 }

@@ -69,9 +69,15 @@ fn is_write(line: &str) -> bool {
     line.contains('(') && !reads
 }
 
-/// The quoted texts of a line.
+/// The paths of a line: its quoted texts, but for the name and value of an extended attribute.
 fn paths(line: &str) -> Vec<PathBuf> {
-    line.split('"').skip(1).step_by(2).map(PathBuf::from).collect()
+    let most = if line.contains("xattr(") { 1 } else { usize::MAX };
+    line.split('"')
+        .skip(1)
+        .step_by(2)
+        .take(most)
+        .map(PathBuf::from)
+        .collect()
 }
 
 /// Fails if a call wrote outside the node's state directories and the kernel's networking parameters, or by a path
