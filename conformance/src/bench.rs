@@ -5,9 +5,11 @@
 //! No sample is left out. Times are taken around the programs alone: namespaces are entered before. All state is in
 //! memory on either side.
 
+mod aim;
 mod baseline;
 pub(crate) mod cli;
 mod cni;
+mod cost;
 mod daemon;
 mod echo;
 mod floor;
@@ -16,6 +18,7 @@ mod leases;
 mod machine;
 mod memory;
 mod peer_watch;
+mod profile;
 mod report;
 mod rtnl;
 mod sample;
@@ -32,6 +35,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::lab::Binaries;
+pub use floor::main as floor;
 use machine::Machine;
 use report::{Section, as_json};
 
@@ -60,10 +64,12 @@ pub struct BenchConfig {
     pub runs: u8,
     /// The programs that are ours.
     pub binaries: Binaries,
-    /// The directory of the `bridge` and `host-local` that ours take turns with, where there are such.
+    /// The directory of the `bridge`, `host-local` and `portmap` that ours take turns with, where there are such.
     pub peer_dir: Option<PathBuf>,
     /// Where the report is written as JSON, too.
     pub json: Option<PathBuf>,
+    /// Instead of measuring the plugin, show what its time is spent on.
+    pub profile: bool,
 }
 
 /// Measures, and prints the report on standard output; progress goes to standard error.
@@ -71,11 +77,18 @@ pub struct BenchConfig {
 /// # Errors
 /// Fails when something cannot be measured; there is no report then.
 pub fn run(config: &BenchConfig) -> Result<bool> {
+    if config.profile {
+        let text = profile::measure(config)?;
+        std::io::stdout()
+            .write_all(text.as_bytes())
+            .context("writing the profile")?;
+        return Ok(true);
+    }
     let mut machine = Machine::look(config.binaries.dir(), config.peer_dir.as_deref());
     let mut sections: Vec<Section> = Vec::new();
     for subject in &config.subjects {
         match subject {
-            Subject::Cni => sections.extend([cni::sequential(config)?, cni::parallel(config)?]),
+            Subject::Cni => sections.extend(cni::measure(config)?),
             Subject::Daemon => sections.push(daemon::measure(config)?),
             Subject::Footprint => sections.push(footprint::measure(config)?),
         }
@@ -87,7 +100,8 @@ pub fn run(config: &BenchConfig) -> Result<bool> {
     }
     let drawn: String = sections.iter().map(table::draw).collect();
     let head = "ratio: how many times better ours is than the peer, by the medians";
-    let text = format!("{}{head}\n{drawn}", machine.text());
+    let aims = aim::draw(&sections);
+    let text = format!("{}{aims}{head}\n{drawn}", machine.text());
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("writing the report")?;

@@ -35,6 +35,12 @@ pub(crate) fn command() -> Command {
                 .value_parser(runs)
                 .help("Samples of each of the daemon's figures; pods of each side, at least 100"),
         )
+        .arg(
+            Arg::new("profile")
+                .long("profile")
+                .action(clap::ArgAction::SetTrue)
+                .help("Show what the plugin's time is spent on, instead of measuring"),
+        )
         .arg(path("json", "FILE").help("Write the report, with every sample, as JSON too"))
         .arg(
             path("bin-dir", "DIR")
@@ -43,7 +49,7 @@ pub(crate) fn command() -> Command {
         .arg(
             path("peer-dir", "DIR")
                 .default_value(PEER_DIR)
-                .help("Directory of the bridge and host-local that ours take turns with"),
+                .help("Directory of the bridge, host-local and portmap that ours take turns with"),
         )
 }
 
@@ -54,7 +60,7 @@ pub(crate) fn command() -> Command {
 pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
     let path = |name: &str| arguments.get_one::<PathBuf>(name).cloned();
     let is_peer = |dir: &PathBuf| {
-        ["bridge", "host-local"]
+        ["bridge", "host-local", "portmap"]
             .iter()
             .all(|name| dir.join(name).is_file())
     };
@@ -72,6 +78,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
             .map_or_else(Binaries::find, Binaries::in_dir)?,
         peer_dir: path("peer-dir").filter(is_peer),
         json: path("json"),
+        profile: arguments.get_flag("profile"),
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::{Command, Stdio};
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,17 +12,19 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::net::if_::if_nametoindex;
 use serde_json::Value;
 
+use super::aim::{self, Aim};
 use super::baseline;
+use super::cost;
 use super::report::{Figure, Peer, Section};
 use super::sample::{Sample, millis};
-use super::side::{Operation, PROOF, Plugin, PodSeat, Ready, Side, netns};
+use super::side::{Chain, Load, Operation, PROOF, PodSeat, Side, netns};
 use super::stats::Summary;
 use super::{BenchConfig, progress};
 use crate::lab::ping::{Patience, ping_all};
 use crate::lab::{Lab, LabConfig, Namespaces, POD_LINK};
 
 /// The fewest pods of each side, one after another.
-const MIN_PODS: u8 = 100;
+const MIN_PODS: u8 = 200;
 /// How often each side has its turn when many pods are handled at once, with how many pods, and how many at once.
 const TURNS: usize = 3;
 const PARALLEL_PODS: u8 = 100;
@@ -37,6 +40,9 @@ const OPERATIONS: [Operation; 4] = [
     Operation::Del,
 ];
 
+/// Where strace writes, as the node sees it.
+const TRACE: &str = "/run/bench/trace";
+
 /// What was measured, by side and operation.
 type Samples = BTreeMap<(usize, &'static str), Vec<Sample>>;
 
@@ -44,7 +50,8 @@ type Samples = BTreeMap<(usize, &'static str), Vec<Sample>>;
 pub(super) struct Stand {
     // The lab ends with this value.
     lab: Lab,
-    ready: Ready,
+    chain: Chain,
+    side: Side,
     seats: Vec<PodSeat>,
 }
 
@@ -54,18 +61,65 @@ struct Round {
     wall: Duration,
 }
 
-/// Pods one after another, on a node for each side; with every pod the sides take turns.
+/// Everything of the plugin, load by load.
 ///
 /// # Errors
 /// Fails when a lab cannot be made or a plugin answers with an error.
-pub(super) fn sequential(config: &BenchConfig) -> Result<Section> {
-    let sides = sides(config);
+pub(super) fn measure(config: &BenchConfig) -> Result<Vec<Section>> {
+    let mut sections = Vec::new();
+    let loads = loads(config)?;
+    for load in &loads {
+        sections.push(sequential(config, *load)?);
+    }
+    let many = if loads.contains(&Load::Chain) {
+        Load::Chain
+    } else {
+        Load::Plain
+    };
+    sections.push(parallel(config, many)?);
+    sections.push(cost::measure(config, &loads)?);
+    Ok(sections)
+}
+
+/// The loads that our program can be measured with.
+pub(super) fn loads(config: &BenchConfig) -> Result<Vec<Load>> {
+    let program = config.binaries.dir().join("flannel");
+    let mut asked = Command::new(&program);
+    asked.arg("portmap").env("CNI_COMMAND", "VERSION");
+    asked
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let has_portmap = asked
+        .status()
+        .with_context(|| format!("starting {}", program.display()))?
+        .success();
+    let mut loads = Load::ALL.to_vec();
+    loads.retain(|load| has_portmap || !load.has_portmap());
+    Ok(loads)
+}
+
+/// The sides of a load; the floor is of a pod with one address.
+pub(super) fn sides(config: &BenchConfig, load: Load) -> Vec<Side> {
+    let mut sides = vec![Side::Ours, Side::Peer, Side::Floor];
+    sides.retain(|side| *side != Side::Peer || config.peer_dir.is_some());
+    sides.retain(|side| *side != Side::Floor || matches!(load, Load::Plain | Load::Chain));
+    sides
+}
+
+/// Pods one after another, on a node for each side; with every pod the sides take turns.
+fn sequential(config: &BenchConfig, load: Load) -> Result<Section> {
+    let sides = sides(config, load);
     let pods = config.runs.max(MIN_PODS);
-    let new = |side: &Side| Stand::new(config, *side, pods);
+    let new = |side: &Side| Stand::new(config, *side, load, pods);
     let mut stands = sides.iter().map(new).collect::<Result<Vec<_>>>()?;
     let mut samples = Samples::new();
     for operation in OPERATIONS {
-        progress(&format!("CNI, {} of {pods} pods a side", operation.name()))?;
+        progress(&format!(
+            "CNI {}, {} of {pods} pods a side",
+            load.name(),
+            operation.name()
+        ))?;
         for pod in 0..usize::from(pods) {
             // Nobody always follows the same one.
             for step in 0..sides.len() {
@@ -78,82 +132,73 @@ pub(super) fn sequential(config: &BenchConfig) -> Result<Section> {
         }
         stands.iter().try_for_each(|stand| stand.prove(operation))?;
     }
-    let figures = |side, others: &[Side], reference| {
-        // Our program starts the same under either name.
-        OPERATIONS
-            .into_iter()
-            .filter(|operation| side == Side::OurFlannel || *operation != Operation::Version)
-            .flat_map(|operation| sequential_figures(&sides, &samples, operation, side, others, reference))
-            .collect::<Vec<_>>()
-    };
-    let mut all = figures(
-        Side::OurFlannel,
-        &[Side::PeerBridge, Side::Floor],
-        Reference::Shown,
-    );
-    all.extend(figures(
-        Side::OurBridge,
-        &[Side::PeerBridge, Side::Floor],
-        Reference::Left,
-    ));
+    let figures = OPERATIONS.map(|operation| sequential_figures(&sides, &samples, operation, load));
     Ok(Section {
         title: format!(
-            "CNI, one pod after another: {pods} pods a side, the sides taking turns with every pod"
+            "CNI {}, {pods} pods a side, the sides taking turns with every pod",
+            load.name()
         ),
+        short: load.name(),
         notes: notes(config),
         tail: 95,
-        figures: all,
+        figures: figures.into_iter().flatten().collect(),
     })
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reference {
-    Shown,
-    Left,
-}
-
-fn sequential_figures(
-    sides: &[Side],
-    samples: &Samples,
-    operation: Operation,
-    side: Side,
-    others: &[Side],
-    reference: Reference,
-) -> [Figure; 2] {
+fn sequential_figures(sides: &[Side], samples: &Samples, operation: Operation, load: Load) -> [Figure; 2] {
     let of = |side: Side, part: fn(&Sample) -> Duration| {
         let index = sides.iter().position(|other| *other == side)?;
         let taken = samples.get(&(index, operation.name()))?;
         Some(millis(taken.iter().map(part)))
     };
     let figure = |what: &str, part: fn(&Sample) -> Duration, known: Peer| {
-        let measured = others
-            .iter()
-            .filter_map(|other| Some(Peer::paired(peer_name(*other), of(*other, part)?)));
-        let known = (reference == Reference::Shown).then_some(known);
-        let ours = of(side, part).unwrap_or_else(|| Summary::of(Vec::new()));
-        let name = format!("{} {what}, {}", operation.name(), side.name());
+        let measured = [(Side::Peer, aim::PEER), (Side::Floor, aim::FLOOR)]
+            .into_iter()
+            .filter_map(|(side, name)| Some(Peer::paired(name, of(side, part)?)));
+        // The reference's figures are of its whole chain.
+        let known = (load == Load::Chain).then_some(known);
+        let ours = of(Side::Ours, part).unwrap_or_else(|| Summary::of(Vec::new()));
+        let name = format!("{} {what}", operation.name());
         Figure::low(name, "ms", ours, measured.chain(known).collect())
     };
+    let [wall, cpu] = aims(operation, load);
     [
-        figure("time", |sample| sample.wall, baseline::wall(operation)),
-        figure("CPU", |sample| sample.cpu, baseline::cpu(operation)),
+        figure("time", |sample| sample.wall, baseline::wall(operation)).with(wall),
+        figure("CPU", |sample| sample.cpu, baseline::cpu(operation)).with(cpu),
     ]
 }
 
+/// What time and processor time are meant to reach.
+fn aims(operation: Operation, load: Load) -> [Vec<Aim>; 2] {
+    let peer = Aim::times_peer;
+    let tail = |least| Aim::TailRatio {
+        peer: aim::PEER,
+        least,
+    };
+    match (load, operation) {
+        (Load::Plain, Operation::Add) => [vec![Aim::times_floor(1.3)], vec![]],
+        (Load::Plain, Operation::Del) => [vec![Aim::times_floor(1.1)], vec![]],
+        (Load::Chain, Operation::Add) => [vec![Aim::times_floor(1.7), peer(5.0)], vec![peer(8.0)]],
+        (Load::Chain, Operation::Check) => [vec![peer(4.0)], vec![]],
+        (Load::Chain, Operation::Del) => [vec![], vec![peer(8.0)]],
+        (Load::Port, Operation::Add) => [vec![peer(10.0)], vec![]],
+        (Load::Port, Operation::Del) => [vec![peer(4.0)], vec![]],
+        (Load::DualStack, Operation::Add) => [vec![tail(20.0)], vec![]],
+        (Load::Plain | Load::DualStack, Operation::Check)
+        | (Load::DualStack, Operation::Del)
+        | (Load::Port, Operation::Check)
+        | (_, Operation::Version) => [vec![], vec![]],
+    }
+}
+
 /// Many pods at once.
-///
-/// # Errors
-/// Fails when a lab cannot be made or a plugin answers with an error.
-pub(super) fn parallel(config: &BenchConfig) -> Result<Section> {
-    let sides = sides(config);
+fn parallel(config: &BenchConfig, load: Load) -> Result<Section> {
+    let sides = sides(config, load);
     let mut rounds: BTreeMap<(u8, &str, usize), Vec<Round>> = BTreeMap::new();
     for turn in 1..=TURNS {
         for (index, side) in sides.iter().enumerate() {
-            progress(&format!(
-                "CNI, many at once, turn {turn} of {TURNS}: {}",
-                side.name()
-            ))?;
-            let mut stand = Stand::new(config, *side, PARALLEL_PODS)?;
+            progress(&format!("CNI, many at once, turn {turn} of {TURNS}"))?;
+            let mut stand = Stand::new(config, *side, load, PARALLEL_PODS)?;
             for width in WIDTHS {
                 for operation in [Operation::Add, Operation::Del] {
                     let round = stand.all(operation, width)?;
@@ -175,8 +220,10 @@ pub(super) fn parallel(config: &BenchConfig) -> Result<Section> {
     }
     Ok(Section {
         title: format!(
-            "CNI, many pods at once: {TURNS} turns of {PARALLEL_PODS} pods a side, the sides taking turns"
+            "CNI {}, many at once: {TURNS} turns of {PARALLEL_PODS} pods a side",
+            load.name()
         ),
+        short: load.name(),
         notes: notes(config),
         tail: 99,
         figures,
@@ -188,25 +235,27 @@ fn parallel_figures<'a>(
     width: u8,
     of: &dyn Fn(Side) -> Option<&'a [Round]>,
 ) -> Vec<Figure> {
-    let mut figures = Vec::new();
-    for side in [Side::OurFlannel, Side::OurBridge] {
-        let Some(ours) = of(side) else { continue };
-        let others = [Side::PeerBridge, Side::Floor];
-        let peers = |summary: fn(&[Round]) -> Summary, known: Option<Peer>| {
-            let measured = others
-                .into_iter()
-                .filter_map(|other| Some(Peer::paired(peer_name(other), summary(of(other)?))));
-            measured
-                .chain(known.filter(|_| side == Side::OurFlannel))
-                .collect::<Vec<_>>()
-        };
-        let name = |what: &str| format!("{} {width} at once, {what}, {}", operation.name(), side.name());
-        let rates = peers(rate, baseline::rate(operation, width));
-        let walls = peers(wall, baseline::parallel_wall(operation, width));
-        figures.push(Figure::high(name("rate"), "pods/s", rate(ours), rates));
-        figures.push(Figure::low(name("time"), "ms", wall(ours), walls));
-    }
-    figures
+    let Some(ours) = of(Side::Ours) else {
+        return Vec::new();
+    };
+    let peers = |summary: fn(&[Round]) -> Summary, known: Option<Peer>| {
+        let measured = [(Side::Peer, aim::PEER), (Side::Floor, aim::FLOOR)]
+            .into_iter()
+            .filter_map(|(side, name)| Some(Peer::paired(name, summary(of(side)?))));
+        measured.chain(known).collect::<Vec<_>>()
+    };
+    let name = |what: &str| format!("{} {width} at once, {what}", operation.name());
+    let rates = peers(rate, baseline::rate(operation, width));
+    let walls = peers(wall, baseline::parallel_wall(operation, width));
+    let (rate_aims, wall_aims) = if operation == Operation::Add && width == 50 {
+        (vec![Aim::times_peer(5.0)], vec![Aim::TailMost(300.0)])
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    vec![
+        Figure::high(name("rate"), "pods/s", rate(ours), rates).with(rate_aims),
+        Figure::low(name("time"), "ms", wall(ours), walls).with(wall_aims),
+    ]
 }
 
 /// Pods a second, of each round.
@@ -224,33 +273,17 @@ fn wall(rounds: &[Round]) -> Summary {
     millis(samples.map(|sample| sample.wall))
 }
 
-fn sides(config: &BenchConfig) -> Vec<Side> {
-    let mut sides = vec![Side::OurFlannel, Side::PeerBridge, Side::OurBridge, Side::Floor];
-    sides.retain(|side| *side != Side::PeerBridge || config.peer_dir.is_some());
-    sides
-}
-
-fn peer_name(side: Side) -> &'static str {
-    match side {
-        Side::PeerBridge => "peer bridge + host-local",
-        Side::Floor => "kernel floor",
-        Side::OurFlannel | Side::OurBridge => side.name(),
-    }
-}
-
 fn notes(config: &BenchConfig) -> Vec<String> {
     let mut notes = vec![
-        "flannel chain: our flannel with bridge's and host-local's part; bridge conf: what it hands on, our binary as bridge"
+        "peer: bridge + host-local, and portmap where it is part of the list; without flannel".to_owned(),
+        "portmap 1.1.1 fails its CHECK of a port, for want of a rule of IPv6 that it does not make"
             .to_owned(),
-        "kernel floor: the same links, addresses and routes in one thread, without process, files or looks".to_owned(),
-        "VERSION: nothing but the start and the end of the program, of the peer's bridge alone".to_owned(),
+        "floor: a bare program that makes the same links, addresses and routes, once, without portmap"
+            .to_owned(),
         baseline::CHAIN_NOTE.to_owned(),
     ];
     if config.peer_dir.is_none() {
-        notes.insert(
-            0,
-            "no bridge and host-local to compare with on this machine".to_owned(),
-        );
+        notes.insert(0, "no other plugins to compare with on this machine".to_owned());
     }
     notes
 }
@@ -260,7 +293,7 @@ impl Stand {
     ///
     /// # Errors
     /// Fails when a lab cannot be made or a program is missing.
-    pub(super) fn new(config: &BenchConfig, side: Side, pods: u8) -> Result<Self> {
+    pub(super) fn new(config: &BenchConfig, side: Side, load: Load, pods: u8) -> Result<Self> {
         thread::sleep(SETTLE);
         let lab = Lab::new(&LabConfig {
             nodes: 1,
@@ -268,7 +301,7 @@ impl Stand {
         })?;
         let node = lab.node(1)?;
         fs::create_dir_all(node.file("/run/bench")).context("making /run/bench")?;
-        let ready = Ready::prepare(side, node, config.peer_dir.as_deref())?;
+        let chain = Chain::prepare(side, load, node, config.peer_dir.as_deref())?;
         let names: String = (0..pods)
             .map(|number| format!("netns add pod{number}\n"))
             .collect();
@@ -280,7 +313,8 @@ impl Stand {
         };
         Ok(Self {
             lab,
-            ready,
+            chain,
+            side,
             seats: (0..pods).map(seat).collect(),
         })
     }
@@ -289,12 +323,8 @@ impl Stand {
         &self.lab
     }
 
-    /// The program of the side, unless it is the bare kernel.
-    pub(super) fn plugin(&self) -> Option<&Plugin> {
-        match &self.ready {
-            Ready::Plugin(plugin) => Some(plugin),
-            Ready::Floor(_) => None,
-        }
+    pub(super) fn chain(&self) -> &Chain {
+        &self.chain
     }
 
     pub(super) fn seats(&self) -> &[PodSeat] {
@@ -307,8 +337,8 @@ impl Stand {
         if operation == Operation::Add {
             self.seats.iter_mut().for_each(|seat| seat.result = Value::Null);
         }
-        let (ready, seats) = (&self.ready, &mut self.seats);
-        let round = at_once(node.namespaces(), ready, operation, seats, width)?;
+        let (chain, seats) = (&self.chain, &mut self.seats);
+        let round = at_once(node.namespaces(), chain, operation, seats, width)?;
         self.prove(operation)?;
         Ok(round)
     }
@@ -317,10 +347,24 @@ impl Stand {
     fn one(&mut self, operation: Operation, pod: usize) -> Result<Option<Sample>> {
         let seat = self.seats.get_mut(pod).context("a stand with too few pods")?;
         let node = self.lab.node(1)?;
-        match (&self.ready, operation) {
-            (Ready::Floor(_), Operation::Version | Operation::Check) => Ok(None),
-            (ready, _) => node.namespaces().run(|| ready.run(operation, seat)).map(Some),
+        if !self.chain.has(self.side, operation) {
+            return Ok(None);
         }
+        let chain = &self.chain;
+        node.namespaces().run(|| chain.run(operation, seat)).map(Some)
+    }
+
+    /// Does an operation on one pod under strace and returns the log.
+    pub(super) fn traced(&mut self, operation: Operation, pod: usize, options: &[&str]) -> Result<String> {
+        let seat = self.seats.get_mut(pod).context("a stand with too few pods")?;
+        let (node, chain) = (self.lab.node(1)?, &self.chain);
+        let options = [options, &["-f", "-qq", "-o", TRACE, "-A"]].concat();
+        node.namespaces()
+            .run(|| chain.traced(operation, seat, &options))?;
+        let log = node.file(TRACE);
+        let text = fs::read_to_string(&log).context("reading what strace saw")?;
+        fs::remove_file(log).context("removing what strace saw")?;
+        Ok(text)
     }
 
     /// An ADD counts only if the last pod reaches its gateway, a DEL only if the pod has lost its link.
@@ -346,7 +390,7 @@ impl Stand {
 /// can start programs but no threads.
 fn at_once(
     node: &Namespaces,
-    ready: &Ready,
+    chain: &Chain,
     operation: Operation,
     seats: &mut [PodSeat],
     width: u8,
@@ -360,7 +404,7 @@ fn at_once(
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some(seat) = next else { return Ok(samples) };
-            samples.push(ready.run(operation, seat)?);
+            samples.push(chain.run(operation, seat)?);
         }
     };
     thread::scope(|scope| {

@@ -51,6 +51,7 @@ pub(super) fn measure(config: &BenchConfig) -> Result<Section> {
     let (put, gone) = follow_leases(&bed, runs)?;
     let figure = |name: &str, times, peers| Figure::low(name, "ms", millis(times), peers);
     Ok(Section {
+        short: "daemon",
         title: format!("flanneld: {runs} runs, three nodes, the other two running"),
         notes: vec![
             "from exec; the subnet file is looked for every 0.1 ms, pings go out every 0.1 ms, the kernel's own notices are taken"

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::aim::Aim;
 use super::baseline;
-use super::cni::Stand;
-use super::memory::peak_of;
 use super::report::{Figure, Peer, Section};
-use super::side::{Operation, Side};
 use super::start::start_all;
 use super::stats::Summary;
 use super::usage::Usage;
@@ -28,18 +26,16 @@ const IDLE: Duration = Duration::from_secs(20);
 /// Fails when a lab cannot be made, or a program does not do its work.
 pub(super) fn measure(config: &BenchConfig) -> Result<Section> {
     let mut figures = idle(config)?;
-    progress("plugin, memory")?;
-    figures.push(plugin_memory(config)?);
     figures.extend(sizes(config)?);
     Ok(Section {
         title: "Footprint".to_owned(),
+        short: "footprint",
         notes: vec![
             format!(
                 "idle: each of three nodes' daemons, after {} s, over {} s in which nothing happens",
                 SETTLE.as_secs(),
                 IDLE.as_secs()
             ),
-            "plugin memory: the peak of one process's resident memory in an ADD".to_owned(),
             baseline::DAEMON_NOTE.to_owned(),
             "* reference chain = spec baseline: four programs on disk; three of them in memory at once"
                 .to_owned(),
@@ -87,30 +83,6 @@ fn idle(config: &BenchConfig) -> Result<Vec<Figure>> {
     ])
 }
 
-/// The peak of one ADD's process, in each of many.
-fn plugin_memory(config: &BenchConfig) -> Result<Figure> {
-    let of = |side: Side| {
-        let stand = Stand::new(config, side, config.runs)?;
-        let plugin = stand.plugin().context("the bare kernel has no process")?;
-        let node = stand.lab().node(1)?;
-        let peaks = stand
-            .seats()
-            .iter()
-            .map(|seat| Ok(mebibytes(peak_of(plugin, Operation::Add, node, seat)? * 1024)));
-        anyhow::Ok(Summary::of(peaks.collect::<Result<Vec<_>>>()?))
-    };
-    let ours = of(Side::OurFlannel)?;
-    let mut peers = Vec::new();
-    if config.peer_dir.is_some() {
-        peers.push(Peer::paired(
-            "peer bridge, without its host-local",
-            of(Side::PeerBridge)?,
-        ));
-    }
-    peers.push(baseline::PLUGIN_MEMORY);
-    Ok(Figure::low("plugin memory, flannel chain", "MiB", ours, peers))
-}
-
 fn sizes(config: &BenchConfig) -> Result<Vec<Figure>> {
     let ours = |name: &str| size(config.binaries.dir(), &[name]).map(Summary::single);
     let mut plugins = Vec::new();
@@ -120,7 +92,7 @@ fn sizes(config: &BenchConfig) -> Result<Vec<Figure>> {
     }
     plugins.push(baseline::PLUGIN_SIZE);
     Ok(vec![
-        Figure::low("flannel on disk", "MiB", ours("flannel")?, plugins),
+        Figure::low("flannel on disk", "MiB", ours("flannel")?, plugins).with(vec![Aim::Most(3.0)]),
         Figure::low("flanneld on disk", "MiB", ours("flanneld")?, Vec::new()),
     ])
 }
@@ -136,7 +108,7 @@ fn size(dir: &Path, names: &[&str]) -> Result<f64> {
     Ok(mebibytes(bytes))
 }
 
-fn mebibytes(bytes: u64) -> f64 {
+pub(super) fn mebibytes(bytes: u64) -> f64 {
     small(bytes / 1024) / 1024.0
 }
 

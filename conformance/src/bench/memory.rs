@@ -7,22 +7,22 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::side::{Operation, Plugin, PodSeat, talk};
+use super::side::{Chain, Operation, PodSeat, talk};
 use super::usage::peak_rss_kib;
 use crate::lab::Node;
 
-/// Runs a plugin once and returns the most memory that its own process had resident, in KiB. The kernel is asked to
+/// Runs the first plugin of a list once and returns the most memory that its own process had resident, in KiB. The kernel is asked to
 /// stop the process when it ends, while its memory is still there; programs that it runs itself don't count.
 ///
 /// # Errors
 /// Fails when the plugin does, or when its process ends unseen.
-pub(super) fn peak_of(plugin: &Plugin, operation: Operation, node: &Node, seat: &PodSeat) -> Result<u64> {
+pub(super) fn peak_of(chain: &Chain, operation: Operation, node: &Node, seat: &PodSeat) -> Result<u64> {
     // Only the start is done in the node's namespaces: here the process ids in `/proc` are ours.
-    let mut child = node.namespaces().run(|| plugin.start(operation, seat))?;
+    let (mut child, conf) = node.namespaces().run(|| chain.start_first(operation, seat))?;
     let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id too large")?);
     ptrace::seize(pid, Options::PTRACE_O_TRACEEXIT).context("watching a plugin")?;
     // The answer is small: the plugin fills no pipe, and stops at its end before the pipe is closed.
-    let answer = hand_over(&mut child, plugin, seat)?;
+    let answer = hand_over(&mut child, conf)?;
     let peak = until_exit(pid)?;
     let text = answer
         .join()
@@ -35,12 +35,7 @@ pub(super) fn peak_of(plugin: &Plugin, operation: Operation, node: &Node, seat: 
 }
 
 /// Talks to the plugin beside the thread that traces it.
-fn hand_over(
-    child: &mut Child,
-    plugin: &Plugin,
-    seat: &PodSeat,
-) -> Result<std::thread::JoinHandle<Result<String>>> {
-    let conf = plugin.stdin(seat);
+fn hand_over(child: &mut Child, conf: String) -> Result<std::thread::JoinHandle<Result<String>>> {
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let talker = std::thread::Builder::new().spawn(move || talk(stdin, stdout, &conf));
     talker.context("starting a thread")

@@ -1,5 +1,6 @@
 use serde_json::{Value, json};
 
+use super::aim::{self, Aim};
 use super::machine::Machine;
 use super::stats::Summary;
 
@@ -62,6 +63,8 @@ pub(super) struct Figure {
     pub(super) better: Better,
     pub(super) ours: Summary,
     pub(super) peers: Vec<Peer>,
+    /// What it is meant to reach.
+    pub(super) aims: Vec<Aim>,
 }
 
 impl Figure {
@@ -73,7 +76,14 @@ impl Figure {
             better: Better::Lower,
             ours,
             peers,
+            aims: Vec::new(),
         }
+    }
+
+    /// The same, meant to reach something.
+    pub(super) fn with(mut self, aims: Vec<Aim>) -> Self {
+        self.aims = aims;
+        self
     }
 
     /// A figure that should be high, such as a rate.
@@ -100,6 +110,8 @@ impl Figure {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Section {
     pub(super) title: String,
+    /// What it is about, in a few words.
+    pub(super) short: &'static str,
     pub(super) notes: Vec<String>,
     /// The high percentile that is told beside the medians.
     pub(super) tail: u8,
@@ -111,14 +123,14 @@ pub(super) fn as_json(machine: &Machine, sections: &[Section]) -> Value {
     let sections: Vec<_> = sections
         .iter()
         .map(|section| {
-            let figures: Vec<_> = section.figures.iter().map(figure_json).collect();
+            let figures: Vec<_> = section.figures.iter().map(|figure| figure_json(figure, section.tail)).collect();
             json!({"title": section.title, "notes": section.notes, "tail_percent": section.tail, "figures": figures})
         })
         .collect();
     json!({"machine": machine.as_json(), "sections": sections})
 }
 
-fn figure_json(figure: &Figure) -> Value {
+fn figure_json(figure: &Figure, percent: u8) -> Value {
     let peers: Vec<_> = figure
         .peers
         .iter()
@@ -136,7 +148,7 @@ fn figure_json(figure: &Figure) -> Value {
     };
     json!({
         "name": figure.name, "unit": figure.unit, "better": better,
-        "ours": summary_json(&figure.ours), "peers": peers,
+        "ours": summary_json(&figure.ours), "peers": peers, "aims": aim::as_json(figure, percent),
     })
 }
 

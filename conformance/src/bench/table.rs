@@ -112,6 +112,7 @@ mod tests {
         ];
         let section = Section {
             title: "Times".to_owned(),
+            short: "times",
             notes: vec!["of day".to_owned()],
             tail: 95,
             figures: vec![
