@@ -4,6 +4,7 @@
 mod attachment_file;
 mod bandwidth;
 mod bridge;
+mod firewall;
 mod flannel;
 mod host_local;
 mod ipam;
@@ -30,6 +31,7 @@ pub(crate) enum Builtin {
     Bandwidth,
     Portmap,
     Tuning,
+    Firewall,
 }
 
 impl Builtin {
@@ -42,6 +44,7 @@ impl Builtin {
         Self::Bandwidth,
         Self::Portmap,
         Self::Tuning,
+        Self::Firewall,
     ];
 
     /// The plugin of this name.
@@ -68,6 +71,7 @@ impl Builtin {
             Self::Bandwidth => "bandwidth",
             Self::Portmap => "portmap",
             Self::Tuning => "tuning",
+            Self::Firewall => "firewall",
         }
     }
 
@@ -82,6 +86,8 @@ impl Builtin {
             | Self::Tuning => Version::V0_1_0,
             // Older results list no interfaces.
             Self::Bandwidth => Version::V0_3_0,
+            // As the reference has it: before, DEL gets no result.
+            Self::Firewall => Version::V0_4_0,
         }
     }
 
@@ -102,6 +108,7 @@ impl Builtin {
             Self::Bandwidth => bandwidth::add(conf, target, &context.sandbox(netns)?),
             Self::Portmap => portmap::add(conf, target),
             Self::Tuning => tuning::add(context, conf, target, &context.sandbox(netns)?),
+            Self::Firewall => firewall::add(conf, target),
         }
     }
 
@@ -120,6 +127,7 @@ impl Builtin {
             Self::Bandwidth => bandwidth::check(conf, target, &context.sandbox(netns)?),
             Self::Portmap => portmap::check(conf, target),
             Self::Tuning => tuning::check(context, conf, target, &context.sandbox(netns)?),
+            Self::Firewall => firewall::check(conf, target),
         }
     }
 
@@ -142,6 +150,7 @@ impl Builtin {
             Self::Bandwidth => bandwidth::del(conf, target),
             Self::Portmap => portmap::del(conf, target),
             Self::Tuning => tuning::del(conf, target, sandbox()?.as_ref()),
+            Self::Firewall => firewall::del(conf, target),
         }
     }
 
@@ -154,6 +163,7 @@ impl Builtin {
             Self::Bandwidth => bandwidth::status(conf),
             Self::Portmap => portmap::status(conf),
             Self::Tuning => tuning::status(conf),
+            Self::Firewall => firewall::status(conf),
         }
     }
 
@@ -171,6 +181,7 @@ impl Builtin {
             Self::Bandwidth => bandwidth::gc(conf, valid),
             Self::Portmap => portmap::gc(conf, valid),
             Self::Tuning => tuning::gc(conf, valid),
+            Self::Firewall => firewall::gc(conf, valid),
         }
     }
 }

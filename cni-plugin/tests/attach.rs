@@ -270,6 +270,8 @@ fn a_requested_mac_is_the_pods() {
 fn a_bridge_without_addresses_is_a_mere_switch() {
     on_a_node(|node| {
         let (pod, other) = (Pod::new("a"), Pod::new("b"));
+        // A new namespace has what the host has (linux `devinet.c`).
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let conf = json!({"cniVersion": "1.0.0", "name": "l2", "type": "bridge", "bridge": "br7"});
         // A new namespace has the machine's setting.
         sh(node.dir.path(), "echo 0 >/proc/sys/net/ipv4/ip_forward");

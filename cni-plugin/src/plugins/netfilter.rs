@@ -1,8 +1,12 @@
 //! Packet filter rules in tables that plugins share: read, changed, and read again until they are as they shall be.
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::fs;
 
 use cni_types::Code;
+use ipnetwork::IpNetwork;
 use netstate::iptables::{IptablesFamily, IptablesTable, Restore, RestoreError};
 use netstate::nft::{Change, Family, TableKey};
 use netstate::{ErrorClass, KernelError};
@@ -40,6 +44,8 @@ pub(crate) enum NetfilterError {
     Use(#[source] KernelError),
     #[error("cannot change the packet filter's table {0}")]
     Apply(TableKey, #[source] ApplyError),
+    #[error("the packet filter's table {0} changes too fast: {PASSES} attempts failed")]
+    Unsettled(TableKey),
     #[error("cannot work on the rules of iptables")]
     Iptables(#[source] IptablesError),
     #[error("cannot write the rules of iptables")]
@@ -50,6 +56,7 @@ impl CniError for NetfilterError {
     fn code(&self) -> Code {
         match self {
             Self::Open(e) | Self::Read(_, e) | Self::Use(e) if e.class == ErrorClass::Busy => Code::TRY_LATER,
+            Self::Unsettled(_) => Code::TRY_LATER,
             Self::Open(_)
             | Self::Read(..)
             | Self::Use(_)
@@ -78,11 +85,27 @@ pub(crate) fn open() -> Result<Nftables, NetfilterError> {
 
 /// Opens nf_tables if the kernel has it.
 pub(crate) fn open_if_present() -> Result<Option<Nftables>, NetfilterError> {
-    match Nftables::open() {
+    let opened = Nftables::open().and_then(|mut nftables| {
+        nftables.tables(Family::Inet)?;
+        Ok(nftables)
+    });
+    match opened {
         Ok(nftables) => Ok(Some(nftables)),
-        Err(e) if matches!(e.class, ErrorClass::Unsupported | ErrorClass::NotFound) => Ok(None),
+        Err(e) if is_absence(e.class) => Ok(None),
         Err(e) => Err(NetfilterError::Open(e)),
     }
+}
+
+/// Whether a kernel without nf_tables, or without netfilter's netlink at all, answers so (linux `nfnetlink.c`,
+/// `nfnetlink_rcv_msg`; `af_netlink.c`, `netlink_create`).
+const fn is_absence(class: ErrorClass) -> bool {
+    /// `EINVAL` and `EPROTONOSUPPORT` (linux `errno-base.h`, `errno.h`).
+    const INVALID: i32 = 22;
+    const NO_PROTOCOL: i32 = 93;
+    matches!(
+        class,
+        ErrorClass::Unsupported | ErrorClass::NotFound | ErrorClass::Other(INVALID | NO_PROTOCOL)
+    )
 }
 
 /// Reads a table; `None` if it is absent.
@@ -115,6 +138,27 @@ pub(crate) fn settle(
             Err(e) => return Err(NetfilterError::Apply(key.clone(), e)),
         }
     }
+}
+
+/// Makes the changes that follow from what a table holds until none follows any more: for rules that follow from what
+/// other processes write. Whoever writes last sees everything.
+pub(crate) fn converge(
+    nftables: &mut Nftables,
+    key: &TableKey,
+    changes: impl Fn(Option<&Listing>) -> Vec<Change>,
+) -> Result<(), NetfilterError> {
+    for _ in 0..PASSES {
+        let found = read(nftables, key)?;
+        let changes = changes(found.as_ref());
+        if changes.is_empty() {
+            return Ok(());
+        }
+        match nftables.apply(&changes) {
+            Err(e) if !is_outdated(e.class()) => return Err(NetfilterError::Apply(key.clone(), e)),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Err(NetfilterError::Unsettled(key.clone()))
 }
 
 /// Whether a refusal may come from what another process did after the table was read.
@@ -165,7 +209,8 @@ pub(crate) fn iptables_with(
     Ok(found)
 }
 
-fn has_legacy_table(family: IptablesFamily, table: &str) -> bool {
+/// Whether the kernel has a table of legacy iptables': it makes one when somebody looks for it.
+pub(crate) fn has_legacy_table(family: IptablesFamily, table: &str) -> bool {
     let path = match family {
         IptablesFamily::V4 => "/proc/thread-self/net/ip_tables_names",
         IptablesFamily::V6 => "/proc/thread-self/net/ip6_tables_names",
@@ -192,4 +237,15 @@ pub(crate) fn settle_iptables(
             done => return done.map_err(NetfilterError::Iptables),
         }
     }
+}
+
+/// The addresses of each family that has some.
+pub(crate) fn by_family(addresses: &[IpNetwork]) -> Vec<(IptablesFamily, Vec<IpNetwork>)> {
+    let of_family = |family| {
+        let is_v4 = family == IptablesFamily::V4;
+        let of_family = addresses.iter().filter(|address| address.is_ipv4() == is_v4);
+        (family, of_family.copied().collect::<Vec<_>>())
+    };
+    let all = FAMILIES.into_iter().map(of_family);
+    all.filter(|(_, addresses)| !addresses.is_empty()).collect()
 }

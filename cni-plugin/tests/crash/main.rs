@@ -82,6 +82,22 @@ const TUNING: Chain = Chain {
     },
 };
 
+/// With the packet filter's rules of the bridge's own, and those of the plugin firewall.
+const GUARDED: Chain = Chain {
+    plugins: |node, _| {
+        let mut bridge = node.bridge_conf("1.0.0");
+        bridge["ipam"]["ranges"] = json!([[{"subnet": "10.244.7.0/24"}], [{"subnet": "fd00:7::/64"}]]);
+        for key in ["ipMasq", "macspoofchk"] {
+            bridge[key] = json!(true);
+        }
+        let firewall = json!({
+            "cniVersion": "1.0.0", "name": "cbr0", "type": "firewall", "backend": "nftables",
+            "dataDir": node.path("firewall"), "ingressPolicy": "isolated",
+        });
+        vec![bridge, firewall]
+    },
+};
+
 /// No chain makes more system calls for one plugin.
 const STEPS_MAX: usize = 2000;
 
@@ -369,4 +385,5 @@ chains! {
     shaped: SHAPED,
     bridge_keys: BRIDGE_KEYS,
     tuning: TUNING,
+    guarded: GUARDED,
 }

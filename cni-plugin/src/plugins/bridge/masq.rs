@@ -10,7 +10,7 @@ mod nft;
 
 use cni_types::{Code, NetworkName, Target};
 use ipnetwork::IpNetwork;
-use netstate::iptables::{IptablesFamily, IptablesTable, JumpRule, Restore, RestoreError};
+use netstate::iptables::{IptablesTable, JumpRule, Restore, RestoreError};
 use netstate::nft::Rule;
 use nftables::Nftables;
 use nftables::iptables::Iptables;
@@ -68,7 +68,7 @@ pub(super) fn setup(
     } else if backend == Some(Backend::Nftables) {
         netfilter::open()?;
     }
-    for (family, addresses) in by_family(addresses) {
+    for (family, addresses) in netfilter::by_family(addresses) {
         let programs = netfilter::iptables_for(nftables.as_mut(), family)?;
         netfilter::settle_iptables(&programs, iptables::TABLE, |table| {
             iptables::setup(table, network, &target.container_id, &addresses)
@@ -131,7 +131,7 @@ pub(super) fn check(
         return Ok(());
     };
     let chain = iptables::chain_name(network, &target.container_id);
-    for (family, addresses) in by_family(addresses) {
+    for (family, addresses) in netfilter::by_family(addresses) {
         let programs =
             netfilter::iptables_with(nftables.as_mut(), family, iptables::TABLE, |name| name == chain)?;
         let Some(programs) = programs.first() else {
@@ -158,15 +158,4 @@ fn in_iptables(
         }
     }
     Ok(())
-}
-
-/// The addresses of each family that has some.
-fn by_family(addresses: &[IpNetwork]) -> Vec<(IptablesFamily, Vec<IpNetwork>)> {
-    let of_family = |family| {
-        let is_v4 = family == IptablesFamily::V4;
-        let of_family = addresses.iter().filter(|address| address.is_ipv4() == is_v4);
-        (family, of_family.copied().collect::<Vec<_>>())
-    };
-    let all = FAMILIES.into_iter().map(of_family);
-    all.filter(|(_, addresses)| !addresses.is_empty()).collect()
 }

@@ -54,7 +54,9 @@ pub(super) fn teardown(target: &Target) -> Result<(), SpoofError> {
 
 /// Removes the rules of a network's attachments that are not valid.
 pub(super) fn gc(network: &NetworkName, valid: &Attachments) -> Result<(), SpoofError> {
-    let mut nftables = netfilter::open().map_err(SpoofError::Netfilter)?;
+    let Some(mut nftables) = netfilter::open_if_present().map_err(SpoofError::Netfilter)? else {
+        return Ok(());
+    };
     let found = netfilter::read(&mut nftables, &rules::table()).map_err(SpoofError::Netfilter)?;
     let stale = found.map_or_else(Vec::new, |found| rules::stale(&found, network, &valid.0));
     remove(&stale)
@@ -76,7 +78,9 @@ fn remove(all: &[Names]) -> Result<(), SpoofError> {
     if all.is_empty() {
         return Ok(());
     }
-    let mut nftables = netfilter::open().map_err(SpoofError::Netfilter)?;
+    let Some(mut nftables) = netfilter::open_if_present().map_err(SpoofError::Netfilter)? else {
+        return Ok(());
+    };
     netfilter::settle(&mut nftables, &rules::table(), |found| {
         let found = found.into_iter();
         found

@@ -44,9 +44,9 @@ impl Rule {
     /// The one form among those that mean the same in a table of this family; it is what nft prints, and what is read
     /// from the kernel.
     ///
-    /// A network without host bits; no `meta nfproto` that the table or a following address says anyway; the transport protocol once,
-    /// directly before the first port that needs it; no bits of a new mark outside its mask. Nothing that acts changes
-    /// its place among the matches.
+    /// A network without host bits; no `meta nfproto` that the table or a following address says anyway; the transport
+    /// protocol once, directly before the first port that needs it; no bits of a new mark outside its mask. Nothing that
+    /// acts changes its place among the matches.
     #[must_use]
     pub fn canonical(&self, family: Family) -> Self {
         let mut statements: Vec<Statement> = Vec::with_capacity(self.statements.len());
