@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::check;
 use crate::config::{self, Config, ConfigError, Invocation, StoreChoice};
 use crate::daemon;
 use crate::log::Log;
@@ -18,6 +19,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
     let mut args = args.into_iter().peekable();
     match args.peek().and_then(|arg| arg.to_str()) {
         Some("status") => status::command::main(args.skip(1), env),
+        Some("check") => check::command::main(args.skip(1), env),
         Some(_) | None => daemon_main(args, env),
     }
 }

@@ -5,6 +5,7 @@
 //! the own lease. Edges (kernel, lease store, files, signals) are driven by one loop. The daemon must never remove
 //! what it does not own, and never tear the data plane down on exit.
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod daemon;

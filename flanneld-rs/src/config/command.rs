@@ -7,7 +7,8 @@ use super::flags::{FLAGS, Flag, Form, GENERAL, Support};
 pub(super) const USAGE: &str = "flanneld [FLAG]... (flanneld --help lists the flags)";
 
 const SUBCOMMANDS: &str = "\
-flanneld status   prints how this host's node stands (flanneld status --help)";
+flanneld status   prints how this host's node stands (flanneld status --help)
+flanneld check    names what is wrong with this host (flanneld check --help)";
 
 const ENVIRONMENT_RULE: &str = "\
 Flags take one dash or two, and their value after = or as the next argument; a boolean is set by its bare name or

@@ -8,6 +8,7 @@
     reason = "test code: a panic is a failed test"
 )]
 
+mod check;
 mod http;
 mod node;
 mod privilege;

@@ -58,3 +58,22 @@ fn a_user_with_cap_net_admin_alone_programs_everything() {
         node.stop();
     });
 }
+
+/// systemd's own check of the unit, with the program where it is here.
+#[test]
+fn systemd_finds_nothing_wrong_with_the_unit_file() {
+    let unit = include_str!("../../../deploy/systemd/flanneld.service");
+    assert!(unit.contains("\nAmbientCapabilities=CAP_NET_ADMIN\nCapabilityBoundingSet=CAP_NET_ADMIN\n"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("flanneld.service");
+    let here = unit.replace("/usr/local/bin/flanneld", env!("CARGO_BIN_EXE_flanneld"));
+    assert_ne!(here, unit);
+    fs::write(&file, here).unwrap();
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}

@@ -1,0 +1,206 @@
+//! `flanneld check`: names in plain words what is wrong with this host, with or without a running daemon.
+//!
+//! [`Facts`] are read at the edges ([`read`]); every finding is a pure function of them. A fact that cannot be had, such
+//! as the rules of a firewall that this user may not see, leads to no finding.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use flannel_types::SubnetEnv;
+use net_types::IfName;
+use net_types::registry::VXLAN_DEVICE_PREFIX;
+use netlink::inventory::Inventory;
+use netstate::{Link, LinkKind, State, Vxlan};
+use serde::Serialize;
+
+use crate::status::{PeerStatus, Status};
+
+pub mod command;
+mod daemon;
+mod device;
+mod host;
+mod interface;
+mod kernel;
+mod leftovers;
+mod path;
+pub mod read;
+#[cfg(test)]
+mod tests;
+
+/// The bridge of the plugins (flannel `meta/flannel`, default of `bridge`).
+const BRIDGE: &str = "cni0";
+
+/// What is known of the host. Plain data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The kernel's release, as `uname -r`.
+    pub kernel_release: String,
+    /// Parts of the kernel that are known to be absent, by the module's name.
+    pub missing_modules: BTreeSet<&'static str>,
+    /// Kernel parameters, by their path below `/proc/sys`.
+    pub sysctls: BTreeMap<String, String>,
+    /// Where the subnet file is expected.
+    pub subnet_path: PathBuf,
+    /// The subnet file: none, or what it says, or why it cannot be read.
+    pub subnet_file: Option<Result<SubnetEnv, String>>,
+    /// Links, addresses and default routes.
+    pub inventory: Inventory,
+    /// All links with their kinds, and the routes, neighbours and forwarding entries on them.
+    pub state: State,
+    /// Kernel driver of physical links.
+    pub drivers: BTreeMap<IfName, String>,
+    /// Packet filter rules as text, by the program that shows them.
+    pub rules: BTreeMap<&'static str, String>,
+    /// What else manages this host's network.
+    pub managers: Managers,
+    /// What the daemon tells, or why it does not.
+    pub daemon: Result<(Status, Vec<PeerStatus>), String>,
+    /// Whether some peers answer.
+    pub probes: Vec<Probe>,
+}
+
+/// What else manages this host's network; `None` where it does not run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Managers {
+    /// systemd-networkd: whether it removes routes that it did not make.
+    pub networkd_removes_routes: Option<bool>,
+    /// NetworkManager: whether its configuration leaves flannel's device alone.
+    pub network_manager_leaves_alone: Option<bool>,
+    /// udev's policy for hardware addresses of flannel's device.
+    pub mac_policy: Option<String>,
+}
+
+/// Whether a peer answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Its outer address.
+    pub public_ip: Ipv4Addr,
+    /// Whether it answered there.
+    pub underlay: bool,
+    /// Its address on the overlay.
+    pub vtep_ip: Ipv4Addr,
+    /// Whether it answered through the tunnel.
+    pub overlay: bool,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Traffic does not flow, or pods cannot start.
+    Error,
+    /// It will break, or breaks for some.
+    Warning,
+    /// Worth knowing; nothing is wrong.
+    Note,
+}
+
+/// Something that is wrong, and the way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Stable name, for scripts and searches.
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong.
+    pub sentence: String,
+    /// What to do.
+    pub way_out: String,
+}
+
+impl Finding {
+    fn new(id: &'static str, severity: Severity, sentence: String, way_out: impl Into<String>) -> Self {
+        Self {
+            id,
+            severity,
+            sentence,
+            way_out: way_out.into(),
+        }
+    }
+
+    fn error(id: &'static str, sentence: String, way_out: impl Into<String>) -> Self {
+        Self::new(id, Severity::Error, sentence, way_out)
+    }
+
+    fn warning(id: &'static str, sentence: String, way_out: impl Into<String>) -> Self {
+        Self::new(id, Severity::Warning, sentence, way_out)
+    }
+
+    fn note(id: &'static str, sentence: String, way_out: impl Into<String>) -> Self {
+        Self::new(id, Severity::Note, sentence, way_out)
+    }
+}
+
+/// Names what is wrong, the worst first.
+#[must_use]
+pub fn findings(facts: &Facts) -> Vec<Finding> {
+    let checks = [
+        daemon::findings,
+        kernel::findings,
+        device::findings,
+        interface::findings,
+        path::findings,
+        leftovers::findings,
+        host::findings,
+    ];
+    let mut findings: Vec<_> = checks.iter().flat_map(|check| check(facts)).collect();
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+/// What several checks ask.
+impl Facts {
+    fn status(&self) -> Option<&Status> {
+        self.daemon.as_ref().ok().map(|(status, _)| status)
+    }
+
+    fn peers(&self) -> &[PeerStatus] {
+        self.daemon.as_ref().map_or(&[], |(_, peers)| peers.as_slice())
+    }
+
+    fn subnet_env(&self) -> Option<&SubnetEnv> {
+        self.subnet_file.as_ref()?.as_ref().ok()
+    }
+
+    fn link(&self, name: &str) -> Option<(&IfName, &Link)> {
+        self.state.links.iter().find(|(link, _)| link.as_str() == name)
+    }
+
+    /// The VXLAN devices with flannel's names.
+    fn vxlans(&self) -> impl Iterator<Item = (&IfName, &Link, &Vxlan)> {
+        self.state
+            .links
+            .iter()
+            .filter_map(|(name, link)| match &link.kind {
+                LinkKind::Vxlan(vxlan) if is_flannels(name) => Some((name, link, vxlan)),
+                LinkKind::Vxlan(_) | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => None,
+            })
+    }
+
+    /// The daemon's own device; without a daemon the only one with such a name.
+    fn device(&self) -> Option<(&IfName, &Link, &Vxlan)> {
+        if let Some(device) = self.status().and_then(|status| status.node.device.as_ref()) {
+            return self.vxlans().find(|(name, ..)| name.as_str() == device.name);
+        }
+        let mut vxlans = self.vxlans();
+        let only = vxlans.next()?;
+        vxlans.next().is_none().then_some(only)
+    }
+
+    fn sysctl(&self, path: &str) -> Option<&str> {
+        self.sysctls.get(path).map(String::as_str)
+    }
+}
+
+fn is_flannels(name: &IfName) -> bool {
+    let vni = name.as_str().strip_prefix(VXLAN_DEVICE_PREFIX);
+    vni.is_some_and(|vni| vni.parse::<u32>().is_ok())
+}
+
+/// Major and minor version and patch level of a kernel's release.
+fn kernel_version(release: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?, next().unwrap_or(0)))
+}

@@ -1,0 +1,130 @@
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use netstate::AdminState;
+
+use super::{BRIDGE, Facts, Finding};
+
+/// What a VXLAN packet adds in IPv4 (RFC 7348 §5).
+const ENCAP_OVERHEAD_BYTES: u32 = 50;
+
+pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut findings: Vec<_> = subnet_file(facts).into_iter().collect();
+    findings.extend(device(facts));
+    findings.extend(bridge(facts));
+    findings
+}
+
+fn subnet_file(facts: &Facts) -> Option<Finding> {
+    let path = facts.subnet_path.display();
+    match &facts.subnet_file {
+        Some(Ok(_)) => None,
+        Some(Err(reason)) => Some(Finding::error(
+            "subnet-file.unreadable",
+            format!("no pod can start: {reason}"),
+            format!("remove {path} and restart flanneld, which writes it anew"),
+        )),
+        None => Some(Finding::error(
+            "subnet-file.missing",
+            format!("no pod can start: there is no {path}"),
+            "start flanneld; if it runs, its log says what it waits for",
+        )),
+    }
+}
+
+fn device(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let Some((name, link, vxlan)) = facts.device() else {
+        if facts.subnet_env().is_some() && facts.vxlans().next().is_none() {
+            findings.push(Finding::error(
+                "device.missing",
+                "there is a subnet file, but no VXLAN device of flannel's".to_owned(),
+                "start flanneld; if it runs, its log says why the kernel refuses the device",
+            ));
+        }
+        return findings;
+    };
+    if link.admin == AdminState::Down {
+        findings.push(Finding::error(
+            "device.down",
+            format!("{name} is down: no other node is reachable"),
+            "start flanneld, or look what sets it down",
+        ));
+    }
+    let mtu = link.mtu_bytes.unwrap_or(0);
+    if let Some(env) = facts.subnet_env()
+        && env.mtu > mtu
+    {
+        findings.push(Finding::error(
+            "mtu.device",
+            format!(
+                "pods are given an MTU of {} by the subnet file, but {name} carries {mtu}: large packets vanish",
+                env.mtu
+            ),
+            "restart flanneld, and the pods after it",
+        ));
+    }
+    let parent = vxlan
+        .parent
+        .as_ref()
+        .and_then(|parent| facts.link(parent.as_str()));
+    if let Some((parent, underlay)) = parent {
+        let carried = underlay.mtu_bytes.unwrap_or(u32::MAX);
+        if mtu.saturating_add(ENCAP_OVERHEAD_BYTES) > carried {
+            findings.push(Finding::error(
+                "mtu.underlay",
+                format!("{name} has an MTU of {mtu}, but {parent} below it carries {carried} with {ENCAP_OVERHEAD_BYTES} for the tunnel: large packets vanish"),
+                format!("raise the MTU of {parent}, or restart flanneld to adapt to it"),
+            ));
+        }
+    }
+    if let Some(told) = facts.status().and_then(|status| status.node.device.as_ref())
+        && let Some(mac) = link.mac
+        && mac.to_string() != told.mac
+    {
+        findings.push(Finding::error(
+            "device.mac",
+            format!("{name} has the MAC {mac}, but the lease tells peers {}", told.mac),
+            "see udev's MACAddressPolicy: something changes it against flanneld",
+        ));
+    }
+    findings
+}
+
+fn bridge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let (Some(env), Some((name, link))) = (facts.subnet_env(), facts.link(BRIDGE)) else {
+        return findings;
+    };
+    if let Some(mtu) = link.mtu_bytes
+        && mtu != env.mtu
+    {
+        findings.push(Finding::warning(
+            "mtu.bridge",
+            format!("{name} has an MTU of {mtu}, but the subnet file says {}", env.mtu),
+            "pods made before keep their MTU: restart them, or drain the node and delete the bridge",
+        ));
+    }
+    let addrs = facts.state.addrs.keys().filter(|key| key.link == *name);
+    let v4: Vec<_> = addrs
+        .filter_map(|key| match key.addr {
+            IpNetwork::V4(addr) => Some(addr.ip()),
+            IpNetwork::V6(_) => None,
+        })
+        .collect();
+    if let Some(subnet) = env.subnet
+        && !v4.is_empty()
+        && !v4.iter().any(|ip| subnet.contains(*ip))
+    {
+        let held: Vec<_> = v4.iter().map(|ip| IpAddr::V4(*ip).to_string()).collect();
+        findings.push(Finding::error(
+            "bridge.subnet",
+            format!(
+                "{name} has {}, which is not in this node's subnet {subnet}",
+                held.join(", ")
+            ),
+            format!("drain the node, and delete {name}: the next pod makes it anew"),
+        ));
+    }
+    findings
+}

@@ -1,0 +1,79 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use netlink::inventory::DefaultTarget;
+
+use super::{Facts, Finding};
+
+/// What VirtualBox's NAT gives to every guest: Vagrant's first interface.
+const VIRTUALBOX_NAT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+
+pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if own_addresses(facts).contains(&VIRTUALBOX_NAT) {
+        findings.push(Finding::error(
+            "interface.nat",
+            format!(
+                "this node tells its peers the address {VIRTUALBOX_NAT}, which every VirtualBox guest has"
+            ),
+            "give flanneld --iface with the interface that the nodes share, on every node",
+        ));
+    }
+    findings.extend(shared_addresses(facts));
+    let spread = facts
+        .inventory
+        .default_routes_v4
+        .first()
+        .and_then(|route| match &route.target {
+            DefaultTarget::Several(hops) => {
+                Some(hops.iter().map(|hop| hop.link.as_str()).collect::<BTreeSet<_>>())
+            }
+            DefaultTarget::Single(_) => None,
+        });
+    if let Some(links) = spread.filter(|links| links.len() > 1) {
+        let links: Vec<_> = links.into_iter().collect();
+        findings.push(Finding::note(
+            "interface.ecmp",
+            format!("the default route spreads over {}", links.join(" and ")),
+            "give flanneld --iface, if the first of them by name is not the right one",
+        ));
+    }
+    findings
+}
+
+/// The outer addresses of this node, as far as they are known.
+fn own_addresses(facts: &Facts) -> BTreeSet<Ipv4Addr> {
+    let lease = facts.status().and_then(|status| status.node.lease.as_ref());
+    let local = facts.device().and_then(|(_, _, vxlan)| match vxlan.local {
+        Some(std::net::IpAddr::V4(ip)) => Some(ip),
+        Some(std::net::IpAddr::V6(_)) | None => None,
+    });
+    lease
+        .map(|lease| lease.public_ip)
+        .into_iter()
+        .chain(local)
+        .collect()
+}
+
+fn shared_addresses(facts: &Facts) -> Vec<Finding> {
+    let own = facts.status().and_then(|status| status.node.lease.as_ref());
+    let own = own.map(|lease| (lease.public_ip, lease.subnet.as_str()));
+    let peers = facts
+        .peers()
+        .iter()
+        .map(|peer| (peer.public_ip, peer.subnet.as_str()));
+    let mut holders: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (ip, subnet) in own.into_iter().chain(peers) {
+        holders.entry(ip).or_default().push(subnet);
+    }
+    holders.retain(|_, subnets| subnets.len() > 1);
+    let shared = holders.into_iter().map(|(ip, subnets)| {
+        Finding::error(
+            "interface.shared-address",
+            format!("the public address {ip} is in the leases {}", subnets.join(", ")),
+            "nodes that chose the wrong interface need --iface or --public-ip; else one lease is a left-over: remove it \
+             from the store",
+        )
+    });
+    shared.collect()
+}

@@ -1,0 +1,172 @@
+//! Reads the facts of this host. What cannot be read is left out: a doctor works with what there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use flannel_types::SubnetEnv;
+use ipnetwork::{IpNetwork, Ipv4Network};
+use net_types::{IfName, sentence};
+use netlink::RealKernel;
+use netlink::inventory::Inventory;
+use netstate::{Kernel, KernelError, LinkKind, LinkScope, Scope, State};
+use nftables::Nftables;
+
+use super::{Facts, is_flannels};
+use crate::status::{PeerQuery, command as status_command};
+
+mod managers;
+mod probe;
+
+/// Modules that flannel needs, with the kernel parameter that shows one as loaded where nothing else does.
+const MODULES: [&str; 3] = ["vxlan", "bridge", "nf_tables"];
+const BR_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+/// Shows whether anybody has looked at iptables' own tables; asking for their rules would make them.
+const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
+
+/// What to read.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The subnet file.
+    pub subnet_file: PathBuf,
+    /// The daemon's socket.
+    pub status_socket: PathBuf,
+    /// How many peers to ask for an answer.
+    pub probes: usize,
+}
+
+/// Reads the facts.
+///
+/// # Errors
+/// The kernel's links and routes cannot be listed.
+pub fn facts(sources: &Sources) -> Result<Facts, KernelError> {
+    let mut kernel = RealKernel::open()?;
+    let inventory = kernel.inventory()?;
+    let state = kernel.observe(&scope(&inventory))?;
+    let daemon = status_command::ask(&sources.status_socket, &PeerQuery::default());
+    let daemon = daemon.map_err(|err| sentence(&err));
+    let kernel_release = text("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let probes = match &daemon {
+        Ok((_, peers)) => probe::all(peers, sources.probes),
+        Err(_) => Vec::new(),
+    };
+    Ok(Facts {
+        missing_modules: missing_modules(&kernel_release, &state),
+        kernel_release,
+        sysctls: sysctls(&state),
+        subnet_path: sources.subnet_file.clone(),
+        subnet_file: subnet_file(&sources.subnet_file),
+        drivers: drivers(&state),
+        inventory,
+        state,
+        rules: rules(),
+        managers: managers::read(Path::new("/")),
+        daemon,
+        probes,
+    })
+}
+
+fn text(path: impl AsRef<Path>) -> Option<String> {
+    fs::read_to_string(path)
+        .ok()
+        .map(|text| text.trim_end().to_owned())
+}
+
+/// All links, the IPv4 addresses and routes on them, and the entries of flannel's devices.
+fn scope(inventory: &Inventory) -> Scope {
+    let any = Ipv4Network::new(std::net::Ipv4Addr::UNSPECIFIED, 0).map(IpNetwork::V4);
+    let any: Vec<_> = any.into_iter().collect();
+    let mut scope = Scope::default();
+    for link in &inventory.links {
+        let flannels = is_flannels(&link.name);
+        let of_link = LinkScope {
+            addrs_inside: any.clone(),
+            neighs: flannels,
+            fdb: flannels,
+            routes: true,
+            ..LinkScope::default()
+        };
+        scope.links.insert(link.name.clone(), of_link);
+    }
+    scope
+}
+
+fn subnet_file(path: &Path) -> Option<Result<SubnetEnv, String>> {
+    match statefile::read_text(path) {
+        Ok(None) => None,
+        Ok(Some(text)) => Some(SubnetEnv::parse(&text, path).map_err(|err| err.to_string())),
+        Err(err) => Some(Err(sentence(&err))),
+    }
+}
+
+/// What is known to be absent. A part that is built in leaves few traces, so that only a kernel whose modules are
+/// installed, and are not this one, is told to miss it.
+fn missing_modules(release: &str, state: &State) -> BTreeSet<&'static str> {
+    let dir = Path::new("/lib/modules").join(release);
+    let installed = ["modules.dep", "modules.builtin"].map(|name| text(dir.join(name)));
+    let known = installed.iter().any(Option::is_some);
+    let has = |module: &str| {
+        let file = format!("/{module}.ko");
+        let listed = installed.iter().flatten().any(|list| list.contains(&file));
+        listed || Path::new("/sys/module").join(module).exists() || in_use(module, state)
+    };
+    let absent = MODULES.into_iter().filter(|module| known && !has(module));
+    let br_netfilter = (!Path::new(BR_NETFILTER).exists()).then_some("br_netfilter");
+    absent.chain(br_netfilter).collect()
+}
+
+fn in_use(module: &str, state: &State) -> bool {
+    let mut kinds = state.links.values().map(|link| &link.kind);
+    match module {
+        "vxlan" => kinds.any(|kind| matches!(kind, LinkKind::Vxlan(_))),
+        "bridge" => kinds.any(|kind| matches!(kind, LinkKind::Bridge)),
+        _ => Nftables::open().is_ok_and(|mut nftables| nftables.is_available()),
+    }
+}
+
+fn sysctls(state: &State) -> BTreeMap<String, String> {
+    let mut paths = vec![
+        "net/ipv4/ip_forward".to_owned(),
+        "net/ipv4/neigh/default/gc_thresh3".to_owned(),
+        "net/ipv4/conf/all/rp_filter".to_owned(),
+        "net/ipv6/conf/all/disable_ipv6".to_owned(),
+    ];
+    let devices = state.links.keys().filter(|name| is_flannels(name));
+    paths.extend(devices.map(|name| format!("net/ipv4/conf/{name}/rp_filter")));
+    let read = |path: String| {
+        let value = text(Path::new("/proc/sys").join(&path))?;
+        Some((path, value))
+    };
+    paths.into_iter().filter_map(read).collect()
+}
+
+fn drivers(state: &State) -> BTreeMap<IfName, String> {
+    let driver = |name: &IfName| {
+        let path = Path::new("/sys/class/net")
+            .join(name.as_str())
+            .join("device/driver");
+        let target = fs::read_link(path).ok()?;
+        Some((name.clone(), target.file_name()?.to_str()?.to_owned()))
+    };
+    state.links.keys().filter_map(driver).collect()
+}
+
+/// The rules as their own programs show them, where they are installed and this user may see them.
+fn rules() -> BTreeMap<&'static str, String> {
+    let mut programs: Vec<(&'static str, &[&str])> =
+        vec![("nft", &["list", "ruleset"]), ("iptables-save", &[])];
+    if text(LEGACY_TABLES).is_some_and(|tables| !tables.is_empty()) {
+        programs.push(("iptables-legacy-save", &[]));
+    }
+    let shown = programs.into_iter().filter_map(|(program, arguments)| {
+        let output = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        output.status.success().then_some((program, text))
+    });
+    shown.collect()
+}

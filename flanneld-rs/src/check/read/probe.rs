@@ -1,0 +1,129 @@
+//! Asks peers for an echo (RFC 792), directly and through the tunnel.
+
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use ipnetwork::Ipv4Network;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::super::Probe;
+use crate::status::{PeerState, PeerStatus};
+
+const ECHO: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+/// One lost packet is no silence.
+const ATTEMPTS: u16 = 3;
+const WAIT: Duration = Duration::from_millis(500);
+
+/// Probes the first peers that are programmed; none where this user may not send echoes.
+pub(super) fn all(peers: &[PeerStatus], limit: usize) -> Vec<Probe> {
+    let programmed = peers.iter().filter(|peer| peer.state == PeerState::Programmed);
+    let probe = |peer: &PeerStatus| {
+        let subnet: Ipv4Network = peer.subnet.parse().ok()?;
+        Some(Probe {
+            public_ip: peer.public_ip,
+            underlay: answers(peer.public_ip).ok()?,
+            vtep_ip: subnet.network(),
+            overlay: answers(subnet.network()).ok()?,
+        })
+    };
+    programmed.take(limit).filter_map(probe).collect()
+}
+
+/// Whether a host answers.
+fn answers(ip: Ipv4Addr) -> io::Result<bool> {
+    let (socket, has_ip_header) = match Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::ICMPV4)) {
+        Ok(socket) => (socket, false),
+        Err(_) => (
+            Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?,
+            true,
+        ),
+    };
+    let addr = SocketAddr::V4(SocketAddrV4::new(ip, 0));
+    if socket.connect(&addr.into()).is_err() {
+        // No route leads there.
+        return Ok(false);
+    }
+    let id = u16::try_from(std::process::id() & 0xffff).unwrap_or_default();
+    for sequence in 0..ATTEMPTS {
+        let sent = socket.send(&echo(id, sequence)).is_ok();
+        if sent && hears(&socket, has_ip_header, id)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn hears(mut socket: &Socket, has_ip_header: bool, id: u16) -> io::Result<bool> {
+    let end = Instant::now() + WAIT;
+    let mut buffer = [0; 256];
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        socket.set_read_timeout(Some(left))?;
+        // A refusal from the way is an error of the socket; so is the end of the time.
+        let Ok(length) = socket.read(&mut buffer) else {
+            continue;
+        };
+        let packet = buffer.get(..length).unwrap_or_default();
+        if is_reply(packet, has_ip_header, id) {
+            return Ok(true);
+        }
+    }
+}
+
+/// The kernel puts a number of its own in place of `id`, and brings only what belongs to it, where it hides the header.
+fn is_reply(packet: &[u8], has_ip_header: bool, id: u16) -> bool {
+    if !has_ip_header {
+        return packet.first() == Some(&ECHO_REPLY);
+    }
+    let header = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
+    let icmp = packet.get(header..).unwrap_or_default();
+    icmp.first() == Some(&ECHO_REPLY) && icmp.get(4..6) == Some(id.to_be_bytes().as_slice())
+}
+
+fn echo(id: u16, sequence: u16) -> [u8; 8] {
+    let [id_high, id_low] = id.to_be_bytes();
+    let [sequence_high, sequence_low] = sequence.to_be_bytes();
+    // The one's complement of the sum of all 16-bit words (RFC 1071).
+    let sum = (u32::from(ECHO) << 8) + u32::from(id) + u32::from(sequence);
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or_default();
+    let [checksum_high, checksum_low] = checksum.to_be_bytes();
+    [
+        ECHO,
+        0,
+        checksum_high,
+        checksum_low,
+        id_high,
+        id_low,
+        sequence_high,
+        sequence_low,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_has_the_checksum_of_the_standard() {
+        // 8 << 8 + 0x1234 + 1 = 0x1a35, and its complement.
+        assert_eq!(echo(0x1234, 1), [8, 0, 0xe5, 0xca, 0x12, 0x34, 0, 1]);
+        assert_eq!(echo(0xffff, 0xffff), [8, 0, 0xf7, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    }
+
+    #[test]
+    fn only_the_answer_to_this_question_counts() {
+        let mut raw = vec![0x45; 20];
+        raw.extend([0, 0, 0, 0, 0x12, 0x34, 0, 1]);
+        assert!(is_reply(&raw, true, 0x1234));
+        assert!(!is_reply(&raw, true, 0x1235));
+        assert!(!is_reply(&raw[..22], true, 0x1234));
+        assert!(!is_reply(&[], true, 0) && !is_reply(&[], false, 0));
+        assert!(is_reply(&[0, 0], false, 7) && !is_reply(&[3, 1], false, 7));
+    }
+}
