@@ -224,3 +224,29 @@ fn programs_serve_as_delegate_and_as_address_management() {
         assert_eq!(node.links(), ["cni0"]);
     });
 }
+
+/// The reference's host interfaces have random names: GC cannot tell whose they are, and must not give their addresses
+/// to others while they may be attached.
+#[test]
+fn gc_keeps_the_address_of_a_pod_of_the_references_until_its_interface_is_gone() {
+    on_a_node(|node| {
+        let (theirs, stale, valid) = (Pod::new("theirs"), Pod::new("stale"), Pod::new("valid"));
+        let conf = node.bridge_conf("1.0.0");
+        node.call("ADD", &theirs, &conf).exec(&reference("bridge"));
+        for pod in [&stale, &valid] {
+            node.call("ADD", pod, &conf).exec(&ours(&node, "bridge"));
+        }
+        let mut gc = node.call("GC", &valid, &node.bridge_conf("1.1.0"));
+        gc.conf["cni.dev/valid-attachments"] =
+            serde_json::json!([{"containerID": "valid", "ifname": "eth0"}]);
+        gc.exec(&ours(&node, "bridge"));
+        assert!(theirs.reaches("10.244.7.1"));
+        let holders = |node: &Node| node.leases().into_values().collect::<Vec<_>>();
+        assert_eq!(holders(&node), ["theirs\r\neth0", "valid\r\neth0"]);
+        // Its container ends, and with it the interface.
+        theirs.sh("ip link del eth0");
+        gc.exec(&ours(&node, "bridge"));
+        assert_eq!(holders(&node), ["valid\r\neth0"]);
+        assert!(valid.reaches("10.244.7.1"));
+    });
+}

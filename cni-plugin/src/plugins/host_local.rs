@@ -7,5 +7,7 @@ mod range;
 mod resolv;
 mod store;
 
-pub(crate) use cmd::{Duplicate, add, all_holders, check, del, gc, gc_detaching, holders, holds, status};
+pub(crate) use cmd::{
+    Detached, Duplicate, add, all_holders, attachments, check, del, gc, gc_detaching, holders, holds, status,
+};
 pub(crate) use store::Holder;

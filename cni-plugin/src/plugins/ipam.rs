@@ -2,7 +2,7 @@
 
 use cni_types::{AddResult, NetConf, Target};
 
-use super::host_local::{self, Duplicate};
+use super::host_local::{self, Detached, Duplicate};
 use crate::context::{Attachments, Context};
 use crate::delegate::{self, Verb};
 use crate::error::Failure;
@@ -86,7 +86,7 @@ impl Ipam {
         context: &Context<'_>,
         conf: &NetConf,
         valid: &Attachments,
-        detach: impl FnMut(&Target) -> Result<(), Failure>,
+        detach: impl FnMut(&Target) -> Result<Detached, Failure>,
     ) -> Result<(), Failure> {
         match self {
             Self::None => Ok(()),

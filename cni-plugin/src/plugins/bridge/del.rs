@@ -1,13 +1,13 @@
 use cni_types::{NetConf, Target};
 
-use super::conf::Conf;
+use super::conf::{self, Conf};
 use super::guards::{self, Guards, OtherInterfaces};
 use super::host::Host;
 use super::names::HostVeth;
 use super::pod;
 use crate::context::{Attachments, Context};
 use crate::error::{Failure, Failures};
-use crate::plugins::host_local;
+use crate::plugins::host_local::{self, Detached};
 use crate::plugins::ipam::Ipam;
 use crate::sandbox::Sandbox;
 
@@ -72,10 +72,48 @@ pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failur
 }
 
 /// Detaches what is attached to this network and not valid, and frees its addresses. Goes on over failures.
+///
+/// The reference's host interfaces have random names, and nothing on the host says for whom they are: a neighbour or
+/// forwarding entry may be old, or not yet there. So an attachment without an interface of ours may be one of them, as
+/// long as the bridge has a port that no reservation of the network explains; then its address stays reserved until its
+/// DEL, or until such ports are gone with their containers.
 pub(crate) fn gc(context: &Context<'_>, conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
     let mut failures = Failures::default();
     failures.note(guards::gc(&conf.name, valid));
     let ipam = Ipam::of(conf)?;
-    failures.note(ipam.gc(context, conf, valid, |target| detach(conf, target).map(drop)));
+    let unexplained = match ipam {
+        Ipam::HostLocal => unexplained_ports(conf)?,
+        Ipam::None | Ipam::Program(_) => Unexplained::None,
+    };
+    failures.note(ipam.gc(context, conf, valid, |target| {
+        Ok(match (detach(conf, target)?, unexplained) {
+            (true, _) | (false, Unexplained::None) => Detached::Yes,
+            (false, Unexplained::Some) => Detached::Unknown,
+        })
+    }));
     failures.into_result()
+}
+
+/// Ports of the bridge that no reservation explains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unexplained {
+    None,
+    Some,
+}
+
+fn unexplained_ports(conf: &NetConf) -> Result<Unexplained, Failure> {
+    let mut host = Host::open()?;
+    let mut ports = host.ports(&conf::bridge_name(&conf.object)?)?;
+    for target in host_local::attachments(conf)? {
+        if ports.is_empty() {
+            break;
+        }
+        let own = host.find(&HostVeth::of(&conf.name, &target))?;
+        ports.retain(|port| !own.contains(port));
+    }
+    Ok(if ports.is_empty() {
+        Unexplained::None
+    } else {
+        Unexplained::Some
+    })
 }

@@ -300,7 +300,8 @@ impl Host {
         self.remove(bridge)
     }
 
-    fn ports(&mut self, bridge: &IfName) -> Result<Vec<IfName>, LinkError> {
+    /// The ports of a bridge; none if it is absent.
+    pub(super) fn ports(&mut self, bridge: &IfName) -> Result<Vec<IfName>, LinkError> {
         let inventory = self.kernel.inventory().map_err(|source| LinkError::Observe {
             place: HOST.to_owned(),
             source,

@@ -242,21 +242,32 @@ pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
     release_where(&store, |reservation| !valid.holds(reservation))
 }
 
+/// Whether an attachment's interface is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detached {
+    Yes,
+    /// It may be one that cannot be told from others.
+    Unknown,
+}
+
 /// Detaches every attachment that holds an address and is not valid, and frees the address of what is detached. Goes
 /// on over failures.
 ///
-/// A reservation without interface name stays: what cannot be named may still be attached, and another container with
-/// its address would be cut off. The container's DEL, which names the interface, frees it.
+/// What may still be attached keeps its address, or another container would be cut off: a reservation without interface
+/// name, and one whose interface cannot be told. The container's DEL frees it, which names interface and namespace.
 pub(crate) fn gc_detaching(
     conf: &NetConf,
     valid: &Attachments,
-    mut detach: impl FnMut(&Target) -> Result<(), Failure>,
+    mut detach: impl FnMut(&Target) -> Result<Detached, Failure>,
 ) -> Result<(), Failure> {
     let mut failures = Failures::default();
     let all = all(conf)?;
     let stale = all.iter().filter(|reservation| !valid.holds(reservation));
     let mut detached: BTreeSet<_> = stale.filter_map(attachment).collect();
-    detached.retain(|target| failures.note(detach(target)));
+    detached.retain(|target| match detach(target) {
+        Ok(detached) => detached == Detached::Yes,
+        Err(failure) => failures.note(Err(failure)),
+    });
     if let Some(store) = Store::open(&store_dir(conf)?)? {
         let is_detached = |target| detached.contains(&target);
         failures.note(release_where(&store, |reservation| {
@@ -270,6 +281,11 @@ pub(crate) fn gc_detaching(
 pub(crate) fn all_holders(conf: &NetConf) -> Result<Vec<Holder>, Failure> {
     let all = all(conf)?.into_iter();
     Ok(all.filter_map(|reservation| reservation.holder).collect())
+}
+
+/// The attachments that hold an address, so far as their reservations name them.
+pub(crate) fn attachments(conf: &NetConf) -> Result<BTreeSet<Target>, Failure> {
+    Ok(all(conf)?.iter().filter_map(attachment).collect())
 }
 
 /// The names of a container's interfaces that hold an address.
