@@ -281,8 +281,15 @@ fn a_bridge_without_ports_gets_the_address_of_the_new_range() {
         }
         assert!(old.reaches("10.244.7.1"));
         assert_eq!((node.links().len(), node.leases().len()), (2, 1));
+        // STATUS says so, and that the old pod is cut off from the others.
+        let status = node.call("STATUS", &pod, &node.conf("1.1.0"));
+        let error = status.fails();
+        assert_eq!(error["code"], 51, "{error}");
+        assert!(message(&error).contains(port.as_str()), "{error}");
         node.del(&old);
+        status.succeeds();
         node.add(&pod);
+        status.succeeds();
         let addresses = ip(&["-4", "addr", "show", "dev", "cni0"]);
         assert!(
             addresses.contains("10.244.9.1/24") && !addresses.contains("10.244.7"),
@@ -304,6 +311,8 @@ fn an_address_beside_others_is_not_replaced_unless_that_is_asked_for() {
         ip(&["addr", "add", "fd00:9::1/64", "dev", "cni0", "nodad"]);
         let pod = Pod::new("a");
         let mut call = node.call("ADD", &pod, &node.conf("1.0.0"));
+        let status = node.call("STATUS", &pod, &node.conf("1.1.0"));
+        assert_eq!(status.fails()["code"], 50);
         let error = call.fails();
         assert_eq!(error["code"], 101);
         assert!(

@@ -8,6 +8,7 @@ mod resolv;
 mod store;
 
 pub(crate) use cmd::{
-    Detached, Duplicate, add, all_holders, attachments, check, del, gc, gc_detaching, holders, holds, status,
+    Detached, Duplicate, add, all_holders, attachments, check, del, gateways, gc, gc_detaching, holders,
+    holds, status,
 };
 pub(crate) use store::Holder;

@@ -1,8 +1,9 @@
-use cni_types::{NetConf, Target};
+use cni_types::{Code, NetConf, Target};
 
-use super::conf::{self, Conf};
+use super::conf::{self, Conf, Gateway, OnConflict};
 use super::guards::{self, Guards, OtherInterfaces};
 use super::host::Host;
+use super::kernel::LinkError;
 use super::names::HostVeth;
 use super::pod;
 use crate::context::{Attachments, Context};
@@ -66,9 +67,27 @@ fn detach(conf: &NetConf, target: &Target) -> Result<bool, Failure> {
 
 /// Fails when an ADD could not be served.
 pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failure> {
-    Conf::parse(conf, "")?;
+    let own = Conf::parse(conf, "")?;
     Guards::parse(conf)?;
-    Ipam::of(conf)?.status(context, conf)
+    let ipam = Ipam::of(conf)?;
+    ipam.status(context, conf)?;
+    let is_gateway = own.gateway != Gateway::No && own.on_conflict == OnConflict::Refuse;
+    if ipam != Ipam::HostLocal || !is_gateway {
+        return Ok(());
+    }
+    let checked = Host::open()?.check_gateways(&own, &host_local::gateways(conf)?);
+    checked.map_err(|error| {
+        // Pods are attached whose range this node does not have any more.
+        let code = if matches!(error, LinkError::AddressInUse { .. }) {
+            Code::LIMITED_CONNECTIVITY
+        } else {
+            Code::NOT_AVAILABLE
+        };
+        Failure {
+            code,
+            ..Failure::from(error)
+        }
+    })
 }
 
 /// Detaches what is attached to this network and not valid, and frees its addresses. Goes on over failures.

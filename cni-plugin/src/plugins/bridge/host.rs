@@ -1,6 +1,7 @@
 //! The host's side of an attachment.
 
 mod addresses;
+mod status;
 mod vlan;
 
 use std::fs::{File, TryLockError};

@@ -119,7 +119,7 @@ impl CniError for LinkError {
 }
 
 /// The first few of a list, for a message.
-fn list<T: Display>(items: &[T]) -> String {
+pub(crate) fn list<T: Display>(items: &[T]) -> String {
     const SHOWN: usize = 5;
     let mut texts: Vec<_> = items.iter().take(SHOWN).map(ToString::to_string).collect();
     if items.len() > SHOWN {

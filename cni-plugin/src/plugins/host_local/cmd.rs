@@ -234,6 +234,15 @@ pub(crate) fn status(conf: &NetConf) -> Result<(), Failure> {
     }
 }
 
+/// The gateways of the networks that addresses are given out of, where a set leaves no choice.
+pub(crate) fn gateways(conf: &NetConf) -> Result<Vec<IpNetwork>, Failure> {
+    let sets = conf::range_sets(conf, &conf::ipam(conf)?)?;
+    let single = sets.iter().filter_map(RangeSet::single);
+    Ok(single
+        .filter_map(|range| IpNetwork::new(range.gateway, range.subnet.prefix()).ok())
+        .collect())
+}
+
 /// Frees every address whose attachment is not valid; one without interface name is valid with its container.
 pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
     let Some(store) = Store::open(&store_dir(conf)?)? else {

@@ -114,6 +114,14 @@ impl RangeSet {
         Ok(Self(ranges))
     }
 
+    /// The range of a set that has only one.
+    pub(crate) fn single(&self) -> Option<&Range> {
+        match self.0.as_slice() {
+            [range] => Some(range),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_ipv4(&self) -> bool {
         self.0.first().is_some_and(|range| range.subnet.is_ipv4())
     }

@@ -52,6 +52,14 @@ fn missing<'a>(desired: &'a State, observed: &State) -> impl Iterator<Item = &'a
     desired.addrs.keys().filter(|key| !present.contains_key(*key))
 }
 
+/// Those of a link's addresses that are in the way of others.
+pub(super) fn in_the_way(wanted: &[IpNetwork], present: &[IpNetwork]) -> Vec<IpNetwork> {
+    let missing: Vec<_> = wanted.iter().filter(|ip| !present.contains(ip)).collect();
+    let others = present.iter().filter(|ip| !wanted.contains(ip));
+    let conflicting = others.filter(|found| missing.iter().any(|wanted| conflicts(**wanted, **found)));
+    conflicting.copied().collect()
+}
+
 /// Whether a link cannot have both addresses: one of IPv4 only, of IPv6 several that don't overlap.
 fn conflicts(wanted: IpNetwork, found: IpNetwork) -> bool {
     match (wanted, found) {
