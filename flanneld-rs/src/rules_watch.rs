@@ -13,19 +13,40 @@ use crate::desired::{FilterMode, rules_scope_of};
 
 /// Between two looks at rules where nobody tells of changes, as a safeguard where the kernel does.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
+/// So many changes are reported without a pause after quiet: two that a start makes itself, and one of somebody else.
+const BURST: u32 = 3;
 
 /// Follows the kernel's notices about rules.
 pub struct RulesWatch {
     /// `None` where the kernel gives no notices.
     monitor: Option<RulesMonitor>,
     tables: BTreeSet<TableKey>,
-    /// Least time between two reports: others change iptables' tables all the time, and looking at them costs
-    /// processes.
-    pause: Duration,
-    /// Not before this is the next change reported.
-    quiet_until: Option<Instant>,
+    allowance: Allowance,
     /// Whether a change waits to be reported.
     changed: bool,
+}
+
+/// How often changes are reported: others change iptables' tables all the time, and looking at them costs processes.
+/// A few are reported at once, so that a flush after quiet is, although our own changes are noticed too.
+struct Allowance {
+    /// Between two reports in the long run.
+    pause: Duration,
+    /// Until when, had they come one a pause, the reports made so far would have reached.
+    used_until: Option<Instant>,
+}
+
+impl Allowance {
+    /// The earliest moment of the next report; `None` when there was none yet.
+    fn next(&self) -> Option<Instant> {
+        self.used_until
+            .and_then(|end| end.checked_sub(self.pause * (BURST - 1)))
+    }
+
+    /// Counts a report.
+    fn take(&mut self, now: Instant) {
+        let begin = self.used_until.map_or(now, |end| end.max(now));
+        self.used_until = Some(begin + self.pause);
+    }
 }
 
 impl RulesWatch {
@@ -55,8 +76,10 @@ impl RulesWatch {
         Ok(Self {
             monitor,
             tables,
-            pause,
-            quiet_until: None,
+            allowance: Allowance {
+                pause,
+                used_until: None,
+            },
             changed: false,
         })
     }
@@ -74,11 +97,11 @@ impl RulesWatch {
     pub async fn changed(&mut self) {
         loop {
             if self.changed {
-                if let Some(end) = self.quiet_until {
-                    sleep_until(end).await;
+                if let Some(then) = self.allowance.next() {
+                    sleep_until(then).await;
                 }
                 self.changed = false;
-                self.quiet_until = Some(Instant::now() + self.pause);
+                self.allowance.take(Instant::now());
                 return;
             }
             let Some(monitor) = &mut self.monitor else {
@@ -93,5 +116,30 @@ impl RulesWatch {
                 notice = monitor.try_next();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_changes_are_reported_at_once_and_then_one_a_pause() {
+        let pause = Duration::from_secs(5);
+        let mut allowance = Allowance {
+            pause,
+            used_until: None,
+        };
+        let start = Instant::now() + pause * 10;
+        let mut now = start;
+        let mut reports = Vec::new();
+        for _ in 0..6 {
+            now = allowance.next().map_or(now, |then| then.max(now));
+            allowance.take(now);
+            reports.push((now - start).as_secs());
+        }
+        assert_eq!(reports, [0, 0, 0, 5, 10, 15]);
+        now += pause * 2;
+        assert!(allowance.next().is_some_and(|then| then <= now));
     }
 }
