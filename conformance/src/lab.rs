@@ -20,6 +20,7 @@ pub mod ping;
 mod pod;
 mod process;
 pub mod runtime;
+pub mod traffic;
 mod underlay;
 mod wait;
 

@@ -2,7 +2,7 @@ use conformance::lab::faults::Fault;
 use conformance::lab::observe::Dump;
 use conformance::lab::{Node, TUNNEL, wait_until};
 
-use crate::support::{LONG, assert_same, bare, dump, tunnel};
+use crate::support::{LONG, assert_same, bare, dump, run_all, tunnel};
 
 /// What others have on a node: links, addresses, routes (inside the pods' network too), neighbours, forwarding entries
 /// of another VXLAN, and rules.
@@ -27,18 +27,6 @@ const STRANGERS: &[&str] = &[
     "nft add chain inet foreign forward { type filter hook forward priority 5 ; policy accept ; }",
     "nft add rule inet foreign forward ip saddr 10.250.0.0/16 drop",
 ];
-
-fn run_all(node: &Node, commands: &[&str]) {
-    for command in commands {
-        let argv: Vec<_> = command.split_whitespace().collect();
-        let output = node.exec(&argv).unwrap();
-        assert!(
-            output.status.success(),
-            "{command}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-}
 
 /// Everything that is neither the tunnel's nor the pods'.
 fn foreign(node: &Node) -> Dump {

@@ -19,4 +19,5 @@ mod heavy;
 mod plugin;
 mod prune;
 mod restart;
+mod rules;
 mod support;

@@ -159,6 +159,19 @@ pub(crate) fn pinging_during<T>(
     })
 }
 
+/// Runs commands on a node, each of which must succeed, and returns what the last one prints.
+pub(crate) fn run_all(node: &Node, commands: &[&str]) -> String {
+    let mut printed = String::new();
+    for command in commands {
+        let argv: Vec<_> = command.split_whitespace().collect();
+        let output = node.exec(&argv).unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {words}");
+        printed = String::from_utf8(output.stdout).unwrap();
+    }
+    printed
+}
+
 /// Looks again and again, for a given time, that something stays true.
 pub(crate) fn stays(limit: Duration, mut condition: impl FnMut()) {
     let end = Instant::now() + limit;
