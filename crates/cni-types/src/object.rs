@@ -1,7 +1,4 @@
-use std::collections::BTreeMap;
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use go_json::{Members, is_same_key};
 use serde_json::{Map, Value};
 
 /// A JSON object whose keys match without regard to case, and where a `null` equals an absent key.
@@ -37,7 +34,8 @@ impl Object {
     /// # Errors
     /// The text is not exactly one JSON object.
     pub fn parse(text: &[u8]) -> Result<Self, DecodeError> {
-        serde_json::from_slice(text).map_err(DecodeError::Document)
+        let members: Members<Value> = serde_json::from_slice(text).map_err(DecodeError::Document)?;
+        Ok(Self(members.into_effective().into_iter().collect()))
     }
 
     /// The value of a key, if present and not `null`.
@@ -45,7 +43,7 @@ impl Object {
     pub fn get(&self, key: &str) -> Option<&Value> {
         let folded = || {
             let mut entries = self.0.iter().rev();
-            entries.find_map(|(name, value)| folds_to(name, key).then_some(value))
+            entries.find_map(|(name, value)| is_same_key(name, key).then_some(value))
         };
         self.0.get(key).or_else(folded).filter(|v| !v.is_null())
     }
@@ -134,13 +132,13 @@ impl Object {
         let others = self
             .0
             .iter()
-            .filter(|(name, _)| !keys.iter().any(|key| folds_to(name, key)));
+            .filter(|(name, _)| !keys.iter().any(|key| is_same_key(name, key)));
         others.map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
     /// Sets a key, in place of one that differs in case only.
     pub fn set(&mut self, key: &str, value: Value) {
-        self.0.retain(|name, _| !folds_to(name, key));
+        self.0.retain(|name, _| !is_same_key(name, key));
         self.0.insert(key.to_owned(), value);
     }
 
@@ -178,10 +176,6 @@ impl From<Map<String, Value>> for Object {
     }
 }
 
-fn folds_to(name: &str, key: &str) -> bool {
-    name.eq_ignore_ascii_case(key)
-}
-
 /// Longest piece of a wrong value that an error repeats, in characters.
 const SHOWN_CHARS: usize = 60;
 
@@ -192,41 +186,6 @@ fn wrong_type(key: &str, expected: &'static str, value: &Value) -> DecodeError {
         key: key.to_owned(),
         expected,
         found,
-    }
-}
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ObjectVisitor)
-    }
-}
-
-struct ObjectVisitor;
-
-impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = Object;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<Object, E> {
-        Ok(Object::default())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Object, A::Error> {
-        let mut map = Map::new();
-        let mut spelled: BTreeMap<String, String> = BTreeMap::new();
-        while let Some((key, value)) = access.next_entry::<String, Value>()? {
-            if value.is_null() {
-                continue;
-            }
-            if let Some(earlier) = spelled.insert(key.to_ascii_lowercase(), key.clone()) {
-                map.remove(&earlier);
-            }
-            map.insert(key, value);
-        }
-        Ok(Object(map))
     }
 }
 

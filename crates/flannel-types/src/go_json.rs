@@ -1,19 +1,17 @@
-//! JSON objects read by the rules of Go's `encoding/json`, which every Flannel file was written for.
+//! JSON objects read by the rules of Go's `encoding/json`, which every Flannel file was written for ([`Members`]).
 //!
-//! Keys match whatever their case, the last of several equal keys wins, unknown keys are ignored, and `null` counts as
-//! absent. A value of the wrong type is an error that names its key. Members keep their text, so that what is only
-//! passed on (backend data) stays as it was written.
+//! Unknown keys are ignored, and a value of the wrong type is an error that names its key. Members keep their text, so
+//! that what is only passed on (backend data) stays as it was written.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use go_json::Members;
+use serde::de::Deserialize;
 use serde_json::value::RawValue;
 
 /// A JSON object with its members in the order of the text.
 #[derive(Debug)]
 pub struct Object<'a> {
     what: &'static str,
-    members: Members<'a>,
+    members: Members<&'a RawValue>,
 }
 
 /// Why a text, or a member of it, cannot be read.
@@ -60,12 +58,6 @@ impl<'a> Object<'a> {
     /// # Errors
     /// The text is not JSON, or not an object.
     pub fn parse(what: &'static str, text: &'a str) -> Result<Self, JsonError> {
-        if text.trim_matches(|c: char| c.is_ascii_whitespace()) == "null" {
-            return Ok(Self {
-                what,
-                members: Members(Vec::new()),
-            });
-        }
         match serde_json::from_str(text) {
             Ok(members) => Ok(Self { what, members }),
             Err(err) => Err(JsonError::Syntax {
@@ -78,15 +70,7 @@ impl<'a> Object<'a> {
     /// The text of a member, whatever its type.
     #[must_use]
     pub fn raw(&self, key: &str) -> Option<&'a str> {
-        let matches = |(name, _): &&(String, &RawValue)| name.eq_ignore_ascii_case(key);
-        let mut values = self
-            .members
-            .0
-            .iter()
-            .rev()
-            .filter(matches)
-            .map(|(_, value)| value.get());
-        values.find(|text| *text != "null")
+        self.members.get(key).map(|value| value.get())
     }
 
     /// A member that must be a string.
@@ -185,33 +169,6 @@ pub fn compact(text: &str) -> String {
         !c.is_ascii_whitespace()
     };
     text.chars().filter(|c| keep(*c)).collect()
-}
-
-#[derive(Debug)]
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor).map(Members)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Vec<(String, &'de RawValue)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
-        }
-        Ok(members)
-    }
 }
 
 #[cfg(test)]
