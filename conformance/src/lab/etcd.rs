@@ -99,6 +99,22 @@ impl Lab {
         value.map(from_base64).transpose()
     }
 
+    /// Writes a value below the prefix, as another daemon would: the configuration as `config`, a lease as
+    /// `subnets/10.5.57.0-24`, which etcd removes when its time is over.
+    ///
+    /// # Errors
+    /// Fails when etcd does not answer.
+    pub fn put_in_etcd(&self, name: &str, value: &str, ttl: Option<Duration>) -> Result<()> {
+        let key = base64(&format!("{PREFIX}/{name}"));
+        let mut request = json!({ "key": key, "value": base64(value) });
+        if let (Some(ttl), Some(request)) = (ttl, request.as_object_mut()) {
+            let granted = self.ask_etcd("/v3/lease/grant", &json!({ "TTL": ttl.as_secs().to_string() }))?;
+            let id = granted.get("ID").context("etcd granted no lease")?;
+            request.insert("lease".to_owned(), id.clone());
+        }
+        self.ask_etcd("/v3/kv/put", &request).map(drop)
+    }
+
     /// Removes a lease from etcd, as a person would.
     ///
     /// # Errors

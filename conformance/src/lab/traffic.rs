@@ -24,6 +24,8 @@ const STRAGGLERS: Duration = Duration::from_millis(500);
 const TURN_MILLIS: i64 = 20;
 /// How long a connection may take: longer than the second after which its first packet is sent again.
 const CONNECT_LIMIT: Duration = Duration::from_secs(4);
+/// Room for what arrives while the machine is busy elsewhere, in bytes: some ten thousand packets.
+const RECEIVE_BUFFER: usize = 8 << 20;
 /// Between two connections.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -95,6 +97,7 @@ fn stream_socket(own: End<'_>, other: End<'_>) -> Result<UdpSocket> {
             .context("opening a stream")?;
         let turn = Duration::from_millis(TURN_MILLIS.unsigned_abs());
         socket.set_read_timeout(Some(turn)).context("limiting a wait")?;
+        setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).context("making room for packets")?;
         Ok(socket)
     })
 }

@@ -21,3 +21,5 @@ mod prune;
 mod restart;
 mod rules;
 mod support;
+mod takeover;
+mod upstream;
