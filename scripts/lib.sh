@@ -56,14 +56,19 @@ build_static() {
 # Builds the plugin with musl where rustup has it: glibc asks the processor at each start what it can do, and in a
 # virtual machine each such question is the hypervisor's to answer (measured: 0.5 ms of an ADD's 2 ms).
 build_plugin() {
-    local host musl
+    build_musl cni-plugin flannel
+}
+
+# Builds one program of a package with musl, and puts it in the place of the one with glibc.
+build_musl() {
+    local package=$1 program=$2 host musl
     host=$(rust_host)
     musl=${host/%-gnu/-musl}
-    rustup target add "$musl" >/dev/null 2>&1 || { echo "no Rust for $musl: the plugin stays with glibc, and starts slower" >&2 && return; }
-    build_for "$musl" -p cni-plugin
+    rustup target add "$musl" >/dev/null 2>&1 || { echo "no Rust for $musl: $program stays with glibc, and starts slower" >&2 && return; }
+    build_for "$musl" -p "$package" --bin "$program"
     # Not over a program that may be running.
-    cp "${CARGO_TARGET_DIR:-$project/target}/$musl/release/flannel" "$(static_dir)/flannel.new"
-    mv "$(static_dir)/flannel.new" "$(static_dir)/flannel"
+    cp "${CARGO_TARGET_DIR:-$project/target}/$musl/release/$program" "$(static_dir)/$program.new"
+    mv "$(static_dir)/$program.new" "$(static_dir)/$program"
 }
 
 build_for() {

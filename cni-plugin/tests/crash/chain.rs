@@ -9,6 +9,8 @@ use crate::common::{Call, Node, Pod};
 #[derive(Clone, Copy)]
 pub(crate) struct Chain {
     pub(crate) plugins: fn(&Node, u16) -> Vec<Value>,
+    /// Of how many steps one is tried, by chains that run programs, which take long.
+    pub(crate) sparse: usize,
 }
 
 /// A container that the chain is called for.

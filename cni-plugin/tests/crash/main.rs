@@ -34,10 +34,12 @@ use stepper::{Fault, run};
 
 const FLANNEL: Chain = Chain {
     plugins: |node, _| vec![node.conf("1.0.0")],
+    sparse: 1,
 };
 
 const BRIDGE: Chain = Chain {
     plugins: |node, _| vec![node.bridge_conf("1.0.0")],
+    sparse: 1,
 };
 
 const DUAL_STACK: Chain = Chain {
@@ -46,6 +48,7 @@ const DUAL_STACK: Chain = Chain {
         conf["ipam"]["ranges"] = json!([[{"subnet": "10.244.7.0/24"}], [{"subnet": "fd00:7::/64"}]]);
         vec![conf]
     },
+    sparse: 1,
 };
 
 /// With limits in both directions.
@@ -57,6 +60,7 @@ const SHAPED: Chain = Chain {
             "runtimeConfig": {"bandwidth": limits}});
         vec![node.bridge_conf("1.0.0"), bandwidth]
     },
+    sparse: 1,
 };
 
 /// With the keys that make the bridge work for single ports.
@@ -69,6 +73,7 @@ const BRIDGE_KEYS: Chain = Chain {
         }
         vec![conf]
     },
+    sparse: 1,
 };
 
 const TUNING: Chain = Chain {
@@ -80,6 +85,7 @@ const TUNING: Chain = Chain {
         });
         vec![node.conf("1.0.0"), tuning]
     },
+    sparse: 1,
 };
 
 /// With the packet filter's rules of the bridge's own, and those of the plugin firewall.
@@ -96,7 +102,28 @@ const GUARDED: Chain = Chain {
         });
         vec![bridge, firewall]
     },
+    sparse: 1,
 };
+
+/// Two mapped ports of each container, in nf_tables.
+const PORTS: Chain = Chain {
+    plugins: |node, number| vec![node.conf("1.0.0"), portmap(node, number, "nftables")],
+    sparse: 1,
+};
+
+/// The same in iptables, whose programs live on for a moment when the plugin is killed.
+const PORTS_IPTABLES: Chain = Chain {
+    plugins: |node, number| vec![node.conf("1.0.0"), portmap(node, number, "iptables")],
+    sparse: 5,
+};
+
+fn portmap(node: &Node, number: u16, backend: &str) -> serde_json::Value {
+    let port = |protocol: &str, port: u16| json!({"hostPort": port + number, "containerPort": 80, "protocol": protocol});
+    json!({
+        "cniVersion": "1.0.0", "name": "cbr0", "type": "portmap", "backend": backend, "dataDir": node.path("portmap"),
+        "runtimeConfig": {"portMappings": [port("tcp", 10_000), port("udp", 20_000)]},
+    })
+}
 
 /// No chain makes more system calls for one plugin.
 const STEPS_MAX: usize = 2000;
@@ -131,8 +158,8 @@ impl Steps {
         }
     }
 
-    fn numbers(self) -> impl Iterator<Item = usize> {
-        (self.first..STEPS_MAX).step_by(self.every)
+    fn numbers(self, chain: Chain) -> impl Iterator<Item = usize> {
+        (self.first..STEPS_MAX).step_by(self.every * chain.sparse)
     }
 }
 
@@ -278,7 +305,7 @@ impl<'a> Stand<'a> {
     /// Does something at every step until there is none left, for each plugin of the chain.
     fn at(&mut self, steps: Steps, mut fault: impl FnMut(&mut Self, usize, usize) -> bool) {
         for plugin in 0..self.chain.len(self.node) {
-            let last = steps.numbers().find(|step| !fault(self, plugin, *step));
+            let last = steps.numbers(self.chain).find(|step| !fault(self, plugin, *step));
             let last = last.expect("the plugin comes to its end");
             println!("plugin {plugin}: fewer than {last} steps");
             self.look_closely(&format!("all of plugin {plugin}"));
@@ -386,4 +413,6 @@ chains! {
     bridge_keys: BRIDGE_KEYS,
     tuning: TUNING,
     guarded: GUARDED,
+    ports: PORTS,
+    ports_iptables: PORTS_IPTABLES,
 }

@@ -151,7 +151,7 @@ pub(crate) fn namespace_vanishes(node: &Node, chain: Chain, steps: Steps) {
 pub(crate) fn bridge_vanishes(node: &Node, chain: Chain, steps: Steps) {
     for verb in ["ADD", "DEL"] {
         for plugin in 0..chain.len(node) {
-            let last = steps.numbers().find(|step| {
+            let last = steps.numbers(chain).find(|step| {
                 let mut attachment = chain.attachment(node, &format!("{verb}{step}"), 1);
                 let call = prepared(&mut attachment, verb, plugin);
                 let delete = || {
