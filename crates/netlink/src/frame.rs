@@ -1,5 +1,6 @@
 //! Netlink messages as bytes, whatever the protocol.
 
+use netlink_packet_core::NLM_F_DUMP_INTR;
 use netstate::KernelError;
 
 use crate::errno::refusal;
@@ -46,13 +47,22 @@ pub struct Frame<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Whether a list shows what there was at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// It does, as far as the kernel tells.
+    Whole,
+    /// What it shows changed while it was made.
+    Changed,
+}
+
 /// What the kernel says about a request.
 #[derive(Debug)]
 pub enum Answer<'a> {
     /// An object that was asked for.
     Object(Frame<'a>),
-    /// The end of a list.
-    End(Result<(), KernelError>),
+    /// The end of a list, and whether the list is one of a single moment.
+    End(Result<Consistency, KernelError>),
     /// The result of a request that asked for one, or was refused.
     Result(Result<(), KernelError>),
     /// The rest of a datagram cannot be read; whose answers it held is unknown.
@@ -92,6 +102,28 @@ fn first(bytes: &[u8]) -> Option<Frame<'_>> {
     })
 }
 
+impl Consistency {
+    /// That of a list of which parts say this and that.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Whole, Self::Whole) => Self::Whole,
+            (Self::Changed, _) | (_, Self::Changed) => Self::Changed,
+        }
+    }
+}
+
+impl Frame<'_> {
+    /// What the message says of the list that it is part of; its end may be the only part that does (linux
+    /// `af_netlink.c`, `netlink_dump_done`).
+    pub(crate) const fn consistency(&self) -> Consistency {
+        if self.flags & NLM_F_DUMP_INTR == 0 {
+            Consistency::Whole
+        } else {
+            Consistency::Changed
+        }
+    }
+}
+
 impl<'a> Answer<'a> {
     /// Reads what a message says; `None` for one that says nothing.
     pub(crate) fn read(frame: Frame<'a>) -> Option<Self> {
@@ -111,7 +143,7 @@ impl<'a> Answer<'a> {
                     let words = words(rest);
                     Self::End(Err(refusal(number.saturating_abs(), words.as_deref())))
                 }
-                _ => Self::End(Ok(())),
+                _ => Self::End(Ok(frame.consistency())),
             },
             _ => Self::Object(frame),
         })
@@ -143,4 +175,27 @@ fn words_of_error(flags: u16, payload: &[u8]) -> Option<String> {
 /// The kernel's words in a list of extended acknowledgement attributes.
 fn words(attributes: &[u8]) -> Option<String> {
     tlv::attribute(attributes, NLMSGERR_ATTR_MSG).map(tlv::text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_may_tell_only_at_its_end_that_it_changed() {
+        let end = |flags: u16| {
+            let mut bytes = 20u32.to_ne_bytes().to_vec();
+            bytes.extend(NLMSG_DONE.to_ne_bytes());
+            bytes.extend(flags.to_ne_bytes());
+            bytes.extend([0; 12]);
+            let frame = frames(&bytes).next().unwrap().unwrap();
+            match Answer::read(frame) {
+                Some(Answer::End(Ok(consistency))) => consistency,
+                answer => panic!("{answer:?}"),
+            }
+        };
+        const MULTI: u16 = 0x2;
+        assert_eq!(end(MULTI), Consistency::Whole);
+        assert_eq!(end(MULTI | NLM_F_DUMP_INTR), Consistency::Changed);
+    }
 }

@@ -32,7 +32,7 @@ pub mod tc;
 pub mod tlv;
 
 pub use bridge::{BridgeVlans, PortVlans};
-pub use frame::{Answer, Frame, MalformedMessage, frames};
+pub use frame::{Answer, Consistency, Frame, MalformedMessage, frames};
 pub use kernel::{RealKernel, Writes};
 pub use message::messages;
 pub use netns::{Netns, NetnsError};

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -14,7 +14,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use crate::errno::{busy, failed_call, other};
-use crate::frame::{Answer, Frame, HEADER_LEN, frames};
+use crate::frame::{Answer, Consistency, Frame, HEADER_LEN, frames};
 
 /// Longest datagram that is received. The kernel packs dumps into at most 32 KiB (linux `af_netlink.c`).
 const ANSWER_MAX_BYTES: usize = 64 << 10;
@@ -282,12 +282,13 @@ impl RawSocket {
     ) -> Result<Vec<T>, KernelError> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut found = Vec::new();
-            let consistent = self.dump_once(requests, |frame| {
+            let consistency = self.dump_once(requests, |frame| {
                 found.extend(select(frame)?);
                 Ok(())
             })?;
-            if consistent {
-                return Ok(found);
+            match consistency {
+                Consistency::Whole => return Ok(found),
+                Consistency::Changed => {}
             }
         }
         Err(busy(format!(
@@ -295,24 +296,26 @@ impl RawSocket {
         )))
     }
 
-    /// Returns whether the list is consistent.
     fn dump_once(
         &mut self,
         requests: &mut Requests,
         mut each: impl FnMut(Frame<'_>) -> Result<(), KernelError>,
-    ) -> Result<bool, KernelError> {
-        let mut consistent = true;
+    ) -> Result<Consistency, KernelError> {
+        let mut consistency = Consistency::Whole;
         // A list must be read to its end, or the socket refuses the next one.
         let mut failure = None;
         self.exchange(requests, |_, answer| {
             match answer {
                 Answer::Object(frame) => {
-                    consistent &= frame.flags & NLM_F_DUMP_INTR == 0;
+                    consistency = consistency.and(frame.consistency());
                     if let Err(e) = each(frame) {
                         failure.get_or_insert(e);
                     }
                 }
-                Answer::End(Ok(())) => return Ok(ControlFlow::Break(())),
+                Answer::End(Ok(end)) => {
+                    consistency = consistency.and(end);
+                    return Ok(ControlFlow::Break(()));
+                }
                 Answer::End(Err(e)) | Answer::Result(Err(e)) => return Err(e),
                 Answer::Malformed(e) => {
                     failure.get_or_insert(other(e.to_string()));
@@ -322,7 +325,7 @@ impl RawSocket {
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        failure.map_or(Ok(consistent), Err)
+        failure.map_or(Ok(consistency), Err)
     }
 
     /// Numbers and sends requests; returns the first number.
