@@ -16,16 +16,25 @@ use crate::desired::{FilterMode, Masquerade, RuleSettings};
 /// The packet filter rules of the namespace that it was opened in, in which its thread must be as well: iptables'
 /// programs work where they are started.
 pub struct RulesKernel {
-    nft: Result<Nftables, KernelError>,
+    /// `None` until the kernel has nf_tables and it could be opened.
+    nft: Option<Nftables>,
 }
 
 impl RulesKernel {
     /// Opens the rules of the calling thread's namespace. A kernel without nf_tables has no such rules.
     #[must_use]
     pub fn open() -> Self {
-        Self {
-            nft: Nftables::open(),
+        // A failure is told when the rules are looked at, which opens them again.
+        let nft = Nftables::open_if_present().ok().flatten();
+        Self { nft }
+    }
+
+    /// nf_tables; `None` if the kernel has none, which may change when its module is loaded.
+    fn nft(&mut self) -> Result<Option<&mut Nftables>, KernelError> {
+        if self.nft.is_none() {
+            self.nft = Nftables::open_if_present()?;
         }
+        Ok(self.nft.as_mut())
     }
 
     /// The rules that can be had of those that are wanted: nf_tables where iptables is asked for but not installed.
@@ -50,7 +59,9 @@ impl RulesKernel {
 
     /// The version of the iptables that this node's rules are written with; `None` without one.
     fn iptables(&mut self) -> Option<IptablesVersion> {
-        let variant = iptables_use(self.nft.as_mut().ok(), IptablesFamily::V4)
+        let variant = self
+            .nft()
+            .and_then(|nft| iptables_use(nft, IptablesFamily::V4))
             .map_or(Variant::Default, |found| found.variant());
         let version = Iptables::find(IptablesFamily::V4, variant).and_then(|iptables| iptables.version());
         version
@@ -69,7 +80,7 @@ impl RulesKernel {
             if of_family().next().is_none() {
                 continue;
             }
-            let used = iptables_use(self.nft.as_mut().ok(), family)?;
+            let used = iptables_use(self.nft()?, family)?;
             for (key, ours) in of_family() {
                 let tables = match key.variant {
                     IptablesVariant::Nft => &used.nft,
@@ -110,7 +121,10 @@ impl RulesKernel {
     }
 
     fn change_nft(&mut self, changes: &[Change]) -> Result<(), KernelError> {
-        let nft = self.nft.as_mut().map_err(|err| err.clone())?;
+        let nft = self.nft()?.ok_or_else(|| KernelError {
+            class: ErrorClass::Unsupported,
+            message: "the kernel has no nf_tables: load the module nf_tables, or install iptables-legacy and leave EnableNFTables out".to_owned(),
+        })?;
         nft.apply(changes).map_err(|err| KernelError {
             class: err.class(),
             message: sentence(&err),
@@ -118,9 +132,9 @@ impl RulesKernel {
     }
 
     fn nft_table(&mut self, key: &TableKey) -> Result<Option<nft::Table>, KernelError> {
-        match &mut self.nft {
-            Ok(nft) => Ok(nft.table(key)?.map(|listing| listing.table)),
-            Err(_) => Ok(None),
+        match self.nft()? {
+            Some(nft) => Ok(nft.table(key)?.map(|listing| listing.table)),
+            None => Ok(None),
         }
     }
 }

@@ -85,27 +85,7 @@ pub(crate) fn open() -> Result<Nftables, NetfilterError> {
 
 /// Opens nf_tables if the kernel has it.
 pub(crate) fn open_if_present() -> Result<Option<Nftables>, NetfilterError> {
-    let opened = Nftables::open().and_then(|mut nftables| {
-        nftables.tables(Family::Inet)?;
-        Ok(nftables)
-    });
-    match opened {
-        Ok(nftables) => Ok(Some(nftables)),
-        Err(e) if is_absence(e.class) => Ok(None),
-        Err(e) => Err(NetfilterError::Open(e)),
-    }
-}
-
-/// Whether a kernel without nf_tables, or without netfilter's netlink at all, answers so (linux `nfnetlink.c`,
-/// `nfnetlink_rcv_msg`; `af_netlink.c`, `netlink_create`).
-const fn is_absence(class: ErrorClass) -> bool {
-    /// `EINVAL` and `EPROTONOSUPPORT` (linux `errno-base.h`, `errno.h`).
-    const INVALID: i32 = 22;
-    const NO_PROTOCOL: i32 = 93;
-    matches!(
-        class,
-        ErrorClass::Unsupported | ErrorClass::NotFound | ErrorClass::Other(INVALID | NO_PROTOCOL)
-    )
+    Nftables::open_if_present().map_err(NetfilterError::Open)
 }
 
 /// Reads a table; `None` if it is absent.

@@ -57,6 +57,19 @@ pub const fn header(family: u8, resource: u16) -> [u8; 4] {
     [family, 0, high, low]
 }
 
+/// Whether a failure means that the kernel lacks a part of netfilter, or netfilter's netlink as a whole: it refuses the
+/// socket (`EPROTONOSUPPORT`, linux `af_netlink.c`), or does not know that part's messages (`EINVAL`, linux
+/// `nfnetlink.c`, `nfnetlink_rcv_msg`).
+#[must_use]
+pub const fn is_absent(class: ErrorClass) -> bool {
+    const EINVAL: i32 = nix::errno::Errno::EINVAL as i32;
+    const EPROTONOSUPPORT: i32 = nix::errno::Errno::EPROTONOSUPPORT as i32;
+    matches!(
+        class,
+        ErrorClass::Unsupported | ErrorClass::Other(EINVAL | EPROTONOSUPPORT)
+    )
+}
+
 impl Subsystem {
     const fn number(self) -> u16 {
         match self {

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use netlink::Netns;
-use netlink::netfilter::{Ending, Refusal, Socket, Subsystem};
+use netlink::netfilter::{Ending, Refusal, Socket, Subsystem, is_absent};
 use netlink::tlv::Attributes;
 use netstate::nft::{
     BaseChain, Chain, ChainKind, Change, Family, Hook, Match, Policy, Rule, Statement, Table, TableKey,
@@ -94,6 +94,25 @@ impl Nftables {
         Ok(Self {
             socket: Socket::open(Subsystem::Nftables)?,
         })
+    }
+
+    /// Opens the rules of the calling thread's namespace; `None` if the kernel has no nf_tables.
+    ///
+    /// Whether it has is asked by a short question. Making rules on trial ([`Self::is_available`]) tells more, but takes
+    /// ten milliseconds (measured on 6.18), five times what making rules takes.
+    ///
+    /// # Errors
+    /// There is no socket to be had, or the kernel refused the question.
+    pub fn open_if_present() -> Result<Option<Self>, KernelError> {
+        let opened = Self::open().and_then(|mut nftables| {
+            nftables.tables(Family::Inet)?;
+            Ok(nftables)
+        });
+        match opened {
+            Ok(nftables) => Ok(Some(nftables)),
+            Err(e) if is_absent(e.class) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// Opens the rules of a namespace.

@@ -8,6 +8,7 @@ use std::fs;
 
 use cni_types::{Code, ContainerId, NetworkName};
 use net_types::registry::PORTMAP_DNAT_CHAIN;
+use netlink::netfilter::is_absent;
 use netstate::KernelError;
 use netstate::iptables::{IptablesFamily, IptablesTable, Restore, RestoreError};
 use netstate::nft::{Family, TableKey};
@@ -16,7 +17,7 @@ use nftables::iptables::{Iptables, IptablesError, Variant};
 
 use super::attachment::IpFamily;
 use super::iptables::{self, TABLE, Wanted};
-use super::rules::{Outcome, is_absent};
+use super::rules::Outcome;
 use crate::error::CniError;
 
 /// How often rules are read and changed anew that others change at the same time.
@@ -158,7 +159,7 @@ fn is_in_nftables(family: IpFamily, chain: &str) -> Result<bool, KernelError> {
         name: TABLE.to_owned(),
     };
     match Nftables::open().and_then(|mut nftables| nftables.has_chain(&key, chain)) {
-        Err(e) if is_absent(&e) => Ok(false),
+        Err(e) if is_absent(e.class) => Ok(false),
         found => found,
     }
 }
