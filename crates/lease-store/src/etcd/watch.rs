@@ -19,6 +19,8 @@ use crate::{LeaseEvent, LeaseWatch};
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The number of the leases' watch, which is asked for first.
+const LEASES: i64 = 0;
 /// Events that wait for the consumer; etcd keeps the others.
 const QUEUE_DEPTH: usize = 64;
 /// Of how many malformed leases the value before is looked for.
@@ -212,17 +214,7 @@ impl Watcher {
 
     async fn report(&mut self, news: WatchResponse) -> Result<(), End> {
         let is_whole = !news.fragment;
-        let last = news
-            .events
-            .iter()
-            .filter_map(|event| event.kv.as_ref())
-            .next_back();
-        let known_to = match last {
-            Some(last) => last.mod_revision,
-            // A sign of progress; what says that a watch has begun tells nothing of what it has yet to bring.
-            None if !news.created => news.header.map_or(0, |header| header.revision),
-            None => 0,
-        };
+        let known_to = leases_known_to(&news);
         let config_key = self.store.keys.config().into_bytes();
         for event in news.events {
             let Event { r#type, kv: Some(kv) } = event else {
@@ -359,9 +351,63 @@ impl Watcher {
     }
 }
 
+/// Up to which revision all changes of leases are known after these news; 0 if they do not tell.
+fn leases_known_to(news: &WatchResponse) -> i64 {
+    let last = news
+        .events
+        .iter()
+        .filter_map(|event| event.kv.as_ref())
+        .next_back();
+    match last {
+        Some(last) => last.mod_revision,
+        // What says that a watch has begun tells nothing of what it has yet to bring.
+        None if news.created => 0,
+        // A sign of progress of this watch; another one may be ahead.
+        None if news.watch_id == LEASES => news.header.map_or(0, |header| header.revision),
+        None => 0,
+    }
+}
+
 /// Half of a pause and a random part of the other half, so that all nodes do not come back at once.
 fn jittered(pause: Duration) -> Duration {
     let half = pause / 2;
     let nanos = half.as_nanos().max(1);
     half + Duration::from_nanos(u64::try_from(u128::from(random()) % nanos).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use ::etcd::messages::ResponseHeader;
+
+    use super::*;
+
+    #[test]
+    fn progress_of_the_configurations_watch_tells_nothing_of_the_leases() {
+        let progress = |watch_id| WatchResponse {
+            header: Some(ResponseHeader {
+                revision: 70,
+                ..ResponseHeader::default()
+            }),
+            watch_id,
+            ..WatchResponse::default()
+        };
+        assert_eq!(leases_known_to(&progress(LEASES)), 70);
+        assert_eq!(leases_known_to(&progress(LEASES + 1)), 0);
+        let begun = WatchResponse {
+            created: true,
+            ..progress(LEASES)
+        };
+        assert_eq!(leases_known_to(&begun), 0);
+        let changed = WatchResponse {
+            events: vec![Event {
+                kv: Some(KeyValue {
+                    mod_revision: 60,
+                    ..KeyValue::default()
+                }),
+                ..Event::default()
+            }],
+            ..progress(LEASES)
+        };
+        assert_eq!(leases_known_to(&changed), 60);
+    }
 }
