@@ -13,6 +13,8 @@ use crate::reconciler::insight::Counts;
 pub mod command;
 mod text;
 
+pub(crate) use text::printable;
+
 /// The daemon and its node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::read::Sources;
 use super::{Finding, Severity, findings, read};
 use crate::status::command::{path_arg, socket, subnet_file};
+use crate::status::printable;
 
 /// Does what `flanneld check` is called for, with the arguments behind that word.
 pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
@@ -99,9 +100,4 @@ fn render(findings: &[Finding]) -> String {
         count(Severity::Note)
     );
     text
-}
-
-/// What others wrote into a lease must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).collect()
 }

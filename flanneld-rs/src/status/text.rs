@@ -157,9 +157,10 @@ fn table(text: &mut String, peers: &[PeerStatus]) {
     if peers.is_empty() {
         return;
     }
+    text.push('\n');
     line(
         text,
-        "\nSUBNET             PUBLIC IP       VTEP MAC          STATE      ROUTE   NEIGH   FDB     LAST ERROR",
+        "SUBNET             PUBLIC IP       VTEP MAC          STATE      ROUTE   NEIGH   FDB     LAST ERROR",
     );
     for peer in peers {
         let row = format!(
@@ -188,13 +189,14 @@ fn ends(at: u64, now: SystemTime) -> String {
     }
 }
 
-/// What others wrote into a lease must not steer the terminal.
 fn line(text: &mut String, content: &str) {
-    let plain = content
-        .chars()
-        .filter(|character| !character.is_control() || *character == '\n');
-    text.extend(plain);
+    text.push_str(&printable(content));
     text.push('\n');
+}
+
+/// A text without control characters: what others wrote into a lease must neither steer the terminal nor begin a line.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).collect()
 }
 
 #[cfg(test)]

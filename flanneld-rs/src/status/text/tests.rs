@@ -47,6 +47,19 @@ fn what_a_lease_holds_does_not_steer_the_terminal() {
     assert!(!render(&status(), vec![hostile], false, now()).contains('\u{1b}'));
 }
 
+#[test]
+fn what_a_lease_holds_does_not_begin_a_line() {
+    let mut hostile = peer(1, PeerState::Refused);
+    hostile.error = Some("its backend is \nready     yes\r\u{85}forged".to_owned());
+    let text = render(&status(), vec![hostile], false, now());
+    assert_eq!(
+        text.lines().filter(|line| line.starts_with("ready")).count(),
+        1,
+        "{text}"
+    );
+    assert!(!text.contains(['\r', '\u{85}']), "{text}");
+}
+
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
 }
