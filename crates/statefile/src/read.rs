@@ -41,3 +41,16 @@ pub fn read_text(path: &Path) -> Result<Option<String>, Error> {
         .map(Some)
         .map_err(|_| Error::NotText(path.to_owned()))
 }
+
+/// Whether there is such a directory. That it cannot be found out is no answer: who took it for none would forget what
+/// the directory holds.
+///
+/// # Errors
+/// The system does not tell.
+pub fn is_dir(path: &Path) -> Result<bool, Error> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(err) if is_absent(err.kind()) || err.kind() == std::io::ErrorKind::NotADirectory => Ok(false),
+        Err(err) => Err(Error::of(Action::Read, path)(err)),
+    }
+}

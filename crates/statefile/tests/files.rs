@@ -19,7 +19,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use statefile::Durability::{Crash, PowerCut};
 use statefile::{
-    Error, Lock, MAX_BYTES, create_new, ensure_dir, is_unfinished, read_optional, read_text, remove,
+    Error, Lock, MAX_BYTES, create_new, ensure_dir, is_dir, is_unfinished, read_optional, read_text, remove,
     remove_abandoned, remove_unfinished, replace,
 };
 
@@ -45,6 +45,19 @@ fn a_new_file_never_takes_an_existing_ones_place() {
     assert_eq!(names(dir.path()), ["state"]);
     assert!(remove(&path, PowerCut).unwrap());
     assert!(!remove(&path, PowerCut).unwrap());
+}
+
+#[test]
+fn a_directory_is_told_from_a_file_and_from_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(is_dir(dir.path()).unwrap());
+    for path in [file.clone(), file.join("below"), dir.path().join("absent")] {
+        assert!(!is_dir(&path).unwrap(), "{}", path.display());
+    }
+    symlink("loop", dir.path().join("loop")).unwrap();
+    assert!(is_dir(&dir.path().join("loop")).is_err());
 }
 
 #[test]

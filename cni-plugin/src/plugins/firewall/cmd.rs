@@ -118,7 +118,7 @@ pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
         .map(|ip| IpNetwork::from(ip.address.ip()))
         .collect();
     let dir = conf::data_dir(conf)?;
-    if !dir.exists() {
+    if !note::is_dir(&dir)? {
         return remove_from_iptables(&hosts, nftables);
     }
     let notes = Notes::lock(&dir)?;
@@ -159,7 +159,7 @@ pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
         failures.note(removed);
     }
     let dir = conf::data_dir(conf)?;
-    if dir.exists() {
+    if note::is_dir(&dir)? {
         failures.note(gc_iptables(conf, valid, nftables));
         failures.note(note::remove_abandoned(&dir));
     }

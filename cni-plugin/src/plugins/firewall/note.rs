@@ -120,6 +120,11 @@ impl Notes {
     }
 }
 
+/// Whether anything was ever noted.
+pub(super) fn is_dir(dir: &Path) -> Result<bool, NoteError> {
+    statefile::is_dir(dir).map_err(NoteError)
+}
+
 /// Removes the notes in preparation that nobody is at work on.
 pub(super) fn remove_abandoned(dir: &Path) -> Result<(), NoteError> {
     statefile::remove_abandoned(dir).map_err(NoteError)

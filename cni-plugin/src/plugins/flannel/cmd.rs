@@ -255,14 +255,8 @@ pub(crate) fn gc(context: &Context<'_>, conf: &NetConf, valid: &Attachments) -> 
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        // Its content, and so its network, is unknown, but it is nobody's any more.
-        if statefile::is_unfinished(name) {
-            failures.note(state::remove_abandoned(&entry.path()));
-            continue;
-        }
-        let file = StateName::parse(name)
-            .filter(|file| !valid.0.iter().any(|target| file.may_be_of(&Holder::of(target))));
+        let file = name.to_str().and_then(StateName::parse);
+        let file = file.filter(|file| !valid.0.iter().any(|target| file.may_be_of(&Holder::of(target))));
         if file.is_some_and(|file| is_over(&file)) && is_of_network(&entry.path(), conf) {
             failures.note(state::remove(&entry.path()));
         }

@@ -99,7 +99,7 @@ fn is_of(attachment: &Attachment, network: &NetworkName, target: &Target) -> boo
 
 /// Removes the attachment's rules, whoever made them and whatever the configuration says.
 pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
-    let store = Store::open(&data_dir(conf)?);
+    let store = Store::open(&data_dir(conf)?)?;
     // Without state there is nothing to be kept from others, nor to be found for most containers.
     let lock = match &store {
         Some(store) => store.get(&conf.name, target)?.map(|_| store.lock()).transpose()?,
@@ -152,7 +152,7 @@ pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
     if own.mappings.is_empty() || addresses.is_empty() {
         return Ok(());
     }
-    let stored = match Store::open(&data_dir(conf)?) {
+    let stored = match Store::open(&data_dir(conf)?)? {
         Some(store) => store.get(&conf.name, target)?,
         None => None,
     };
@@ -189,7 +189,7 @@ pub(crate) fn status(conf: &NetConf) -> Result<(), Failure> {
 /// network, and stays for the container's DEL.
 pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
     let mut failures = Failures::default();
-    let store = Store::open(&data_dir(conf)?);
+    let store = Store::open(&data_dir(conf)?)?;
     let lock = store.as_ref().map(Store::lock).transpose()?;
     if let Some(store) = &store {
         let of_network = store
@@ -226,7 +226,7 @@ pub fn restore_all(dir: Option<&Path>) -> Result<usize, RestoreError> {
 }
 
 fn restore(dir: &Path) -> Result<usize, Failure> {
-    let Some(store) = Store::open(dir) else {
+    let Some(store) = Store::open(dir)? else {
         return Ok(0);
     };
     let _lock = store.lock()?;

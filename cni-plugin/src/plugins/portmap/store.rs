@@ -54,9 +54,9 @@ impl CniError for StoreError {
 
 impl Store {
     /// Opens the store; `None` if nothing was ever stored.
-    pub(crate) fn open(dir: &Path) -> Option<Self> {
+    pub(crate) fn open(dir: &Path) -> Result<Option<Self>, StoreError> {
         let store = Self { dir: dir.to_owned() };
-        dir.is_dir().then_some(store)
+        Ok(statefile::is_dir(dir).map_err(StoreError)?.then_some(store))
     }
 
     /// Opens the store, or makes it.
@@ -112,8 +112,9 @@ impl Store {
         self.read_where(|_| true)
     }
 
-    /// Removes the files that no attachment can be read from: a crash of the machine left them.
+    /// Removes the files that no attachment can be read from: a crash of the machine, or a killed call, left them.
     pub(crate) fn remove_unreadable(&self) -> Result<(), StoreError> {
+        statefile::remove_abandoned(&self.dir).map_err(StoreError)?;
         for path in self.files(|_| true)? {
             if read(&path)?.is_none() {
                 remove(&path)?;

@@ -11,11 +11,11 @@ fn stored(dir: &Path, id: &str, ifname: &str) -> Attachment {
 #[test]
 fn attachments_are_found_by_themselves_and_by_their_container() {
     let temp = tempfile::tempdir().unwrap();
-    assert!(Store::open(&temp.path().join("none")).is_none());
+    assert!(Store::open(&temp.path().join("none")).unwrap().is_none());
     let long = "c".repeat(300);
     let [a0, a1, other] = [("a", "eth0"), ("a", "eth1"), (long.as_str(), "eth0")]
         .map(|(id, ifname)| stored(temp.path(), id, ifname));
-    let store = Store::open(temp.path()).unwrap();
+    let store = Store::open(temp.path()).unwrap().unwrap();
     let _lock = store.lock().unwrap();
     assert_eq!(store.get(&a1.network, &a1.target).unwrap().as_ref(), Some(&a1));
     assert_eq!(store.of_container(&a0.target.container_id).unwrap().len(), 2);
@@ -31,7 +31,7 @@ fn files_that_tell_no_attachment_are_none_and_can_be_removed() {
     let temp = tempfile::tempdir().unwrap();
     let kept = stored(temp.path(), "a", "eth0");
     let lost = stored(temp.path(), "b", "eth0");
-    let store = Store::open(temp.path()).unwrap();
+    let store = Store::open(temp.path()).unwrap().unwrap();
     fs::write(store.path(&lost.network, &lost.target), "").unwrap();
     fs::write(temp.path().join("strangers"), "text").unwrap();
     assert_eq!(store.get(&lost.network, &lost.target).unwrap(), None);
