@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::check;
 use crate::config::{self, Config, ConfigError, Invocation, StoreChoice};
 use crate::daemon;
 use crate::log::Log;
 use crate::status;
+use crate::{check, cleanup};
 use lease_store::{EtcdStore, FileStore};
 
 /// Does what the command line asks for: a subcommand's work, or the daemon's.
@@ -18,6 +18,7 @@ use lease_store::{EtcdStore, FileStore};
 pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
     let mut args = args.into_iter().peekable();
     match args.peek().and_then(|arg| arg.to_str()) {
+        Some("cleanup") => cleanup::command::main(args.skip(1), env),
         Some("status") => status::command::main(args.skip(1), env),
         Some("check") => check::command::main(args.skip(1), env),
         Some(_) | None => daemon_main(args, env),

@@ -6,6 +6,7 @@
 //! what it does not own, and never tear the data plane down on exit.
 
 pub mod check;
+pub mod cleanup;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -21,6 +21,9 @@ pub const RT_TABLE_MAIN: u32 = 254;
 /// Device of the IPv4 overlay for a VNI (flannel `pkg/backend/vxlan/vxlan.go`); the VNI follows the dot.
 pub const VXLAN_DEVICE_PREFIX: &str = "flannel.";
 
+/// Device of the IPv6 overlay for a VNI; the VNI follows the dot.
+pub const VXLAN_V6_DEVICE_PREFIX: &str = "flannel-v6.";
+
 /// Table of nf_tables for flannel's IPv4 rules (flannel `pkg/trafficmngr/nftables`).
 pub const NFT_TABLE_V4: &str = "flannel-ipv4";
 

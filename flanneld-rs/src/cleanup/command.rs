@@ -1,0 +1,127 @@
+//! The command line of `flanneld cleanup`, and its edges: files, sockets, the kernel.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, Command};
+use net_types::sentence;
+use netlink::RealKernel;
+
+use super::{Mode, Outcome, Row, clean, device_scope, render};
+use crate::desired::rules_scope;
+use crate::rules_kernel::RulesKernel;
+use crate::status::command::{path_arg, socket, subnet_file};
+
+/// With what each line of a subnet file begins (flannel `pkg/subnet/subnet.go`).
+const SUBNET_FILE_PREFIX: &str = "FLANNEL_";
+
+const DETAILS: &str = "\
+Removed are, of this daemon and of upstream's: the subnet file and the status socket, the rules in nf_tables and in both
+variants of iptables, and the devices flannel.N and flannel-v6.N with what is on them. Never touched are the bridge and
+the interfaces of pods, the state of CNI plugins, and leases.
+
+Pods that run on lose their way to other nodes. Stop the daemon first, on Kubernetes by deleting its DaemonSet: one that
+answers on its status socket makes this command refuse, but upstream's has none, and would put back what was removed.
+
+The exit status is 0 when nothing is left, and 1 when something could not be removed.";
+
+/// Does what `flanneld cleanup` is called for, with the arguments behind that word.
+pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
+    let program = OsString::from("flanneld cleanup");
+    let matches = match command().try_get_matches_from(std::iter::once(program).chain(args)) {
+        Ok(matches) => matches,
+        Err(err) => return crate::cli::usage(&err),
+    };
+    let (subnet_file, socket) = (subnet_file(&matches, env), socket(&matches, env));
+    let mode = if matches.get_flag("dry-run") {
+        Mode::DryRun
+    } else {
+        Mode::Remove
+    };
+    if mode == Mode::Remove && UnixStream::connect(&socket).is_ok() {
+        let path = socket.display();
+        return crate::cli::fail(&format!("flanneld runs, it answers on {path}: stop it first"));
+    }
+    // The subnet file first: without it no further pod starts.
+    let mut rows: Vec<_> = [
+        file(&subnet_file, is_subnet_file, mode),
+        file(&socket, is_socket, mode),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    rows.extend(clean(&mut RulesKernel::open(), &rules_scope(), mode));
+    rows.extend(devices(mode));
+    let printed = io::stdout().write_all(render(&rows).as_bytes());
+    if printed.is_err() || rows.iter().any(|row| row.outcome == Outcome::Failed) {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn command() -> Command {
+    let dry_run = Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue);
+    Command::new("flanneld cleanup")
+        .about("Removes from this host what flannel's daemon made on it, and lists it.")
+        .after_help(DETAILS)
+        .arg(dry_run.help("Only list what would be removed"))
+        .arg(path_arg(
+            "subnet-file",
+            "Subnet file of the daemon, if it was given one",
+        ))
+        .arg(path_arg(
+            "status-socket",
+            "Socket of the daemon, if it was given one",
+        ))
+}
+
+fn devices(mode: Mode) -> Vec<Row> {
+    let opened = RealKernel::open().and_then(|mut kernel| {
+        let inventory = kernel.inventory()?;
+        Ok((kernel, inventory))
+    });
+    match opened {
+        Ok((mut kernel, inventory)) => {
+            let scope = device_scope(inventory.links.iter().map(|link| &link.name));
+            clean(&mut kernel, &scope, mode)
+        }
+        Err(err) => vec![super::unreadable(&err)],
+    }
+}
+
+/// Removes a file that is what its name says; one that is not there has no row.
+fn file(path: &Path, is_own: fn(&Path) -> io::Result<bool>, mode: Mode) -> Option<Row> {
+    let what = format!("file {}", path.display());
+    let row = |outcome, reason: &str| Some(Row::new(outcome, format!("{what}{reason}")));
+    match is_own(path) {
+        Err(err) if is_absent(&err) => None,
+        Err(err) => row(Outcome::Failed, &format!(": {}", sentence(&err))),
+        Ok(false) => row(Outcome::Kept, ": it is not what flanneld writes"),
+        Ok(true) if mode == Mode::DryRun => row(Outcome::WouldRemove, ""),
+        Ok(true) => match fs::remove_file(path) {
+            Ok(()) => row(Outcome::Removed, ""),
+            Err(err) if is_absent(&err) => None,
+            Err(err) => row(Outcome::Failed, &format!(": {}", sentence(&err))),
+        },
+    }
+}
+
+fn is_absent(err: &io::Error) -> bool {
+    err.kind() == io::ErrorKind::NotFound
+}
+
+fn is_subnet_file(path: &Path) -> io::Result<bool> {
+    let text = statefile::read_text(path).map_err(io::Error::other)?;
+    let text = text.ok_or(io::ErrorKind::NotFound)?;
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty()).peekable();
+    Ok(lines.peek().is_some() && lines.all(|line| line.starts_with(SUBNET_FILE_PREFIX)))
+}
+
+fn is_socket(path: &Path) -> io::Result<bool> {
+    Ok(fs::symlink_metadata(path)?.file_type().is_socket())
+}
