@@ -14,7 +14,7 @@ use net_types::IfName;
 use netstate::{ErrorClass, KernelError, ObjectKey, Op, Prune, Scope, State, plan};
 
 use held::HeldRoutes;
-use insight::Insight;
+use insight::{Difference, Insight};
 use pace::Pace;
 
 mod held;
@@ -297,10 +297,8 @@ impl Reconciler {
         self.held_routes.observed(&goal.desired, &state);
         let ops = plan(&goal.desired, &state, goal.prune);
         self.audit_at = now + self.audit_interval;
-        let differing: BTreeSet<ObjectKey> = ops.iter().map(Op::object).collect();
-        let missing = ops.iter().filter(|op| adds(op)).map(Op::object).collect();
-        self.count_failures(now, &differing);
-        self.insight.observed(now, missing, differing);
+        self.count_failures(now, &ops);
+        self.insight.observed(now, ops.iter().map(difference));
         self.settled = !ops.iter().any(adds);
         self.clean = ops.is_empty();
         let due = self.due_ops(now, ops);
@@ -337,7 +335,8 @@ impl Reconciler {
     }
 
     /// What was attempted and still differs has failed; what differs no more has recovered.
-    fn count_failures(&mut self, now: Duration, differing: &BTreeSet<ObjectKey>) {
+    fn count_failures(&mut self, now: Duration, ops: &[Op]) {
+        let differing: BTreeSet<ObjectKey> = ops.iter().map(Op::object).collect();
         let recovered: Vec<_> = self
             .failures
             .keys()
@@ -387,6 +386,15 @@ impl Reconciler {
         ops.retain(|op| !waits(op) && !is_blocked(op));
         ops
     }
+}
+
+fn difference(op: &Op) -> (ObjectKey, Difference) {
+    let difference = if adds(op) {
+        Difference::Missing
+    } else {
+        Difference::Harmless
+    };
+    (op.object(), difference)
 }
 
 /// Whether a change brings something that is desired, and without which the data plane does not work.

@@ -137,10 +137,10 @@ impl Node {
         if insight.unobservable_since() == Some(since) {
             return Err(NotReady::Unobservable(secs));
         }
-        let oldest = insight.differing().iter().find(|(_, at)| **at == since);
+        let oldest = insight.differing().find(|(_, at)| *at == since);
         Err(match oldest {
             Some((object, _)) => NotReady::Differs {
-                objects: insight.differing().len(),
+                objects: insight.differing().count(),
                 example: object.clone(),
                 secs,
             },
@@ -255,7 +255,7 @@ impl Node {
             refused: holding.peers.refused.len(),
             ..PeerCounts::default()
         };
-        if self.engine.insight().differing().is_empty() && self.engine.failures().next().is_none() {
+        if self.engine.insight().differing().next().is_none() && self.engine.failures().next().is_none() {
             counts.programmed = holding.peers.accepted.len();
             return counts;
         }
@@ -326,12 +326,11 @@ impl Node {
 
     /// The worst of some objects.
     fn part(&self, objects: impl IntoIterator<Item = ObjectKey>) -> Part {
-        let differing = self.engine.insight().differing();
+        let insight = self.engine.insight();
         let state = |object: ObjectKey| {
             if self.engine.failure(&object).is_some() {
                 Part::Failing
-            } else if differing.contains_key(&object) || !self.standing.converged && !self.engine.is_settled()
-            {
+            } else if insight.is_differing(&object) || !self.standing.converged && !self.engine.is_settled() {
                 Part::Pending
             } else {
                 Part::Ok
@@ -364,13 +363,13 @@ impl Node {
 fn kernel_status(engine: &Reconciler, now: Duration) -> KernelStatus {
     let insight = engine.insight();
     let mut differing: BTreeMap<String, u64> = BTreeMap::new();
-    for object in insight.differing().keys() {
+    for (object, _) in insight.differing() {
         *differing.entry(kind_name(object).to_owned()).or_default() += 1;
     }
-    let troubles = insight.differing().iter().take(MAX_TROUBLES);
+    let troubles = insight.differing().take(MAX_TROUBLES);
     let troubles = troubles.map(|(object, since)| Trouble {
         object: object.to_string(),
-        secs: now.saturating_sub(*since).as_secs(),
+        secs: now.saturating_sub(since).as_secs(),
         error: engine
             .failure(object)
             .and_then(|failure| failure.refusal.as_ref())

@@ -14,17 +14,32 @@ const BOUNDS_MICROS: [u64; 11] = [
 /// What differs and what was counted. See the module's description.
 #[derive(Debug, Default)]
 pub struct Insight {
-    /// Objects that are not as desired, each since when; removals and kernel parameters do not count, as the data
-    /// plane works without them.
-    differing: BTreeMap<ObjectKey, Duration>,
+    /// What the last observation would change, each since when.
+    changing: BTreeMap<ObjectKey, Since>,
+    /// Whether there was an observation of the present goal.
+    goal_seen: bool,
     /// Objects that somebody else changed after they had been as desired.
     drifted: BTreeSet<ObjectKey>,
-    /// What the last observation of this goal would change; `None` before the first.
-    last_changing: Option<BTreeSet<ObjectKey>>,
     round_began: Option<Duration>,
     busy_since: Option<Duration>,
     unobservable_since: Option<Duration>,
     counts: Counts,
+}
+
+/// Since when an object is to be changed.
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    at: Duration,
+    difference: Difference,
+}
+
+/// What is wrong with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Difference {
+    /// It is absent or not as desired.
+    Missing,
+    /// It is too many, or a kernel parameter: the data plane works all the same.
+    Harmless,
 }
 
 /// What the engine has done since it began.
@@ -64,17 +79,27 @@ impl Insight {
     /// Since when something differs from what is desired, or cannot be known; `None` while all is well.
     #[must_use]
     pub fn differs_since(&self) -> Option<Duration> {
-        let differing = self.differing.values().copied();
+        let differing = self.differing().map(|(_, since)| since);
         differing
             .chain(self.unobservable_since)
             .chain(self.busy_since)
             .min()
     }
 
-    /// The objects that are not as desired, each since when.
+    /// The objects that are not as desired, each since when. What is too many does not count, nor do kernel parameters:
+    /// the data plane works all the same.
+    pub fn differing(&self) -> impl Iterator<Item = (&ObjectKey, Duration)> {
+        let missing = |since: &Since| (since.difference == Difference::Missing).then_some(since.at);
+        self.changing
+            .iter()
+            .filter_map(move |(key, since)| Some((key, missing(since)?)))
+    }
+
+    /// Whether an object is not as desired.
     #[must_use]
-    pub const fn differing(&self) -> &BTreeMap<ObjectKey, Duration> {
-        &self.differing
+    pub fn is_differing(&self, object: &ObjectKey) -> bool {
+        let since = self.changing.get(object);
+        since.is_some_and(|since| since.difference == Difference::Missing)
     }
 
     /// Since when the kernel cannot be observed.
@@ -105,31 +130,33 @@ impl Insight {
     }
 
     /// From here on what differs may be our own doing.
-    pub(super) fn goal_changes(&mut self) {
-        self.last_changing = None;
+    pub(super) const fn goal_changes(&mut self) {
+        self.goal_seen = false;
     }
 
-    /// Takes what an observation shows: the objects that miss something, and all that a plan would change. What was as
-    /// desired in the observation before, and is not any more, is somebody else's doing.
-    pub(super) fn observed(
-        &mut self,
-        now: Duration,
-        missing: BTreeSet<ObjectKey>,
-        changing: BTreeSet<ObjectKey>,
-    ) {
+    /// Takes what an observation shows to be changed. What was as desired in the observation before, and is not any
+    /// more, is somebody else's doing.
+    pub(super) fn observed(&mut self, now: Duration, changes: impl Iterator<Item = (ObjectKey, Difference)>) {
         self.busy_since = None;
         self.unobservable_since = None;
-        self.differing.retain(|key, _| missing.contains(key));
-        for key in missing {
-            self.differing.entry(key).or_insert(now);
+        let before = std::mem::take(&mut self.changing);
+        for (key, difference) in changes {
+            let known = before.get(&key);
+            if self.goal_seen && known.is_none() {
+                self.drifted.insert(key.clone());
+            }
+            let at = known.map_or(now, |since| since.at);
+            // Of several changes to one object the worst counts.
+            let since = self.changing.entry(key).or_insert(Since { at, difference });
+            if difference == Difference::Missing {
+                since.difference = difference;
+            }
         }
-        for repaired in self.drifted.extract_if(.., |key| !changing.contains(key)) {
+        let changing = &self.changing;
+        for repaired in self.drifted.extract_if(.., |key| !changing.contains_key(key)) {
             count(&mut self.counts.repaired, kind_name(&repaired));
         }
-        if let Some(last) = &self.last_changing {
-            self.drifted.extend(changing.difference(last).cloned());
-        }
-        self.last_changing = Some(changing);
+        self.goal_seen = true;
     }
 
     pub(super) fn round_ends(&mut self, now: Duration) {
@@ -207,12 +234,12 @@ mod tests {
     #[test]
     fn something_differs_from_when_it_was_first_seen_until_it_is_seen_no_more() {
         let mut insight = Insight::default();
-        insight.observed(secs(1), set(["a"]), set(["a"]));
-        insight.observed(secs(2), set(["a", "b"]), set(["a", "b"]));
+        observe(&mut insight, 1, ["a"], []);
+        observe(&mut insight, 2, ["a", "b"], []);
         assert_eq!(insight.differs_since(), Some(secs(1)));
-        insight.observed(secs(3), set(["b"]), set(["b"]));
+        observe(&mut insight, 3, ["b"], []);
         assert_eq!(insight.differs_since(), Some(secs(2)));
-        insight.observed(secs(4), set([]), set([]));
+        observe(&mut insight, 4, [], []);
         assert_eq!(insight.differs_since(), None);
     }
 
@@ -226,7 +253,7 @@ mod tests {
         insight.unobservable(secs(1), &err);
         insight.unobservable(secs(2), &err);
         assert_eq!(insight.differs_since(), Some(secs(1)));
-        insight.observed(secs(3), set([]), set([]));
+        observe(&mut insight, 3, [], []);
         insight.work_begins(secs(4));
         assert_eq!(insight.differs_since(), Some(secs(4)));
         assert_eq!(
@@ -238,18 +265,18 @@ mod tests {
     #[test]
     fn only_what_was_as_desired_before_is_drift_and_counts_when_it_is_back() {
         let mut insight = Insight::default();
-        insight.observed(secs(1), set(["a", "b"]), set(["a", "b"]));
-        insight.observed(secs(2), set([]), set([]));
+        observe(&mut insight, 1, ["a", "b"], []);
+        observe(&mut insight, 2, [], []);
         assert_eq!(insight.counts.repaired, BTreeMap::new());
-        insight.observed(secs(3), set(["a"]), set(["a", "stray"]));
+        observe(&mut insight, 3, ["a"], ["stray"]);
         assert_eq!(insight.counts.repaired, BTreeMap::new());
-        insight.observed(secs(4), set(["b"]), set(["b"]));
+        observe(&mut insight, 4, ["b"], []);
         assert_eq!(insight.counts.repaired, BTreeMap::from([("link".to_owned(), 2)]));
-        insight.observed(secs(5), set([]), set([]));
+        observe(&mut insight, 5, [], []);
         assert_eq!(insight.counts.repaired, BTreeMap::from([("link".to_owned(), 3)]));
         insight.goal_changes();
-        insight.observed(secs(6), set(["c"]), set(["c"]));
-        insight.observed(secs(7), set([]), set([]));
+        observe(&mut insight, 6, ["c"], []);
+        observe(&mut insight, 7, [], []);
         assert_eq!(insight.counts.repaired, BTreeMap::from([("link".to_owned(), 3)]));
     }
 
@@ -267,7 +294,15 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    fn set<const N: usize>(names: [&str; N]) -> BTreeSet<ObjectKey> {
-        names.map(|name| ObjectKey::Link(name.parse().unwrap())).into()
+    fn observe<const N: usize, const M: usize>(
+        insight: &mut Insight,
+        at: u64,
+        missing: [&str; N],
+        harmless: [&str; M],
+    ) {
+        let link = |name: &str| ObjectKey::Link(name.parse().unwrap());
+        let missing = missing.map(|name| (link(name), Difference::Missing));
+        let harmless = harmless.map(|name| (link(name), Difference::Harmless));
+        insight.observed(secs(at), missing.into_iter().chain(harmless));
     }
 }
