@@ -141,6 +141,34 @@ fn an_address_of_the_host_limits_a_mapping_to_it_and_to_its_family() {
 }
 
 #[test]
+fn a_pod_with_both_families_may_have_its_only_port_in_one() {
+    for backend in BACKENDS {
+        for (host_ip, reached, refused) in [
+            ("0.0.0.0", NODE_V4, NODE_V6),
+            ("127.0.0.1", "127.0.0.1", NODE_V4),
+            ("::", NODE_V6, NODE_V4),
+        ] {
+            on_a_node(move |node| {
+                let _client = client();
+                let (pod, result) = node.attached("a");
+                let mut mapping = mapping(8080, 80, "tcp");
+                mapping["hostIP"] = host_ip.into();
+                let conf = map(&node, &pod, &result, backend, &[mapping], &json!({}));
+                let _server = Server::tcp(&pod, 80);
+                tcp(&own_netns(), reached, 8080);
+                assert!(
+                    is_refused(&own_netns(), refused, 8080),
+                    "{backend} {host_ip}: {refused} leads to the pod as well"
+                );
+                call(&node, "CHECK", &pod, &conf).succeeds();
+                call(&node, "DEL", &pod, &conf).succeeds();
+                assert_eq!(containers_rules(), Vec::<String>::new());
+            });
+        }
+    }
+}
+
+#[test]
 fn masquerading_follows_the_configuration() {
     for backend in BACKENDS {
         on_a_node(move |node| {

@@ -376,6 +376,36 @@ fn an_add_that_is_repeated_replaces_what_the_first_made_in_either_back_end() {
 }
 
 #[test]
+fn an_add_without_mappings_removes_those_of_an_earlier_one() {
+    for backend in BACKENDS {
+        on_a_node(move |node| {
+            let (pod, mut conf) = added(&node, "a", backend, &[mapping(8080, 80, "tcp")]);
+            conf["runtimeConfig"]["portMappings"] = json!([]);
+            call(&node, "ADD", &pod, &conf).succeeds();
+            assert_nothing_left(&node);
+        });
+    }
+}
+
+#[test]
+fn an_add_that_fails_opens_no_link_to_127_0_0_1() {
+    on_a_node(|node| {
+        let (pod, result) = node.attached("a");
+        let mut conf = node.ports_conf(&result, &[mapping(8080, 80, "tcp")]);
+        conf["conditionsV4"] = json!(["--no-such-option"]);
+        assert_eq!(call(&node, "ADD", &pod, &conf).fails()["code"], 100);
+        let opened = |value: &str| {
+            let path = "/proc/sys/net/ipv4/conf/cni0/route_localnet";
+            fs::read_to_string(path).unwrap().trim() == value
+        };
+        assert!(opened("0"));
+        conf.as_object_mut().unwrap().remove("conditionsV4");
+        call(&node, "ADD", &pod, &conf).succeeds();
+        assert!(opened("1"));
+    });
+}
+
+#[test]
 fn a_second_interface_of_a_container_keeps_its_ports() {
     for backend in BACKENDS {
         on_a_node(move |node| {

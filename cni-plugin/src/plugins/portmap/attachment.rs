@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_types::{
@@ -6,6 +7,7 @@ use cni_types::{
 };
 use ipnetwork::IpNetwork;
 use net_types::{IfName, IfNameError};
+use netlink::conntrack::{IpVersion, OriginalDestination};
 use serde_json::{Value, json};
 
 use super::conf::{Backend, Conf, ConfError, host_ip};
@@ -24,6 +26,13 @@ impl IpFamily {
         match ip {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    pub(crate) const fn version(self) -> IpVersion {
+        match self {
+            Self::V4 => IpVersion::V4,
+            Self::V6 => IpVersion::V6,
         }
     }
 }
@@ -113,6 +122,20 @@ impl Mapping {
         self.host_ip.filter(|ip| !ip.is_unspecified())
     }
 
+    /// Where the UDP flows went that it is for; none if it is for another protocol.
+    pub(crate) fn udp_destinations(&self) -> impl Iterator<Item = OriginalDestination> + use<> {
+        let (addr, port) = (self.one_host_ip(), self.host_port);
+        let this = *self;
+        let families = IpFamily::BOTH.into_iter();
+        families
+            .filter(move |family| this.protocol == Protocol::Udp && this.is_in(*family))
+            .map(move |family| OriginalDestination {
+                version: family.version(),
+                addr,
+                port,
+            })
+    }
+
     fn to_value(self) -> Value {
         let mut value = json!({
             "protocol": self.protocol.as_str(),
@@ -190,6 +213,17 @@ impl Attachment {
             .mappings
             .iter()
             .filter(move |mapping| mapping.is_in(family))
+    }
+
+    /// Whether any mapping has rules in a family.
+    pub(crate) fn is_mapped_in(&self, family: IpFamily) -> bool {
+        self.mappings(family).next().is_some()
+    }
+
+    /// Where the UDP flows went that its mappings are for.
+    pub(crate) fn udp_destinations(&self) -> BTreeSet<OriginalDestination> {
+        let mappings = self.conf.mappings.iter();
+        mappings.flat_map(Mapping::udp_destinations).collect()
     }
 
     /// As a network configuration with a few keys more, so that one reader serves both.

@@ -2,8 +2,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use cni_types::{AddResult, Code, NetConf, NetworkName, Target};
+use netlink::conntrack::OriginalDestination;
 
-use super::attachment::{Attachment, IpFamily, Protocol, addresses_of};
+use super::attachment::{Attachment, IpFamily, Mapping, addresses_of};
 use super::conf::{self, Backend, Conf, data_dir, default_data_dir};
 use super::rules::{self, Goal, Look, RulesError};
 use super::store::Store;
@@ -16,12 +17,15 @@ use crate::plugins::prev_result;
 #[error("{0}")]
 pub struct RestoreError(String);
 
-/// Maps the ports that the runtime asks for, and passes the result through. On failure all is as before.
+/// Maps the ports that the runtime asks for and no others, and passes the result through. On failure the container's
+/// rules are those of before.
 pub(crate) fn add(conf: &NetConf, target: &Target) -> Result<AddResult, Failure> {
     let result = prev_result::required(conf)?;
     let own = Conf::parse(conf)?;
     let addresses = addresses_of(&result, &target.ifname);
+    let dir = data_dir(conf)?;
     if own.mappings.is_empty() || addresses.is_empty() {
+        remove_stored(&dir, conf, target)?;
         return Ok(result);
     }
     let backend = chosen(own.backend)?;
@@ -35,7 +39,7 @@ pub(crate) fn add(conf: &NetConf, target: &Target) -> Result<AddResult, Failure>
         },
         addresses,
     };
-    let store = Store::open_or_create(&data_dir(conf)?)?;
+    let store = Store::open_or_create(&dir)?;
     let _lock = store.lock()?;
     let before = store.get(&conf.name, target)?;
     let goal = goal_with(&store, &attachment)?;
@@ -56,14 +60,27 @@ pub(crate) fn add(conf: &NetConf, target: &Target) -> Result<AddResult, Failure>
     Ok(result)
 }
 
+/// Removes what an earlier ADD of the attachment mapped.
+fn remove_stored(dir: &Path, conf: &NetConf, target: &Target) -> Result<(), Failure> {
+    let Some(store) = Store::open(dir)? else {
+        return Ok(());
+    };
+    if store.get(&conf.name, target)?.is_none() {
+        return Ok(());
+    }
+    let _lock = store.lock()?;
+    remove(Some(&store), &conf.name, target, BTreeSet::new())
+}
+
 fn make(goal: &Goal, look: Look, attachment: &Attachment) -> Result<(), RulesError> {
     goal.reach(look)?;
-    let address = attachment.address(IpFamily::V4).filter(|_| attachment.conf.snat);
-    if let Some(address) = address {
-        rules::enable_localhost(address.ip())?;
-    }
     // A flow that began before the rules would go on without them.
-    rules::flush_udp(&udp_ports(attachment))
+    rules::flush_udp(&attachment.udp_destinations())?;
+    let address = attachment
+        .address(IpFamily::V4)
+        .filter(|_| attachment.conf.snat && attachment.is_mapped_in(IpFamily::V4));
+    // At last: nobody puts it back.
+    address.map_or(Ok(()), |address| rules::enable_localhost(address.ip()))
 }
 
 /// Puts back what was before a failed ADD.
@@ -107,19 +124,18 @@ pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
     };
     // What cannot be read here was never mapped.
     let asked = conf::mappings(conf).unwrap_or_default();
-    let asked = asked.iter().filter(|mapping| mapping.protocol == Protocol::Udp);
-    let ports = asked.map(|mapping| mapping.host_port).collect();
-    let removed = remove(store.as_ref(), &conf.name, target, ports);
+    let flows = asked.iter().flat_map(Mapping::udp_destinations).collect();
+    let removed = remove(store.as_ref(), &conf.name, target, flows);
     drop(lock);
     removed
 }
 
-/// Removes an attachment's rules, then its state; `ports` are UDP ports that it may have had beside those known here.
+/// Removes an attachment's rules, then its state; `flows` went perhaps to UDP ports that it had beside those known here.
 fn remove(
     store: Option<&Store>,
     network: &NetworkName,
     target: &Target,
-    mut ports: BTreeSet<u16>,
+    mut flows: BTreeSet<OriginalDestination>,
 ) -> Result<(), Failure> {
     let mut others = match store {
         Some(store) => store.of_container(&target.container_id)?,
@@ -127,21 +143,15 @@ fn remove(
     };
     let own = others.iter().position(|other| is_of(other, network, target));
     if let Some(own) = own.map(|position| others.remove(position)) {
-        ports.extend(udp_ports(&own));
+        flows.extend(own.udp_destinations());
     }
     let outcome = Goal::of(network, &target.container_id, &others)?.reach(Look::Everywhere)?;
-    ports.extend(outcome.udp_ports);
-    rules::flush_udp(&ports)?;
+    flows.extend(outcome.udp_destinations);
+    rules::flush_udp(&flows)?;
     if let Some(store) = store {
         store.remove(network, target)?;
     }
     Ok(())
-}
-
-fn udp_ports(attachment: &Attachment) -> BTreeSet<u16> {
-    let mappings = attachment.conf.mappings.iter();
-    let udp = mappings.filter(|mapping| mapping.protocol == Protocol::Udp);
-    udp.map(|mapping| mapping.host_port).collect()
 }
 
 /// Fails unless every rule of the attachment is there.
@@ -247,8 +257,8 @@ fn restore(dir: &Path) -> Result<usize, Failure> {
             if outcome.changed {
                 count += 1;
                 let of_network = of_container.iter().filter(|stored| stored.network == *network);
-                let ports = of_network.flat_map(udp_ports).collect();
-                rules::flush_udp(&ports)?;
+                let flows = of_network.flat_map(Attachment::udp_destinations).collect();
+                rules::flush_udp(&flows)?;
             }
             Ok(())
         });

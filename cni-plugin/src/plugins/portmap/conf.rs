@@ -7,8 +7,9 @@ use net_types::registry::PORTMAP_MARK_BIT;
 use super::attachment::{IpFamily, Mapping, MappingError, MarkBy};
 use crate::error::CniError;
 
-/// Where attachments are kept; the reference keeps nothing.
-const DEFAULT_DATA_DIR: &str = "/var/lib/cni/flannel-portmap";
+/// Where attachments are kept; the reference keeps nothing. It is emptied by a reboot, as the rules are: what was
+/// mapped before would lead to addresses that other containers have since.
+const DEFAULT_DATA_DIR: &str = "/run/cni/flannel-portmap";
 
 /// Longest name of an iptables chain (linux `x_tables.h`, `XT_EXTENSION_MAXNAMELEN` less the end).
 const CHAIN_NAME_MAX_BYTES: usize = 28;

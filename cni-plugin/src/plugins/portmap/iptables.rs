@@ -10,6 +10,7 @@ use net_types::registry::{
     PORTMAP_DNAT_CHAIN as DNAT_CHAIN, PORTMAP_MASQ_CHAIN as MASQ_CHAIN,
     PORTMAP_SETMARK_CHAIN as SETMARK_CHAIN,
 };
+use netlink::conntrack::OriginalDestination;
 use netstate::iptables::{IptablesTable, Restore, RestoreError, save_word};
 
 use super::attachment::{Attachment, IpFamily, Mapping, MarkBy, Protocol};
@@ -31,6 +32,7 @@ const COMMENT_MAX_BYTES: usize = 255;
 /// What a container of a network has in one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
+    family: IpFamily,
     chain: String,
     /// Rules of [`DNAT_CHAIN`] that lead to the chain.
     entries: Vec<String>,
@@ -58,6 +60,7 @@ impl Wanted {
     ) -> Self {
         let chain = chain_name(network, container_id);
         let mut wanted = Self {
+            family,
             entries: Vec::new(),
             rules: Vec::new(),
             masks: BTreeSet::new(),
@@ -71,7 +74,8 @@ impl Wanted {
             for mapping in attachment.mappings(family) {
                 wanted.rules.extend(rules(attachment, mapping, address.ip()));
             }
-            if let (true, MarkBy::Bit(mask)) = (attachment.conf.snat, &attachment.conf.mark) {
+            let is_masquerading = attachment.conf.snat && attachment.is_mapped_in(family);
+            if let (true, MarkBy::Bit(mask)) = (is_masquerading, &attachment.conf.mark) {
                 wanted.masks.insert(*mask);
             }
         }
@@ -199,15 +203,30 @@ impl Wanted {
         entry.map(|entry| (DNAT_CHAIN.to_owned(), entry.clone()))
     }
 
-    /// The UDP ports that the table leads to the container.
-    pub(crate) fn found_udp_ports(&self, table: &IptablesTable) -> BTreeSet<u16> {
-        let entries = self.found_entries(table).into_iter();
-        let udp = entries.filter(|rule| word_after(rule, "-p") == Some(Protocol::Udp.as_str()));
-        let lists = udp.filter_map(|rule| word_after(rule, "--dports"));
-        lists
-            .flat_map(|list| list.split(',').filter_map(|port| port.parse().ok()))
+    /// Where the UDP flows went that the table leads to the container.
+    pub(crate) fn found_udp_destinations(&self, table: &IptablesTable) -> BTreeSet<OriginalDestination> {
+        let chain = table.chains.get(&self.chain).into_iter();
+        let rules = chain.flat_map(|chain| &chain.rules);
+        rules
+            .filter_map(|rule| udp_destination(self.family, rule))
             .collect()
     }
+}
+
+/// Where the flows went that a rule translates.
+fn udp_destination(family: IpFamily, rule: &str) -> Option<OriginalDestination> {
+    let is_udp = word_after(rule, "-p") == Some(Protocol::Udp.as_str());
+    if !is_udp || word_after(rule, "-j") != Some("DNAT") {
+        return None;
+    }
+    let net = word_after(rule, "-d").and_then(|text| text.parse::<IpNetwork>().ok());
+    Some(OriginalDestination {
+        version: family.version(),
+        addr: net
+            .filter(|net| *net == IpNetwork::from(net.ip()))
+            .map(|net| net.ip()),
+        port: word_after(rule, "--dport")?.parse().ok()?,
+    })
 }
 
 /// Where a shared rule goes.

@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use cni_types::{ContainerId, hashed_name};
 use ipnetwork::IpNetwork;
 use net_types::registry::{NF_PRIORITY_DSTNAT, NF_PRIORITY_SRCNAT, PORTMAP_NFT_TABLE};
+use netlink::conntrack::OriginalDestination;
 use netstate::TextError;
 use netstate::nft::{
     BaseChain, Chain, ChainKind, Change, Comparison, Family, Hook, Match, Policy, Rule, Statement, Table,
@@ -94,7 +95,7 @@ impl Wanted {
             for mapping in attachment.mappings(family) {
                 wanted.map(attachment, mapping, &conditions, address);
             }
-            if attachment.conf.snat {
+            if attachment.conf.snat && attachment.is_mapped_in(family) {
                 wanted.masquerade(attachment, address.ip());
             }
         }
@@ -307,26 +308,40 @@ impl Wanted {
         None
     }
 
-    /// The UDP ports that the table leads to the container.
-    pub(crate) fn found_udp_ports(&self, found: Option<Found<'_>>) -> BTreeSet<u16> {
+    /// Where the UDP flows went that the table leads to the container.
+    pub(crate) fn found_udp_destinations(&self, found: Option<Found<'_>>) -> BTreeSet<OriginalDestination> {
         let Some(found) = found else {
             return BTreeSet::new();
         };
         let chains = [HOSTPORTS, HOSTIP_HOSTPORTS].into_iter();
         let own = chains.flat_map(|chain| self.own_rules(found, chain));
-        own.filter_map(|(rule, _)| udp_port(rule)).collect()
+        own.filter_map(|(rule, _)| udp_destination(self.family, rule))
+            .collect()
     }
 }
 
-fn udp_port(rule: &Rule) -> Option<u16> {
+/// Where the flows went that a rule translates.
+fn udp_destination(family: IpFamily, rule: &Rule) -> Option<OriginalDestination> {
+    let statements = &rule.statements;
+    let is_translation = |statement: &Statement| matches!(statement, Statement::Dnat { .. });
     let udp = is(Match::L4Proto(Protocol::Udp.number()));
-    let port = rule.statements.iter().find_map(|statement| {
-        if let Statement::Match(Comparison::Is, Match::Dport(port)) = statement {
-            return Some(*port);
+    if !statements.contains(&udp) || !statements.iter().any(is_translation) {
+        return None;
+    }
+    let (mut addr, mut port) = (None, None);
+    for statement in statements {
+        if let Statement::Match(Comparison::Is, Match::Daddr(net)) = statement {
+            addr = (*net == IpNetwork::from(net.ip())).then(|| net.ip());
         }
-        None
-    });
-    port.filter(|_| rule.statements.contains(&udp))
+        if let Statement::Match(Comparison::Is, Match::Dport(found)) = statement {
+            port = Some(*found);
+        }
+    }
+    Some(OriginalDestination {
+        version: family.version(),
+        addr,
+        port: port?,
+    })
 }
 
 /// The container id, as the reference has it; one that nft would not take is cut and told apart by a digest.

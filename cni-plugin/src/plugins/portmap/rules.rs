@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use cni_types::{Code, ContainerId, NetworkName};
 use netlink::RealKernel;
-use netlink::conntrack::{Conntrack, IpVersion, OriginalDestination};
+use netlink::conntrack::{Conntrack, OriginalDestination};
 use netlink::netfilter::is_absent;
 use netstate::nft::Rule;
 use netstate::{ErrorClass, Kernel, KernelError, Op, Scope, SysctlKey};
@@ -86,8 +86,8 @@ pub(crate) struct Goal {
 pub(crate) struct Outcome {
     /// Whether anything had to be changed.
     pub(crate) changed: bool,
-    /// The UDP ports that led to the container before.
-    pub(crate) udp_ports: BTreeSet<u16>,
+    /// Where the UDP flows went that led to the container before.
+    pub(crate) udp_destinations: BTreeSet<OriginalDestination>,
 }
 
 impl Goal {
@@ -153,7 +153,9 @@ impl Goal {
             for wanted in &self.nft {
                 let listing = read(&mut nftables, wanted)?;
                 let found = found(listing.as_ref());
-                outcome.udp_ports.extend(wanted.found_udp_ports(found));
+                outcome
+                    .udp_destinations
+                    .extend(wanted.found_udp_destinations(found));
                 changes.extend(wanted.changes(found));
             }
             if changes.is_empty() {
@@ -265,21 +267,13 @@ pub(crate) fn enable_localhost(address: IpAddr) -> Result<(), RulesError> {
     written.unwrap_or(Ok(())).map_err(failed)
 }
 
-/// Forgets the UDP flows to ports of the host, so that their next packets follow the rules. A kernel that cannot name
+/// Forgets the UDP flows to mapped ports, so that their next packets follow the rules. A kernel that cannot name
 /// its flows has this done by time.
-pub(crate) fn flush_udp(ports: &BTreeSet<u16>) -> Result<(), RulesError> {
-    if ports.is_empty() {
+pub(crate) fn flush_udp(destinations: &BTreeSet<OriginalDestination>) -> Result<(), RulesError> {
+    if destinations.is_empty() {
         return Ok(());
     }
-    let destinations = ports.iter().flat_map(|port| {
-        [IpVersion::V4, IpVersion::V6].map(|version| OriginalDestination {
-            version,
-            addr: None,
-            port: *port,
-        })
-    });
-    let destinations = destinations.collect();
-    match Conntrack::open().and_then(|mut flows| flows.forget_udp(&destinations)) {
+    match Conntrack::open().and_then(|mut flows| flows.forget_udp(destinations)) {
         Err(e) if is_absent(e.class) => Ok(()),
         Err(e) => Err(RulesError::Flows(e)),
         Ok(_) => Ok(()),

@@ -87,7 +87,7 @@ impl Store {
 
     pub(crate) fn put(&self, attachment: &Attachment) -> Result<(), StoreError> {
         let path = self.path(&attachment.network, &attachment.target);
-        // The rules are gone with the power as well.
+        // The rules are gone with the power as well, and so are the containers.
         let text = attachment.to_text();
         statefile::replace(&path, text.as_bytes(), FILE_MODE, Durability::Crash).map_err(StoreError)
     }

@@ -57,7 +57,9 @@ pub(crate) fn reach(all: &[(IpFamily, Wanted)], outcome: &mut Outcome) -> Result
         };
         for variant in variants {
             outcome.changed |= change(*family, variant, |table| {
-                outcome.udp_ports.extend(wanted.found_udp_ports(table));
+                outcome
+                    .udp_destinations
+                    .extend(wanted.found_udp_destinations(table));
                 wanted.changes(table)
             })?;
         }

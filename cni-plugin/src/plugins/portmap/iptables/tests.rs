@@ -200,7 +200,20 @@ fn what_is_there_is_left_alone_and_what_is_stale_replaced() {
     let whole = with(&[others, entry], &[rule]);
     assert!(wanted.changes(&whole).unwrap().is_empty());
     assert_eq!(wanted.missing(&whole), None);
-    assert_eq!(wanted.found_udp_ports(&whole), BTreeSet::from([8080]));
+    let destination = |addr| OriginalDestination {
+        version: IpFamily::V4.version(),
+        addr,
+        port: 8080,
+    };
+    assert_eq!(
+        wanted.found_udp_destinations(&whole),
+        BTreeSet::from([destination(None)])
+    );
+    let one = with(&[entry], &[&format!("-d 192.168.0.2/32 {rule}")]);
+    assert_eq!(
+        wanted.found_udp_destinations(&one),
+        BTreeSet::from([destination(Some(IpAddr::from([192, 168, 0, 2])))])
+    );
     let stale = with(
         &[entry],
         &["-p udp -m udp --dport 8080 -j DNAT --to-destination 10.0.0.9:80"],

@@ -115,6 +115,37 @@ fn masquerading_is_as_the_configuration_says() {
 }
 
 #[test]
+fn flows_are_told_by_family_and_address_of_the_host() {
+    let port = r#","runtimeConfig":{"portMappings":[
+        {"hostPort":53,"containerPort":53,"protocol":"udp","hostIP":"192.168.0.2"},
+        {"hostPort":54,"containerPort":53,"protocol":"tcp"}]}"#;
+    let attachment = attachment("a", &["10.0.0.2/24", "2001:db8::2/64"], port);
+    let wanted = wanted(&[&attachment], IpFamily::V4);
+    let (table, handles) = made(&wanted.changes(None));
+    let found = Found {
+        table: &table,
+        handles: &handles,
+    };
+    let destination = OriginalDestination {
+        version: IpFamily::V4.version(),
+        addr: Some(IpAddr::from([192, 168, 0, 2])),
+        port: 53,
+    };
+    let all = BTreeSet::from([destination]);
+    assert_eq!(wanted.found_udp_destinations(Some(found)), all);
+    assert_eq!(attachment.udp_destinations(), all);
+}
+
+#[test]
+fn a_family_without_mappings_has_no_rules() {
+    let port = r#","runtimeConfig":{"portMappings":[
+        {"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":"0.0.0.0"}]}"#;
+    let attachment = attachment("a", &["10.0.0.2/24", "2001:db8::2/64"], port);
+    assert_eq!(wanted(&[&attachment], IpFamily::V6).changes(None), []);
+    assert_eq!(wanted(&[&attachment], IpFamily::V4).masquerading.len(), 3);
+}
+
+#[test]
 fn conditions_stand_before_the_port_and_must_be_matches() {
     let port = r#","runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}"#;
     let with = |conditions: &str| {
@@ -154,8 +185,12 @@ fn what_is_there_is_left_alone_and_what_is_stale_replaced() {
     assert_eq!(wanted(&[&old], IpFamily::V4).changes(Some(found)), []);
     assert_eq!(wanted(&[&old], IpFamily::V4).missing(Some(found)), None);
     assert_eq!(
-        wanted(&[&old], IpFamily::V4).found_udp_ports(Some(found)),
-        BTreeSet::from([8080, 8082])
+        wanted(&[&old], IpFamily::V4).found_udp_destinations(Some(found)),
+        BTreeSet::from([8080, 8082].map(|port| OriginalDestination {
+            version: IpFamily::V4.version(),
+            addr: None,
+            port
+        }))
     );
     let added = wanted(&[&other], IpFamily::V4).changes(Some(found));
     assert_eq!(added.len(), 15, "rules only, no chain is touched");
@@ -169,7 +204,7 @@ fn what_is_there_is_left_alone_and_what_is_stale_replaced() {
     assert_eq!(none.changes(Some(found)).len(), 15);
     assert_eq!(none.changes(None), []);
     assert_eq!(
-        wanted(&[&other], IpFamily::V4).found_udp_ports(Some(found)),
+        wanted(&[&other], IpFamily::V4).found_udp_destinations(Some(found)),
         BTreeSet::new()
     );
     // Someone altered what all containers share.
