@@ -128,7 +128,7 @@ impl Install {
                 placed.aside.join(", ")
             );
         }
-        Ok(text)
+        Ok(text + &self.told(&folder, &placed.given_up))
     }
 
     fn uninstall(&self) -> Result<String, InstallError> {
@@ -140,6 +140,11 @@ impl Install {
         if removed == Removed::default() {
             return Ok(format!("nothing of flannel is installed in {dir}\n"));
         }
+        Ok(self.told(&folder, &removed))
+    }
+
+    fn told(&self, folder: &Folder, removed: &Removed) -> String {
+        let dir = self.dir.display();
         let mut text = String::new();
         for (what, names) in [
             ("removed", &removed.removed),
@@ -154,7 +159,7 @@ impl Install {
             let aside = folder.aside_dir();
             text += &format!("{}: still kept: {}\n", aside.display(), removed.kept.join(", "));
         }
-        Ok(text)
+        text
     }
 }
 

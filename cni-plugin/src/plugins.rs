@@ -162,7 +162,7 @@ impl Builtin {
             Self::Loopback => Ok(()),
             Self::Bandwidth => bandwidth::status(conf),
             Self::Portmap => portmap::status(conf),
-            Self::Tuning => tuning::status(conf),
+            Self::Tuning => tuning::status(context, conf),
             Self::Firewall => firewall::status(conf),
         }
     }

@@ -215,6 +215,40 @@ fn files_that_others_placed_afterwards_stay_theirs() {
 }
 
 #[test]
+fn plugins_that_a_version_lacks_are_given_up() {
+    let place = Place::new();
+    place.install();
+    // As an earlier version with three plugins more left them.
+    for name in ["gone", "theirs-before", "theirs-since"] {
+        let script =
+            format!("cp flannel {name}; sed -i 's/\"bridge\",/&\"{name}\",/' .flannel/installed.json");
+        let mut copied = Command::new("sh");
+        copied.args(["-ec", &script]).current_dir(place.bin());
+        assert!(copied.status().unwrap().success());
+    }
+    fs::write(place.path("theirs-since"), "newer").unwrap();
+    fs::create_dir_all(place.path(".flannel/before")).unwrap();
+    fs::write(place.path(".flannel/before/theirs-before"), "older").unwrap();
+
+    let told = place.succeeds(&place.other_build(1), &[]);
+
+    for line in [
+        "removed: gone",
+        "put back what was there before: theirs-before",
+        "left, because somebody else replaced it: theirs-since",
+    ] {
+        assert!(told.contains(line), "{told}");
+    }
+    assert!(!place.path("gone").exists());
+    assert_eq!(fs::read(place.path("theirs-before")).unwrap(), b"older");
+    assert_eq!(fs::read(place.path("theirs-since")).unwrap(), b"newer");
+    place.uninstall();
+    let mut left = place.files();
+    left.remove(".flannel");
+    assert_eq!(left.keys().collect::<Vec<_>>(), ["theirs-before", "theirs-since"]);
+}
+
+#[test]
 fn a_newer_version_is_not_replaced_unless_it_must() {
     let place = Place::new();
     place.install();

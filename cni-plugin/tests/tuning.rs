@@ -305,6 +305,9 @@ fn the_nodes_list_decides_which_parameters_may_be_set() {
 
         fs::write(list, "").unwrap();
         assert_eq!(add(&arp_filter).fails()["code"], 7);
+        assert_eq!(node.call("STATUS", &pod, &arp_filter).fails()["code"], 50);
+        let foreign = conf(&node, &result, &keys("kernel.hostname"));
+        assert_eq!(node.call("STATUS", &pod, &foreign).fails()["code"], 7);
         fs::write(list, "(").unwrap();
         assert_eq!(add(&arp_filter).fails()["code"], 7);
         assert_eq!(node.call("STATUS", &pod, &arp_filter).fails()["code"], 50);

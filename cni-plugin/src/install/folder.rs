@@ -56,6 +56,8 @@ pub(super) struct Placed {
     pub(super) files: Vec<String>,
     /// Files of others that these replaced.
     pub(super) aside: Vec<String>,
+    /// What became of the plugins that the program does not have any more.
+    pub(super) given_up: Removed,
 }
 
 /// What a removal did, by names.
@@ -146,15 +148,12 @@ impl Folder {
                 missing.push((*name, self.find(name, &record.contents)?));
             }
         }
-        let mut all_names = record.names.clone();
-        all_names.extend(names.iter().map(|name| (*name).to_owned()));
-        all_names.sort();
-        all_names.dedup();
-        let done = Record {
+        let mut done = Record {
             version: version.to_owned(),
-            names: all_names,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
             contents: vec![program.content.clone()],
         };
+        done.names.sort();
         self.discard_fresh()?;
         if missing.is_empty() && record == done {
             return Ok(Placed::default());
@@ -174,6 +173,9 @@ impl Folder {
             fs::rename(self.fresh(name), &path).map_err(failed(Action::Rename, &path))?;
             placed.files.push(name.to_owned());
         }
+        for name in record.names.iter().filter(|name| !done.names.contains(name)) {
+            self.give_up(name, &record, &mut placed.given_up)?;
+        }
         self.sync(&self.dir)?;
         self.write_record(&done)?;
         self.discard_fresh()?;
@@ -185,23 +187,7 @@ impl Folder {
         let record = self.record()?;
         let mut removed = Removed::default();
         for name in &record.names {
-            let (path, aside) = (self.dir.join(name), self.own(ASIDE).join(name));
-            let is_kept = aside.symlink_metadata().is_ok();
-            match (self.find(name, &record.contents)?, is_kept) {
-                (Found::Ours | Found::Nothing, true) => {
-                    fs::rename(&aside, &path).map_err(failed(Action::Rename, &path))?;
-                    removed.restored.push(name.clone());
-                }
-                (Found::Ours, false) => {
-                    fs::remove_file(&path).map_err(failed(Action::Remove, &path))?;
-                    removed.removed.push(name.clone());
-                }
-                (Found::Nothing, false) => {}
-                (Found::Foreign, is_kept) => {
-                    removed.foreign.push(name.clone());
-                    removed.kept.extend(is_kept.then(|| name.clone()));
-                }
-            }
+            self.give_up(name, &record, &mut removed)?;
         }
         self.sync(&self.dir)?;
         statefile::remove(&self.own(RECORD), Durability::PowerCut)?;
@@ -215,6 +201,28 @@ impl Folder {
             }
         }
         Ok(removed)
+    }
+
+    /// Removes a plugin if it is ours, and puts back what was there before.
+    fn give_up(&self, name: &str, record: &Record, removed: &mut Removed) -> Result<(), FolderError> {
+        let (path, aside) = (self.dir.join(name), self.own(ASIDE).join(name));
+        let is_kept = aside.symlink_metadata().is_ok();
+        match (self.find(name, &record.contents)?, is_kept) {
+            (Found::Ours | Found::Nothing, true) => {
+                fs::rename(&aside, &path).map_err(failed(Action::Rename, &path))?;
+                removed.restored.push(name.to_owned());
+            }
+            (Found::Ours, false) => {
+                fs::remove_file(&path).map_err(failed(Action::Remove, &path))?;
+                removed.removed.push(name.to_owned());
+            }
+            (Found::Nothing, false) => {}
+            (Found::Foreign, is_kept) => {
+                removed.foreign.push(name.to_owned());
+                removed.kept.extend(is_kept.then(|| name.to_owned()));
+            }
+        }
+        Ok(())
     }
 
     /// Prepares what is missing, and notes that it may be met from now on.
@@ -237,6 +245,8 @@ impl Folder {
             )?;
         }
         let mut under_way = done.clone();
+        let given_up = record.names.iter().filter(|name| !done.names.contains(name));
+        under_way.names.extend(given_up.cloned());
         let old = record.contents.iter().filter(|old| !done.contents.contains(old));
         under_way.contents.extend(old.cloned());
         self.write_record(&under_way)

@@ -3,7 +3,7 @@ use net_types::IfName;
 use netlink::{LinkSetting, LinkSettings, NetnsError, RealKernel};
 use netstate::{ErrorClass, Kernel, KernelError, Op, Scope, SysctlKey};
 
-use super::allowlist::{Allowlist, AllowlistError};
+use super::allowlist::Allowlist;
 use super::backup::{Backup, BackupError};
 use super::conf::{self, Conf};
 use crate::context::{Attachments, Context};
@@ -59,7 +59,7 @@ pub(crate) fn add(
     target: &Target,
     sandbox: &Sandbox,
 ) -> Result<AddResult, Failure> {
-    let own = Conf::parse(conf, &context.env.args, target)?;
+    let own = Conf::parse(conf, &context.env.args, target.ifname.as_str())?;
     require_allowed(&own)?;
     let dir = conf::data_dir(conf)?;
     let mut result = prev_result::required(conf)?;
@@ -93,7 +93,7 @@ pub(crate) fn check(
     target: &Target,
     sandbox: &Sandbox,
 ) -> Result<(), Failure> {
-    let own = Conf::parse(conf, &context.env.args, target)?;
+    let own = Conf::parse(conf, &context.env.args, target.ifname.as_str())?;
     prev_result::required(conf)?;
     let mut pod = Pod::open(sandbox, target)?;
     for (key, wanted) in &own.sysctls {
@@ -128,15 +128,15 @@ pub(crate) fn del(conf: &NetConf, target: &Target, sandbox: Option<&Sandbox>) ->
     Ok(attachment_file::remove(&file).map_err(BackupError)?)
 }
 
-/// Fails when the node's list of allowed parameters is unusable, or does not allow what is configured.
-pub(crate) fn status(conf: &NetConf) -> Result<(), Failure> {
+/// Fails when the configuration is unusable, or the node does not allow what it sets: with code 50 where the node's list
+/// of allowed parameters is to be changed.
+pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failure> {
     conf::data_dir(conf)?;
-    Allowlist::of_node()
-        .map(drop)
-        .map_err(|error: AllowlistError| Failure {
-            code: Code::NOT_AVAILABLE,
-            ..Failure::from(error)
-        })
+    let own = Conf::of_any(conf, &context.env.args)?;
+    require_allowed(&own).map_err(|failure| Failure {
+        code: Code::NOT_AVAILABLE,
+        ..failure
+    })
 }
 
 /// Removes the files of attachments of this network that are not valid. Their interfaces are gone with them.

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cni_types::{Code, DecodeError, NetConf, Object, Target};
+use cni_types::{Code, DecodeError, NetConf, Object};
 use netlink::LinkSetting;
 use netstate::SysctlKey;
 use serde_json::Value;
@@ -62,12 +62,17 @@ pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, ConfError> {
 }
 
 impl Conf {
+    /// Reads it for no container in particular.
+    pub(crate) fn of_any(conf: &NetConf, args: &str) -> Result<Self, ConfError> {
+        Self::parse(conf, args, IFNAME)
+    }
+
     /// Reads everything that an ADD needs; `args` is `CNI_ARGS`. What stands under `args.cni` wins over the keys of
     /// the configuration.
-    pub(crate) fn parse(conf: &NetConf, args: &str, target: &Target) -> Result<Self, ConfError> {
+    pub(crate) fn parse(conf: &NetConf, args: &str, ifname: &str) -> Result<Self, ConfError> {
         let args_cni = conf.args_cni().map_err(ConfError::Decode)?;
         let both = [&conf.object, &args_cni];
-        let (sysctls, names) = sysctls(both, target)?;
+        let (sysctls, names) = sysctls(both, ifname)?;
         let own_mac = conf.object.string("mac").map_err(ConfError::Decode)?;
         let mac = requested_mac(conf, args, own_mac).map_err(ConfError::Mac)?;
         let promisc = last(both, |object| object.bool("promisc"))?;
@@ -108,7 +113,7 @@ fn number(key: &'static str, value: Option<i64>) -> Result<Option<u32>, ConfErro
 
 fn sysctls(
     objects: [&Object; 2],
-    target: &Target,
+    ifname: &str,
 ) -> Result<(BTreeMap<SysctlKey, String>, Vec<String>), ConfError> {
     let mut given = BTreeMap::new();
     for object in objects {
@@ -131,7 +136,7 @@ fn sysctls(
     }
     let mut sysctls = BTreeMap::new();
     for (name, value) in &given {
-        let key = sysctl_key(name, target).ok_or_else(|| ConfError::Foreign(name.clone()))?;
+        let key = sysctl_key(name, ifname).ok_or_else(|| ConfError::Foreign(name.clone()))?;
         if sysctls.insert(key, value.clone()).is_some() {
             return Err(ConfError::Twice(name.clone()));
         }
@@ -140,25 +145,15 @@ fn sysctls(
 }
 
 /// Reads a name with dots or slashes. The interface's own name may have dots, so it is put in at last.
-fn sysctl_key(name: &str, target: &Target) -> Option<SysctlKey> {
+fn sysctl_key(name: &str, ifname: &str) -> Option<SysctlKey> {
     let path = name.replace('.', "/");
     path.strip_prefix("net/")?;
-    SysctlKey::new(&path.replacen(IFNAME, target.ifname.as_str(), 1))
+    SysctlKey::new(&path.replacen(IFNAME, ifname, 1))
 }
 
 #[cfg(test)]
 mod tests {
-    use cni_types::ContainerId;
-    use net_types::IfName;
-
     use super::*;
-
-    fn target() -> Target {
-        Target {
-            container_id: ContainerId::new("a").unwrap(),
-            ifname: IfName::new("eth0.5").unwrap(),
-        }
-    }
 
     fn netconf(rest: &str) -> NetConf {
         let text = format!(r#"{{"cniVersion":"1.0.0","name":"net","type":"tuning"{rest}}}"#);
@@ -166,7 +161,7 @@ mod tests {
     }
 
     fn parse(rest: &str, args: &str) -> Result<Conf, ConfError> {
-        Conf::parse(&netconf(rest), args, &target())
+        Conf::parse(&netconf(rest), args, "eth0.5")
     }
 
     fn keys(rest: &str) -> Vec<String> {
