@@ -406,6 +406,34 @@ fn an_add_that_fails_opens_no_link_to_127_0_0_1() {
 }
 
 #[test]
+fn a_chain_that_is_hooked_in_another_way_is_named_and_stays() {
+    on_a_node(|node| {
+        let (pod, result) = node.attached("a");
+        let conf = node.ports_conf(&result, &[mapping(8080, 80, "tcp")]);
+        for (chain, hook) in [
+            ("hostports", "{ type filter hook input priority 0; }"),
+            ("prerouting", ""),
+            ("masquerading", "{ type nat hook input priority 0; }"),
+        ] {
+            sh(
+                node.dir.path(),
+                &format!("nft 'add table ip cni_hostport; add chain ip cni_hostport {chain} {hook}'"),
+            );
+            let before = ruleset();
+            let error = call(&node, "ADD", &pod, &conf).fails();
+            let way_out = format!("nft delete chain ip cni_hostport {chain}");
+            assert_eq!(error["code"], 100, "{error}");
+            assert!(error["msg"].as_str().unwrap().contains(&way_out), "{error}");
+            assert_eq!((ruleset(), node.stored_ports().len()), (before, 0));
+            sh(node.dir.path(), &way_out);
+            call(&node, "ADD", &pod, &conf).succeeds();
+            call(&node, "DEL", &pod, &conf).succeeds();
+            sh(node.dir.path(), "nft delete table ip cni_hostport");
+        }
+    });
+}
+
+#[test]
 fn a_second_interface_of_a_container_keeps_its_ports() {
     for backend in BACKENDS {
         on_a_node(move |node| {

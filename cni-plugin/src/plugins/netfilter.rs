@@ -8,7 +8,7 @@ use std::fs;
 use cni_types::Code;
 use ipnetwork::IpNetwork;
 use netstate::iptables::{IptablesFamily, IptablesTable, Restore, RestoreError};
-use netstate::nft::{Change, Family, TableKey};
+use netstate::nft::{BaseChain, Change, Family, TableKey};
 use netstate::{ErrorClass, KernelError};
 use nftables::iptables::{Iptables, IptablesError, Variant, iptables_use};
 use nftables::{ApplyError, Listing, Nftables};
@@ -19,7 +19,7 @@ use crate::error::CniError;
 const PASSES: u32 = 20;
 
 /// How often rules of iptables are; a program takes longer than a netlink request.
-const PROGRAM_PASSES: u32 = 5;
+const PROGRAM_PASSES: u32 = 10;
 
 /// Both families.
 pub(crate) const FAMILIES: [IptablesFamily; 2] = [IptablesFamily::V4, IptablesFamily::V6];
@@ -43,21 +43,40 @@ pub(crate) enum NetfilterError {
     #[error("cannot find out whether iptables is in use")]
     Use(#[source] KernelError),
     #[error("cannot change the packet filter's table {0}")]
-    Apply(TableKey, #[source] ApplyError),
-    #[error("the packet filter's table {0} changes too fast: {PASSES} attempts failed")]
-    Unsettled(TableKey),
+    Apply(String, #[source] ApplyError),
+    #[error("the packet filter's table {tables} changes too fast: {PASSES} attempts failed")]
+    Unsettled {
+        tables: String,
+        #[source]
+        cause: Option<Collision>,
+    },
+    #[error(
+        "the packet filter's table {key} has a chain {chain:?} that is hooked in another way than this plugin's; \
+         rename it, or remove it with \"nft delete chain {key} {chain}\""
+    )]
+    Chain { key: TableKey, chain: String },
     #[error("cannot work on the rules of iptables")]
     Iptables(#[source] IptablesError),
     #[error("cannot write the rules of iptables")]
     Restore(#[source] RestoreError),
 }
 
+/// Another process was faster.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Collision {
+    #[error(transparent)]
+    Read(KernelError),
+    #[error(transparent)]
+    Apply(ApplyError),
+}
+
 impl CniError for NetfilterError {
     fn code(&self) -> Code {
         match self {
             Self::Open(e) | Self::Read(_, e) | Self::Use(e) if e.class == ErrorClass::Busy => Code::TRY_LATER,
-            Self::Unsettled(_) => Code::TRY_LATER,
-            Self::Open(_)
+            Self::Unsettled { .. } => Code::TRY_LATER,
+            Self::Chain { .. }
+            | Self::Open(_)
             | Self::Read(..)
             | Self::Use(_)
             | Self::Apply(..)
@@ -95,50 +114,96 @@ pub(crate) fn read(nftables: &mut Nftables, key: &TableKey) -> Result<Option<Lis
         .map_err(|e| NetfilterError::Read(key.clone(), e))
 }
 
+/// When the work on tables is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// Once the changes are made.
+    Made,
+    /// When no change follows any more: for rules that follow from what other processes write. Whoever writes last
+    /// sees everything.
+    Settled,
+}
+
 /// Makes the changes that follow from what a table holds, which is read again when another process was faster.
 pub(crate) fn settle(
     nftables: &mut Nftables,
     key: &TableKey,
+    until: Until,
     changes: impl Fn(Option<&Listing>) -> Vec<Change>,
 ) -> Result<(), NetfilterError> {
-    let mut passes = 1..=PASSES;
-    loop {
-        let last = passes.next().is_none_or(|pass| pass == PASSES);
-        let found = match nftables.table(key) {
-            Err(e) if e.class == ErrorClass::Busy && !last => continue,
-            found => found.map_err(|e| NetfilterError::Read(key.clone(), e))?,
-        };
-        let changes = changes(found.as_ref());
-        if changes.is_empty() {
-            return Ok(());
-        }
-        match nftables.apply(&changes) {
-            Ok(()) => return Ok(()),
-            Err(e) if is_outdated(e.class()) && !last => {}
-            Err(e) => return Err(NetfilterError::Apply(key.clone(), e)),
-        }
-    }
+    let keys = std::slice::from_ref(key);
+    settle_all(nftables, keys, until, |found| {
+        changes(found.first().and_then(Option::as_ref))
+    })
+    .map(drop)
 }
 
-/// Makes the changes that follow from what a table holds until none follows any more: for rules that follow from what
-/// other processes write. Whoever writes last sees everything.
-pub(crate) fn converge(
+/// As [`settle`], with the changes of several tables made at once; tells whether there were any.
+pub(crate) fn settle_all(
     nftables: &mut Nftables,
-    key: &TableKey,
-    changes: impl Fn(Option<&Listing>) -> Vec<Change>,
-) -> Result<(), NetfilterError> {
+    keys: &[TableKey],
+    until: Until,
+    mut changes: impl FnMut(&[Option<Listing>]) -> Vec<Change>,
+) -> Result<bool, NetfilterError> {
+    let mut is_changed = false;
+    let mut cause = None;
     for _ in 0..PASSES {
-        let found = read(nftables, key)?;
-        let changes = changes(found.as_ref());
+        let found: Result<Vec<_>, _> = keys.iter().map(|key| read(nftables, key)).collect();
+        let found = match found {
+            Err(NetfilterError::Read(_, e)) if e.class == ErrorClass::Busy => {
+                cause = Some(Collision::Read(e));
+                continue;
+            }
+            found => found?,
+        };
+        let changes = changes(&found);
         if changes.is_empty() {
-            return Ok(());
+            return Ok(is_changed);
+        }
+        if let Some((key, chain)) = misshapen(keys, &found, &changes) {
+            return Err(NetfilterError::Chain {
+                key: key.clone(),
+                chain: chain.clone(),
+            });
         }
         match nftables.apply(&changes) {
-            Err(e) if !is_outdated(e.class()) => return Err(NetfilterError::Apply(key.clone(), e)),
-            Ok(()) | Err(_) => {}
+            Ok(()) if until == Until::Made => return Ok(true),
+            Ok(()) => is_changed = true,
+            Err(e) if is_outdated(e.class()) => cause = Some(Collision::Apply(e)),
+            Err(e) => return Err(NetfilterError::Apply(names(keys), e)),
         }
     }
-    Err(NetfilterError::Unsettled(key.clone()))
+    Err(NetfilterError::Unsettled {
+        tables: names(keys),
+        cause,
+    })
+}
+
+fn names(keys: &[TableKey]) -> String {
+    let names: Vec<_> = keys.iter().map(ToString::to_string).collect();
+    names.join(" and ")
+}
+
+/// The first chain that the changes would add and that stands there with another hook, which the kernel never changes;
+/// it would take rules for a chain that is hooked and should not be, and no packet would come the way that it should.
+fn misshapen<'a>(
+    keys: &[TableKey],
+    found: &[Option<Listing>],
+    changes: &'a [Change],
+) -> Option<(&'a TableKey, &'a String)> {
+    let hook = |base: BaseChain| (base.kind, base.hook, base.priority);
+    changes.iter().find_map(|change| {
+        let Change::AddChain {
+            table, chain, base, ..
+        } = change
+        else {
+            return None;
+        };
+        let mut tables = keys.iter().zip(found);
+        let (_, listing) = tables.find(|(key, _)| *key == table)?;
+        let present = listing.as_ref()?.table.chains.get(chain)?;
+        (present.base.map(hook) != base.map(hook)).then_some((table, chain))
+    })
 }
 
 /// Whether a refusal may come from what another process did after the table was read.
@@ -158,13 +223,37 @@ pub(crate) fn iptables_for(
     Iptables::find(family, used.variant()).map_err(NetfilterError::Iptables)
 }
 
-/// The programs for a family whose table may hold a chain that is asked for. Nothing is run to find out: what iptables
-/// keeps in nf_tables is read over netlink, and legacy tables are listed by the kernel once they exist.
+/// The programs for a family whose table may hold this chain. Nothing is run to find out: nf_tables is asked for the
+/// chain, and legacy tables are listed by the kernel once they exist.
 pub(crate) fn iptables_with(
     nftables: Option<&mut Nftables>,
     family: IptablesFamily,
     table: &str,
+    chain: &str,
+) -> Result<Vec<Iptables>, NetfilterError> {
+    iptables_where(nftables, family, table, |nftables, key| {
+        nftables.has_chain(key, chain)
+    })
+}
+
+/// As [`iptables_with`], for any chain with a name that is asked for.
+pub(crate) fn iptables_with_any(
+    nftables: Option<&mut Nftables>,
+    family: IptablesFamily,
+    table: &str,
     is_asked_for: impl Fn(&str) -> bool,
+) -> Result<Vec<Iptables>, NetfilterError> {
+    iptables_where(nftables, family, table, |nftables, key| {
+        let chains = nftables.chains(key)?;
+        Ok(chains.iter().any(|chain| is_asked_for(chain)))
+    })
+}
+
+fn iptables_where(
+    nftables: Option<&mut Nftables>,
+    family: IptablesFamily,
+    table: &str,
+    holds: impl FnOnce(&mut Nftables, &TableKey) -> Result<bool, KernelError>,
 ) -> Result<Vec<Iptables>, NetfilterError> {
     let mut found = Vec::new();
     if let Some(nftables) = nftables {
@@ -175,9 +264,11 @@ pub(crate) fn iptables_with(
             },
             name: table.to_owned(),
         };
-        let listing = read(nftables, &key)?.unwrap_or_default();
-        if listing.table.chains.keys().any(|chain| is_asked_for(chain)) {
-            found.push(Iptables::find(family, Variant::Nft).map_err(NetfilterError::Iptables)?);
+        if holds(nftables, &key).map_err(|e| NetfilterError::Read(key, e))? {
+            // Where only the plain names exist they are of the variant that is in use.
+            let programs = Iptables::find(family, Variant::Nft);
+            let programs = programs.or_else(|_| Iptables::find(family, Variant::Default));
+            found.push(programs.map_err(NetfilterError::Iptables)?);
         }
     }
     // Without its programs nobody wrote to a legacy table but who brought his own: those rules are his.
@@ -201,22 +292,31 @@ pub(crate) fn has_legacy_table(family: IptablesFamily, table: &str) -> bool {
 }
 
 /// Makes the changes that follow from what a table of iptables' holds, which is read again when another process was
-/// faster.
+/// faster; tells whether there were any.
 pub(crate) fn settle_iptables(
     iptables: &Iptables,
     table: &str,
-    changes: impl Fn(&IptablesTable) -> Result<Restore, RestoreError>,
-) -> Result<(), NetfilterError> {
-    let mut passes = 1..=PROGRAM_PASSES;
-    loop {
-        let last = passes.next().is_none_or(|pass| pass == PROGRAM_PASSES);
+    mut changes: impl FnMut(&IptablesTable) -> Result<Restore, RestoreError>,
+) -> Result<bool, NetfilterError> {
+    let mut refused: Option<(Restore, IptablesError)> = None;
+    for _ in 0..PROGRAM_PASSES {
         let found = iptables.save(table).map_err(NetfilterError::Iptables)?;
         let changes = changes(&found).map_err(NetfilterError::Restore)?;
+        if changes.is_empty() {
+            return Ok(refused.is_some());
+        }
+        if let Some((before, error)) = refused.take()
+            && before == changes
+        {
+            return Err(NetfilterError::Iptables(error));
+        }
         match iptables.restore(&changes) {
-            Err(_) if !last => {}
-            done => return done.map_err(NetfilterError::Iptables),
+            Ok(()) => return Ok(true),
+            // Another may have changed the rules since they were read; then the next changes are others.
+            Err(error) => refused = Some((changes, error)),
         }
     }
+    refused.map_or(Ok(false), |(_, error)| Err(NetfilterError::Iptables(error)))
 }
 
 /// The addresses of each family that has some.

@@ -8,7 +8,7 @@ use netstate::nft::{
 };
 use netstate::{ErrorClass, KernelError};
 
-use crate::decode::{self, RawRule, RawTable};
+use crate::decode::{self, RawChain, RawRule, RawTable};
 use crate::encode::{self, EncodeError};
 use crate::wire::{self, message};
 
@@ -215,6 +215,19 @@ impl Nftables {
         }
     }
 
+    /// The names of a table's chains, in the kernel's order; none if there is no such table. It reads no rules. Chains
+    /// that are hooked in a way that we never use are left out.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn chains(&mut self, key: &TableKey) -> Result<Vec<String>, KernelError> {
+        match self.raw_chains(key) {
+            Ok(chains) => Ok(chains.into_iter().map(|chain| chain.name).collect()),
+            Err(e) if e.class == ErrorClass::NotFound => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+
     /// The names of a family's tables, in the kernel's order.
     ///
     /// # Errors
@@ -240,14 +253,7 @@ impl Nftables {
             return Ok(None);
         };
         let mut listing = Listing::default();
-        let number = wire::family_number(key.family);
-        let of_table = named(key, wire::chain::TABLE)?;
-        let chains = self.socket.dump(message::GET_CHAIN, &of_table, |family, bytes| {
-            // Older kernels list the chains of all tables.
-            let chain = decode::chain(bytes);
-            Ok(chain.filter(|chain| family == number && chain.table == key.name))
-        })?;
-        for chain in chains {
+        for chain in self.raw_chains(key)? {
             listing.handles.insert(chain.name.clone(), Vec::new());
             listing.table.chains.insert(
                 chain.name,
@@ -269,6 +275,16 @@ impl Nftables {
         listing.table.comment = raw.comment;
         listing.table.other_objects = raw.objects.saturating_sub(listing.table.chains.len());
         Ok(Some(listing))
+    }
+
+    fn raw_chains(&mut self, key: &TableKey) -> Result<Vec<RawChain>, KernelError> {
+        let question = named(key, wire::chain::TABLE)?;
+        let number = wire::family_number(key.family);
+        self.socket.dump(message::GET_CHAIN, &question, |family, bytes| {
+            // Older kernels list the chains of all tables.
+            let chain = decode::chain(bytes);
+            Ok(chain.filter(|chain| family == number && chain.table == key.name))
+        })
     }
 
     fn raw_table(&mut self, key: &TableKey) -> Result<Option<RawTable>, KernelError> {

@@ -333,6 +333,8 @@ fn an_absent_table_or_chain_is_none_and_tables_are_listed_by_family() {
         let chains = [("a", "c"), ("a", "d"), ("t", "c")];
         let held = chains.map(|(table, chain)| nftables.has_chain(&key(Family::Ip, table), chain).unwrap());
         assert_eq!(held, [true, false, false]);
+        let named = ["a", "b", "t"].map(|table| nftables.chains(&key(Family::Ip, table)).unwrap());
+        assert_eq!(named, [vec!["c".to_owned()], vec![], vec![]]);
         assert_eq!(nftables.table(&key(Family::Ip6, "a")).unwrap(), None);
     });
 }

@@ -10,15 +10,13 @@ mod nft;
 
 use cni_types::{Code, NetworkName, Target};
 use ipnetwork::IpNetwork;
-use netstate::iptables::{IptablesTable, JumpRule, Restore, RestoreError};
+use netstate::iptables::JumpRule;
 use netstate::nft::Rule;
-use nftables::Nftables;
-use nftables::iptables::Iptables;
 
 use super::guards::OtherInterfaces;
 use crate::context::Attachments;
 use crate::error::CniError;
-use crate::plugins::netfilter::{self, Backend, FAMILIES, NetfilterError};
+use crate::plugins::netfilter::{self, Backend, FAMILIES, NetfilterError, Until};
 
 /// Masquerading is not as it shall be.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +55,7 @@ pub(super) fn setup(
     if backend != Some(Backend::Iptables)
         && let Some(nftables) = &mut nftables
     {
-        let made = netfilter::settle(nftables, &nft::table(), |found| {
+        let made = netfilter::settle(nftables, &nft::table(), Until::Made, |found| {
             nft::setup(found, network, target, addresses)
         });
         match made {
@@ -86,7 +84,7 @@ pub(super) fn teardown(
 ) -> Result<(), MasqError> {
     let mut nftables = netfilter::open_if_present()?;
     if let Some(nftables) = &mut nftables {
-        netfilter::settle(nftables, &nft::table(), |found| {
+        netfilter::settle(nftables, &nft::table(), Until::Made, |found| {
             found.map_or_else(Vec::new, |found| nft::teardown(found, network, target))
         })?;
     }
@@ -95,25 +93,36 @@ pub(super) fn teardown(
     }
     let chain = iptables::chain_name(network, &target.container_id);
     let chains = [chain.clone()].into();
-    in_iptables(
-        nftables,
-        |name| *name == chain,
-        |table| iptables::teardown(table, &chains),
-    )
+    for family in FAMILIES {
+        let all = netfilter::iptables_with(nftables.as_mut(), family, iptables::TABLE, &chain)?;
+        for programs in all {
+            netfilter::settle_iptables(&programs, iptables::TABLE, |table| {
+                iptables::teardown(table, &chains)
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what is of a network's attachments that are not valid.
 pub(super) fn gc(network: &NetworkName, valid: &Attachments) -> Result<(), MasqError> {
     let mut nftables = netfilter::open_if_present()?;
     if let Some(nftables) = &mut nftables {
-        netfilter::settle(nftables, &nft::table(), |found| {
+        netfilter::settle(nftables, &nft::table(), Until::Made, |found| {
             found.map_or_else(Vec::new, |found| nft::gc(found, network, &valid.0))
         })?;
     }
-    in_iptables(nftables, iptables::is_chain, |table| {
-        let ids = valid.0.iter().map(|target| &target.container_id);
-        iptables::teardown(table, &iptables::stale(table, network, ids))
-    })
+    for family in FAMILIES {
+        let table = iptables::TABLE;
+        let all = netfilter::iptables_with_any(nftables.as_mut(), family, table, iptables::is_chain)?;
+        for programs in all {
+            netfilter::settle_iptables(&programs, table, |found| {
+                let ids = valid.0.iter().map(|target| &target.container_id);
+                iptables::teardown(found, &iptables::stale(found, network, ids))
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Fails unless all rules for these addresses are there, in either back end.
@@ -132,29 +141,13 @@ pub(super) fn check(
     };
     let chain = iptables::chain_name(network, &target.container_id);
     for (family, addresses) in netfilter::by_family(addresses) {
-        let programs =
-            netfilter::iptables_with(nftables.as_mut(), family, iptables::TABLE, |name| name == chain)?;
+        let programs = netfilter::iptables_with(nftables.as_mut(), family, iptables::TABLE, &chain)?;
         let Some(programs) = programs.first() else {
             return Err(MasqError::MissingNft(missing));
         };
         let table = programs.save(iptables::TABLE).map_err(NetfilterError::Iptables)?;
         if let Some(rule) = iptables::missing(&table, network, &target.container_id, &addresses) {
             return Err(MasqError::MissingIptables(rule));
-        }
-    }
-    Ok(())
-}
-
-fn in_iptables(
-    mut nftables: Option<Nftables>,
-    is_asked_for: impl Fn(&str) -> bool,
-    changes: impl Fn(&IptablesTable) -> Result<Restore, RestoreError>,
-) -> Result<(), MasqError> {
-    for family in FAMILIES {
-        let all: Vec<Iptables> =
-            netfilter::iptables_with(nftables.as_mut(), family, iptables::TABLE, &is_asked_for)?;
-        for programs in all {
-            netfilter::settle_iptables(&programs, iptables::TABLE, &changes)?;
         }
     }
     Ok(())

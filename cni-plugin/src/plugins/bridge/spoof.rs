@@ -8,7 +8,7 @@ use net_types::{IfName, MacAddr};
 use self::rules::Names;
 use crate::context::Attachments;
 use crate::error::CniError;
-use crate::plugins::netfilter::{self, NetfilterError};
+use crate::plugins::netfilter::{self, NetfilterError, Until};
 
 /// The rules of an attachment are not as they shall be, or cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub(super) fn setup(target: &Target, interface: &IfName, mac: MacAddr) -> Result
         return Err(SpoofError::TooLong(target.container_id.as_str().to_owned()));
     }
     let mut nftables = netfilter::open().map_err(SpoofError::Netfilter)?;
-    netfilter::settle(&mut nftables, &rules::table(), |found| {
+    netfilter::settle(&mut nftables, &rules::table(), Until::Made, |found| {
         rules::setup(found, &names, interface, mac)
     })
     .map_err(SpoofError::Netfilter)
@@ -81,7 +81,7 @@ fn remove(all: &[Names]) -> Result<(), SpoofError> {
     let Some(mut nftables) = netfilter::open_if_present().map_err(SpoofError::Netfilter)? else {
         return Ok(());
     };
-    netfilter::settle(&mut nftables, &rules::table(), |found| {
+    netfilter::settle(&mut nftables, &rules::table(), Until::Made, |found| {
         let found = found.into_iter();
         found
             .flat_map(|found| all.iter().flat_map(|names| rules::teardown(found, names)))

@@ -10,7 +10,7 @@ use super::note::Notes;
 use super::{backend, iptables, nft, note};
 use crate::context::Attachments;
 use crate::error::{CniError, Failure, Failures};
-use crate::plugins::netfilter::{self, Backend, NetfilterError};
+use crate::plugins::netfilter::{self, Backend, NetfilterError, Until};
 use crate::plugins::prev_result;
 
 /// The rules are not as they shall be.
@@ -52,7 +52,7 @@ pub(crate) fn add(conf: &NetConf, target: &Target) -> Result<AddResult, Failure>
 
 fn add_nft(conf: &NetConf, target: &Target, attachment: &Attachment) -> Result<(), Failure> {
     let mut nftables = netfilter::open()?;
-    let made = netfilter::converge(&mut nftables, &nft::table(), |found| {
+    let made = netfilter::settle(&mut nftables, &nft::table(), Until::Settled, |found| {
         nft::setup(found, &conf.name, target, attachment)
     });
     Ok(made?)
@@ -88,9 +88,7 @@ pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
         }
     }
     for (family, hosts) in netfilter::by_family(&attachment.hosts) {
-        let all = netfilter::iptables_with(nftables.as_mut(), family, iptables::TABLE, |chain| {
-            chain == iptables::CONTAINERS
-        })?;
+        let all = netfilter::iptables_with(nftables.as_mut(), family, iptables::TABLE, iptables::CONTAINERS)?;
         let Some(programs) = all.first() else {
             return Err(FirewallError::Incomplete.into());
         };
@@ -106,7 +104,7 @@ pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
 pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
     let mut nftables = netfilter::open_if_present()?;
     if let Some(nftables) = &mut nftables {
-        netfilter::converge(nftables, &nft::table(), |found| {
+        netfilter::settle(nftables, &nft::table(), Until::Settled, |found| {
             found.map_or_else(Vec::new, |found| nft::teardown(found, &conf.name, target))
         })?;
     }
@@ -153,7 +151,7 @@ pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
     let mut failures = Failures::default();
     let mut nftables = netfilter::open_if_present()?;
     if let Some(nftables) = &mut nftables {
-        let removed = netfilter::converge(nftables, &nft::table(), |found| {
+        let removed = netfilter::settle(nftables, &nft::table(), Until::Settled, |found| {
             found.map_or_else(Vec::new, |found| nft::gc(found, &conf.name, &valid.0))
         });
         failures.note(removed);
@@ -193,9 +191,7 @@ fn remove_from_iptables(hosts: &[IpNetwork], mut nftables: Option<Nftables>) -> 
     hosts.sort_unstable();
     hosts.dedup();
     for (family, hosts) in netfilter::by_family(&hosts) {
-        let all = netfilter::iptables_with(nftables.as_mut(), family, iptables::TABLE, |chain| {
-            chain == iptables::CONTAINERS
-        })?;
+        let all = netfilter::iptables_with(nftables.as_mut(), family, iptables::TABLE, iptables::CONTAINERS)?;
         for programs in all {
             netfilter::settle_iptables(&programs, iptables::TABLE, |table| {
                 iptables::teardown(table, &hosts)

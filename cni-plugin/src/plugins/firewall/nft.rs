@@ -1,7 +1,7 @@
 //! The rules in nf_tables: a table of our own, with a chain that the administrator may fill.
 //!
-//! A verdict to accept ends only the chains of its own hook and priority: **it cannot save a packet from a chain of
-//! another table that drops it**. So these rules are for nodes where no other table drops what containers send; where
+//! A verdict to accept ends only its own base chain: **it cannot save a packet from another base chain of the hook that
+//! drops it**, of whatever table and priority. So these rules are for nodes where no other table drops what containers send; where
 //! iptables does, its back end is chosen ([`super::backend`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -177,7 +177,9 @@ fn has_frame(found: &Listing) -> bool {
     let chains = &found.table.chains;
     let forward = chains.get(FORWARD);
     forward.is_some_and(|chain| chain.base == Some(BASE) && chain.rules == entry_rules())
-        && CHAINS.iter().all(|(chain, _)| chains.contains_key(*chain))
+        && CHAINS
+            .iter()
+            .all(|(chain, _)| chains.get(*chain).is_some_and(|chain| chain.base.is_none()))
 }
 
 fn frame() -> Vec<Change> {

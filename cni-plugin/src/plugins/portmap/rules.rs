@@ -8,34 +8,26 @@ use netlink::RealKernel;
 use netlink::conntrack::{Conntrack, OriginalDestination};
 use netlink::netfilter::is_absent;
 use netstate::nft::Rule;
-use netstate::{ErrorClass, Kernel, KernelError, Op, Scope, SysctlKey};
-use nftables::{ApplyError, Listing, Nftables};
+use netstate::{Kernel, KernelError, Op, Scope, SysctlKey};
+use nftables::{Listing, Nftables};
 
 use super::attachment::{Attachment, IpFamily};
 use super::conf::Backend;
 use super::iptables;
 use super::nft::{self, ConditionError, Found};
-use super::xtables::{self, XtablesError};
+use super::xtables;
 use crate::error::CniError;
-
-/// How often rules are read and changed anew that others change at the same time.
-const ATTEMPTS: u32 = 10;
+use crate::plugins::netfilter::{self, NetfilterError, Until};
 
 /// Why rules could not be made, found or removed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RulesError {
     #[error("{0}")]
     Condition(ConditionError),
-    #[error("cannot read the nftables rules")]
-    Read(#[source] KernelError),
-    #[error("cannot change the nftables rules")]
-    Change(#[source] ApplyError),
-    #[error("the nftables rules changed too fast: {0} attempts failed")]
-    Unsettled(u32),
+    #[error(transparent)]
+    Netfilter(NetfilterError),
     #[error("the kernel has no nftables with address translation; set backend to iptables")]
     NoNftables,
-    #[error("{0}")]
-    Xtables(#[source] XtablesError),
     #[error("port mapping: chain {chain:?} lacks the rule \"{rule}\"")]
     MissingRule { chain: String, rule: String },
     #[error("port mapping: there is no chain {0:?} that packets come to")]
@@ -54,10 +46,9 @@ impl CniError for RulesError {
     fn code(&self) -> Code {
         match self {
             Self::Condition(_) => Code::BAD_CONFIG,
-            Self::Read(_) | Self::Change(_) | Self::Localhost { .. } | Self::Flows(_) => Code::KERNEL,
+            Self::Localhost { .. } | Self::Flows(_) => Code::KERNEL,
             Self::NoNftables => Code::KERNEL,
-            Self::Xtables(error) => error.code(),
-            Self::Unsettled(_) => Code::TRY_LATER,
+            Self::Netfilter(error) => error.code(),
             Self::MissingRule { .. } | Self::MissingChain(_) => Code::CHECK_FAILED,
         }
     }
@@ -134,7 +125,7 @@ impl Goal {
             Look::Everywhere => true,
         };
         if in_iptables {
-            xtables::reach(&self.iptables, &mut outcome).map_err(RulesError::Xtables)?;
+            xtables::reach(&self.iptables, &mut outcome).map_err(RulesError::Netfilter)?;
         }
         Ok(outcome)
     }
@@ -148,34 +139,19 @@ impl Goal {
                 Ok(())
             };
         };
-        for _ in 0..ATTEMPTS {
+        let keys: Vec<_> = self.nft.iter().map(nft::Wanted::table).collect();
+        let changed = netfilter::settle_all(&mut nftables, &keys, Until::Made, |listings| {
             let mut changes = Vec::new();
-            for wanted in &self.nft {
-                let listing = read(&mut nftables, wanted)?;
+            for (wanted, listing) in self.nft.iter().zip(listings) {
                 let found = found(listing.as_ref());
-                outcome
-                    .udp_destinations
-                    .extend(wanted.found_udp_destinations(found));
+                let flows = wanted.found_udp_destinations(found);
+                outcome.udp_destinations.extend(flows);
                 changes.extend(wanted.changes(found));
             }
-            if changes.is_empty() {
-                return Ok(());
-            }
-            match nftables.apply(&changes) {
-                Ok(()) => {
-                    outcome.changed = true;
-                    return Ok(());
-                }
-                // Another removed or made something meanwhile.
-                Err(e)
-                    if matches!(
-                        e.class(),
-                        ErrorClass::NotFound | ErrorClass::Exists | ErrorClass::Busy
-                    ) => {}
-                Err(e) => return Err(RulesError::Change(e)),
-            }
-        }
-        Err(RulesError::Unsettled(ATTEMPTS))
+            changes
+        });
+        outcome.changed |= changed.map_err(RulesError::Netfilter)?;
+        Ok(())
     }
 
     /// Fails unless all the rules are there.
@@ -190,7 +166,8 @@ impl Goal {
             }
         }
         for (family, wanted) in self.iptables.iter().filter(|(_, wanted)| !wanted.is_empty()) {
-            let table = xtables::table(*family).map_err(RulesError::Xtables)?;
+            let table = xtables::table(*family, wanted).map_err(RulesError::Netfilter)?;
+            let table = table.ok_or_else(|| RulesError::MissingChain(wanted.chain().to_owned()))?;
             if let Some((chain, rule)) = wanted.missing(&table) {
                 return Err(RulesError::MissingRule { chain, rule });
             }
@@ -211,11 +188,11 @@ fn missing(chain: String, rule: Option<Rule>) -> RulesError {
 
 /// Opens nftables; `None` if the kernel has none.
 fn open() -> Result<Option<Nftables>, RulesError> {
-    Nftables::open_if_present().map_err(RulesError::Read)
+    netfilter::open_if_present().map_err(RulesError::Netfilter)
 }
 
 fn read(nftables: &mut Nftables, wanted: &nft::Wanted) -> Result<Option<Listing>, RulesError> {
-    nftables.table(&wanted.table()).map_err(RulesError::Read)
+    netfilter::read(nftables, &wanted.table()).map_err(RulesError::Netfilter)
 }
 
 fn found(listing: Option<&Listing>) -> Option<Found<'_>> {
@@ -237,13 +214,13 @@ pub(crate) fn usable(backend: Backend) -> Result<(), RulesError> {
             Some(true) => Ok(()),
             Some(false) | None => Err(RulesError::NoNftables),
         },
-        Backend::Iptables => xtables::usable().map_err(RulesError::Xtables),
+        Backend::Iptables => xtables::usable().map_err(RulesError::Netfilter),
     }
 }
 
 /// Removes the rules in iptables of a network's containers but those that are valid.
 pub(crate) fn gc_iptables(network: &NetworkName, valid: &BTreeSet<ContainerId>) -> Result<(), RulesError> {
-    xtables::gc(network, valid).map_err(RulesError::Xtables)
+    xtables::gc(network, valid).map_err(RulesError::Netfilter)
 }
 
 /// Lets packets from 127.0.0.1 leave by the link that leads to a container, so that its mapped ports can be reached

@@ -113,7 +113,8 @@ fn own_rules<'a>(
 /// Whether packets reach the rules in the way that they shall.
 fn has_frame(found: &Listing) -> bool {
     let chain = found.table.chains.get(POSTROUTING);
-    found.table.chains.contains_key(CHECKS)
+    let checks = found.table.chains.get(CHECKS);
+    checks.is_some_and(|checks| checks.base.is_none())
         && chain.is_some_and(|chain| chain.base == Some(BASE) && chain.rules == entry_rules())
 }
 
