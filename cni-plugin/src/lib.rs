@@ -16,6 +16,7 @@ mod delegate;
 mod error;
 mod install;
 mod known_args;
+mod locks;
 mod plugins;
 mod requested_mac;
 mod run;

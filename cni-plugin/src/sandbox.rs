@@ -1,6 +1,5 @@
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use cni_types::Code;
 use netlink::{Netns, NetnsError};
 
 use crate::error::CniError;
+use crate::locks::{Guarded, lock_file};
 
 /// How long another call may work on the same container.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -22,7 +22,7 @@ pub(crate) struct Sandbox {
     /// The path as the runtime gave it.
     pub(crate) path: String,
     pub(crate) netns: Netns,
-    /// `flock` on the namespace itself: it needs no file, and ends with the process.
+    /// It ends with the process.
     _lock: Option<File>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum SandboxError {
     Lock {
         path: String,
         #[source]
-        source: io::Error,
+        source: statefile::Error,
     },
     #[error("another call for the container of network namespace {0:?} is still at work; try again")]
     Busy(String),
@@ -54,7 +54,8 @@ pub(crate) enum SandboxError {
 impl CniError for SandboxError {
     fn code(&self) -> Code {
         match self {
-            Self::Open { .. } | Self::Own(_) | Self::IsOwn(_) | Self::Lock { .. } => Code::BAD_NETNS,
+            Self::Open { .. } | Self::Own(_) | Self::IsOwn(_) => Code::BAD_NETNS,
+            Self::Lock { .. } => Code::IO,
             Self::Busy(_) => Code::TRY_LATER,
         }
     }
@@ -107,21 +108,19 @@ fn is_gone(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(NO_SUCH_PROCESS)
 }
 
-/// A handle whose lock is that of the open namespace file.
-pub(crate) fn lock_handle(netns: &Netns) -> io::Result<File> {
-    netns.as_fd().try_clone_to_owned().map(File::from)
-}
-
 fn lock(path: &str, netns: &Netns) -> Result<File, SandboxError> {
     let failed = |source| SandboxError::Lock {
         path: path.to_owned(),
         source,
     };
-    let file = lock_handle(netns).map_err(failed)?;
+    let file = lock_file(netns, Guarded::Container).map_err(failed)?;
     match lock_within(LOCK_TIMEOUT, || file.try_lock()) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(SandboxError::Busy(path.to_owned())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
+        Err(TryLockError::Error(source)) => Err(failed(statefile::Error::of(
+            statefile::Action::Lock,
+            Path::new(path),
+        )(source))),
     }
 }
 

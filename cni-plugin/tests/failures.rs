@@ -11,7 +11,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -310,10 +310,14 @@ fn a_bridge_that_was_made_goes_with_the_failure_unless_others_use_it() {
 #[test]
 fn a_bridge_that_somebody_keeps_locked_is_waited_for_only_so_long() {
     on_a_node(|node| {
-        let own = fs::File::open("/proc/thread-self/ns/net").unwrap();
-        own.lock().unwrap();
         let pod = Pod::new("a");
         let call = node.call("ADD", &pod, &node.conf("1.0.0"));
+        node.add(&pod);
+        node.del(&pod);
+        ip(&["link", "del", "cni0"]);
+        let inode = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
+        let own = fs::File::open(format!("/run/cni/flannel/lock-bridges-{}", inode % 256)).unwrap();
+        own.lock().unwrap();
         fails_cleanly(&node, &call, 11, "host's bridges locked; try again");
         own.unlock().unwrap();
         node.add(&pod);

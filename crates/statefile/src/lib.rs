@@ -19,7 +19,7 @@ mod read;
 mod write;
 
 pub use error::{Action, Error};
-pub use lock::Lock;
+pub use lock::{Lock, lock_file};
 pub use mark::{mark, mark_of};
 pub use read::{MAX_BYTES, is_dir, read_optional, read_text};
 pub use write::{

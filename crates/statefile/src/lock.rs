@@ -11,6 +11,8 @@ use crate::open::open_regular;
 
 /// The first pause between two attempts to get a lock; each pause doubles the last.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
+/// How often a lock file is looked for that vanishes and appears.
+const ATTEMPTS: u32 = 3;
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
@@ -48,6 +50,23 @@ impl Lock {
         // Descriptors that the standard library makes are closed when a program begins.
         nix::unistd::dup(&self.file).map_err(|errno| Error::of(Action::Lock, &self.path)(errno.into()))
     }
+}
+
+/// Opens a lock file that is never removed, for locks that some hold together; creates it with this mode, whatever the
+/// umask, if it is absent. It is not locked yet.
+///
+/// # Errors
+/// The file cannot be created or opened, or is no regular file.
+pub fn lock_file(path: &Path, mode: u32) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    // Another process may create it between the two looks at it.
+    for _ in 1..ATTEMPTS {
+        if let Some(file) = open_or_create(path, &options, mode)? {
+            return Ok(file);
+        }
+    }
+    open_regular(path, &options).map(|(file, _)| file)
 }
 
 /// Opens or creates a regular file and locks it; the locked file is the one that the path names. Tells what it is.

@@ -21,7 +21,8 @@ use super::conf::{Conf, OnConflict};
 use super::desired::{Attachment, pod_label};
 use super::kernel::{DAD_TIMEOUT, LinkError, UP_TIMEOUT, links_only, observe, refused, remove_link};
 use super::names::HostVeth;
-use crate::sandbox::{lock_handle, lock_within};
+use crate::locks::{Guarded, lock_file};
+use crate::sandbox::lock_within;
 
 /// How often the host is looked at again because another process changed it meanwhile.
 const PASSES: u32 = 5;
@@ -34,8 +35,7 @@ const HOST: &str = "the host's network namespace";
 /// The host's kernel.
 pub(crate) struct Host {
     kernel: RealKernel,
-    /// The lock on the host's own namespace that guards the life of its bridges: shared by whoever attaches to one,
-    /// exclusive for whoever removes one.
+    /// The lock that guards the life of the host's bridges: shared by whoever attaches to one, exclusive for whoever removes one.
     bridges: File,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Request<'a> {
 impl Host {
     pub(crate) fn open() -> Result<Self, LinkError> {
         let own = Netns::current().map_err(LinkError::Enter)?;
-        let bridges = lock_handle(&own).map_err(|e| LinkError::Open(io_failure(&e)))?;
+        let bridges = lock_file(&own, Guarded::Bridges).map_err(LinkError::LockFile)?;
         Ok(Self {
             kernel: RealKernel::open().map_err(LinkError::Open)?,
             bridges,

@@ -89,6 +89,8 @@ pub(crate) enum LinkError {
     },
     #[error("an address cannot be used")]
     Duplicate(#[source] KernelError),
+    #[error("cannot lock the host's bridges")]
+    LockFile(#[source] statefile::Error),
     #[error("another call keeps the host's bridges locked; try again")]
     BridgesBusy,
     #[error("the kernel's networking changes too fast: {0} attempts failed")]
@@ -113,6 +115,7 @@ impl CniError for LinkError {
             | Self::Address { .. }
             | Self::AddressInUse { .. }
             | Self::Duplicate(_) => Code::CONFLICT,
+            Self::LockFile(_) => Code::IO,
             Self::BridgesBusy | Self::Unsettled(_) => Code::TRY_LATER,
         }
     }
