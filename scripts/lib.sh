@@ -44,35 +44,40 @@ static_dir() {
     printf '%s/%s/release\n' "${CARGO_TARGET_DIR:-$project/target}" "$(rust_host)"
 }
 
-# Builds packages as static release programs. Addresses are fixed, which saves the start from working out each.
+# Builds packages as static release programs.
 build_static() {
     local package arguments=()
-    for package in "$@"; do arguments+=(-p "$package"); done
-    # With an explicit target the flags are kept from build scripts and procedural macros, which cannot be static.
-    build_for "$(rust_host)" "${arguments[@]}"
-    case " $* " in *" cni-plugin "*) build_plugin ;; esac
+    for package in "$@"; do
+        case "$package" in
+            cni-plugin) build_plugin || return ;;
+            *) arguments+=(-p "$package") ;;
+        esac
+    done
+    [ ${#arguments[@]} -eq 0 ] || build_for "$(rust_host)" "" "${arguments[@]}"
 }
 
 # Builds the plugin with musl where rustup has it: glibc asks the processor at each start what it can do, and in a
-# virtual machine each such question is the hypervisor's to answer (measured: 0.5 ms of an ADD's 2 ms).
+# virtual machine each such question is the hypervisor's to answer (measured: 0.5 ms of an ADD's 2 ms). Addresses are
+# fixed, which saves each start from working them out; a daemon, which starts once and listens, has random ones.
 build_plugin() {
-    build_musl cni-plugin flannel
-}
-
-# Builds one program of a package with musl, and puts it in the place of the one with glibc.
-build_musl() {
-    local package=$1 program=$2 host musl
+    local host musl fixed="-C relocation-model=static"
     host=$(rust_host)
     musl=${host/%-gnu/-musl}
-    rustup target add "$musl" >/dev/null 2>&1 || { echo "no Rust for $musl: $program stays with glibc, and starts slower" >&2 && return; }
-    build_for "$musl" -p "$package" --bin "$program"
+    if ! rustup target add "$musl" >/dev/null 2>&1; then
+        echo "no Rust for $musl: the plugin stays with glibc, and starts slower" >&2
+        build_for "$host" "$fixed" -p cni-plugin
+        return
+    fi
+    build_for "$musl" "$fixed" -p cni-plugin || return
     # Not over a program that may be running.
-    cp "${CARGO_TARGET_DIR:-$project/target}/$musl/release/$program" "$(static_dir)/$program.new"
-    mv "$(static_dir)/$program.new" "$(static_dir)/$program"
+    mkdir -p "$(static_dir)"
+    cp "${CARGO_TARGET_DIR:-$project/target}/$musl/release/flannel" "$(static_dir)/flannel.new"
+    mv "$(static_dir)/flannel.new" "$(static_dir)/flannel"
 }
 
+# With an explicit target the flags are kept from build scripts and procedural macros, which cannot be static.
 build_for() {
-    local target=$1
-    shift
-    RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" cargo build --release --target "$target" "$@"
+    local target=$1 flags=$2
+    shift 2
+    RUSTFLAGS="-C target-feature=+crt-static $flags" cargo build --release --target "$target" "$@"
 }
