@@ -1,5 +1,6 @@
 //! The status socket: one request line of JSON, then the status as one line and each peer as another.
 
+use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +8,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tracing::warn;
 
 use super::{ACCEPT_PAUSE, Asker, Connections};
@@ -16,6 +17,8 @@ use crate::status::{PeerQuery, PeerStatus};
 /// Only the daemon's own user and root may connect.
 const MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o755;
+/// Connections that wait to be taken.
+const BACKLOG: u32 = 128;
 /// A request in bytes.
 const MAX_REQUEST_BYTES: u64 = 4096;
 
@@ -39,17 +42,32 @@ pub(super) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     if let Some(dir) = path.parent() {
         statefile::ensure_dir(dir, DIR_MODE).map_err(io::Error::other)?;
     }
-    // Nobody else can connect before the mode is set, because nobody knows the name.
-    let hidden = path.with_extension(format!("sock.{}", std::process::id()));
+    let hidden = hidden(path);
+    // What a daemon left that was killed in between.
     let _absent = fs::remove_file(&hidden);
-    let listener = UnixListener::bind(&hidden)?;
-    let placed =
-        fs::set_permissions(&hidden, Permissions::from_mode(MODE)).and_then(|()| fs::rename(&hidden, path));
-    if let Err(err) = placed {
+    let listener = place(&hidden, path).inspect_err(|_| {
         let _absent = fs::remove_file(&hidden);
-        return Err(err);
-    }
+    })?;
     Ok((listener, SocketFile(path.to_owned())))
+}
+
+/// Where a socket is made ready.
+fn hidden(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+/// Makes a socket under a hidden name and gives it its own. Nobody can connect before its mode is set, because it
+/// listens only then.
+fn place(hidden: &Path, path: &Path) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(hidden)?;
+    fs::set_permissions(hidden, Permissions::from_mode(MODE))?;
+    let listener = socket.listen(BACKLOG)?;
+    fs::rename(hidden, path)?;
+    Ok(listener)
 }
 
 /// Serves until it is dropped.
@@ -104,4 +122,23 @@ fn matches(query: &PeerQuery, peer: &PeerStatus) -> bool {
     let Some(wanted) = &query.peer else { return true };
     let mac = peer.vtep_mac.as_deref().unwrap_or_default();
     peer.subnet.contains(wanted) || mac.contains(wanted) || peer.public_ip.to_string().contains(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_half_made_by_a_killed_daemon_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flanneld.sock");
+        drop(std::os::unix::net::UnixListener::bind(hidden(&path)).unwrap());
+        let (_listener, file) = listen(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, MODE);
+        StdStream::connect(&path).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        drop(file);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }
