@@ -1,3 +1,6 @@
+//! Netlink messages as bytes. The crate `netlink` has them too; it is synchronous and opens what this crate never needs,
+//! so that the twenty lines stand here again.
+
 /// Length of a message's header (linux `struct nlmsghdr`).
 pub(crate) const HEADER_LEN: usize = 16;
 

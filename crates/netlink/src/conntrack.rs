@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netstate::{ErrorClass, KernelError};
 
-use crate::Netns;
 use crate::errno::other;
 use crate::netfilter::{Socket, Subsystem, header};
 use crate::raw::Requests;
@@ -67,16 +66,6 @@ impl Conntrack {
     pub fn open() -> Result<Self, KernelError> {
         Ok(Self {
             socket: Socket::open(Subsystem::Conntrack)?,
-        })
-    }
-
-    /// Opens the connections of a namespace.
-    ///
-    /// # Errors
-    /// As [`Self::open`], and if the namespace cannot be entered.
-    pub fn open_in(netns: &Netns) -> Result<Self, KernelError> {
-        Ok(Self {
-            socket: Socket::open_in(netns, Subsystem::Conntrack)?,
         })
     }
 

@@ -4,8 +4,7 @@ use std::ops::ControlFlow;
 
 use netstate::{ErrorClass, KernelError};
 
-use crate::Netns;
-use crate::errno::{busy, other, unusable_netns};
+use crate::errno::{busy, other};
 use crate::frame::{Answer, Frame};
 use crate::raw::{Protocol, RawSocket, Requests};
 
@@ -94,16 +93,6 @@ impl Socket {
             raw: RawSocket::open(Protocol::Netfilter)?,
             subsystem,
         })
-    }
-
-    /// Opens a socket in a namespace.
-    ///
-    /// # Errors
-    /// As [`Self::open`], and if the namespace cannot be entered.
-    pub fn open_in(netns: &Netns, subsystem: Subsystem) -> Result<Self, KernelError> {
-        netns
-            .run(|| Self::open(subsystem))
-            .map_err(|e| unusable_netns(&e))?
     }
 
     /// Adds a message of this part to requests.

@@ -20,7 +20,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 impl RealKernel {
     /// Waits until these IPv6 addresses of a link can be used: the kernel answers for them, and the detection of
-    /// duplicates (RFC 4862 §5.4), if it is made, has found them to be nobody else's.
+    /// duplicates (RFC 4862 §5.4), if it is made, has found them to be nobody else's. An address that the link does not
+    /// have is not waited for.
     ///
     /// # Errors
     /// The link is absent; an address is another station's, class [`ErrorClass::Exists`]; or the detection has not

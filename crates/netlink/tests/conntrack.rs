@@ -15,7 +15,6 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use common::*;
-use netlink::Netns;
 use netlink::conntrack::{Conntrack, IpVersion, OriginalDestination};
 
 const LOCALHOST: [&str; 2] = ["127.0.0.1", "::1"];
@@ -67,7 +66,7 @@ fn a_connection_to_a_port_goes_the_new_way_once_it_is_forgotten() {
             translate_to(6001);
             arrives(&client, 53, &old, "still the old way");
 
-            let mut conntrack = Conntrack::open_in(&Netns::current().unwrap()).unwrap();
+            let mut conntrack = Conntrack::open().unwrap();
             let forgotten = conntrack
                 .forget_udp(&BTreeSet::from([to(53, None, version)]))
                 .unwrap();

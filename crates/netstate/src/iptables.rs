@@ -1,7 +1,7 @@
 //! Rules of iptables as plain data: the text that `iptables-save` prints, by table and chain.
 //!
-//! [`parse_save`] reads that text, [`Restore`] builds one for `iptables-restore`, [`save_word`] quotes a word as
-//! iptables does, and [`same_rule`] compares a rule with one that was printed. The crate `nftables` runs the programs.
+//! [`parse_save`] reads that text, [`Restore`] builds one for `iptables-restore`, and [`save_word`] quotes a
+//! word as iptables does. The crate `nftables` runs the programs.
 
 mod restore;
 mod save;
@@ -13,7 +13,7 @@ mod words;
 pub use restore::{Restore, RestoreError};
 pub use save::{SaveError, parse_save};
 pub use version::{IptablesVersion, IptablesVersionError};
-pub use words::{same_rule, save_word};
+pub use words::save_word;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use netstate::iptables::{IptablesFamily, IptablesTable, IptablesVersion, Restore, SaveError, parse_save};
 
+pub use process::run;
 pub use usage::{IptablesUse, iptables_use};
 
 /// Where the programs are if `PATH` doesn't tell.
@@ -137,7 +138,7 @@ impl Iptables {
     /// # Errors
     /// The program failed, or the table holds rules that iptables cannot show.
     pub fn save(&self, table: &str) -> Result<IptablesTable, IptablesError> {
-        let text = process::run(&self.save, &["-t", table], "", PROCESS_MAX)?;
+        let text = run(&self.save, &["-t", table], "", PROCESS_MAX)?;
         let mut tables = parse_save(&text).map_err(|source| IptablesError::Save {
             program: self.save.clone(),
             source,
@@ -155,7 +156,7 @@ impl Iptables {
         }
         let wait = format!("--wait={}", LOCK_WAIT.as_secs());
         let arguments = ["--noflush", wait.as_str()];
-        process::run(&self.restore, &arguments, &changes.to_string(), PROCESS_MAX)?;
+        run(&self.restore, &arguments, &changes.to_string(), PROCESS_MAX)?;
         Ok(())
     }
 
@@ -164,7 +165,7 @@ impl Iptables {
     /// # Errors
     /// The program failed, or printed something else.
     pub fn version(&self) -> Result<IptablesVersion, IptablesError> {
-        let text = process::run(&self.main, &["--version"], "", PROCESS_MAX)?;
+        let text = run(&self.main, &["--version"], "", PROCESS_MAX)?;
         text.parse().map_err(|_| IptablesError::Version {
             program: self.main.clone(),
             text,

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use netlink::Netns;
 use netlink::netfilter::{Ending, Refusal, Socket, Subsystem, is_absent};
 use netlink::tlv::Attributes;
 use netstate::nft::{
@@ -113,16 +112,6 @@ impl Nftables {
             Err(e) if is_absent(e.class) => Ok(None),
             Err(e) => Err(e),
         }
-    }
-
-    /// Opens the rules of a namespace.
-    ///
-    /// # Errors
-    /// As [`Self::open`], and if the namespace cannot be entered.
-    pub fn open_in(netns: &Netns) -> Result<Self, KernelError> {
-        Ok(Self {
-            socket: Socket::open_in(netns, Subsystem::Nftables)?,
-        })
     }
 
     /// Whether the kernel takes rules as we write them, address translation included. It leaves nothing behind: the

@@ -17,7 +17,6 @@ use std::thread;
 use std::time::Instant;
 
 use common::*;
-use netlink::Netns;
 use netstate::ErrorClass;
 use netstate::nft::{Chain, ChainKind, Change, Family, Hook, Policy, Table, listing, replacement};
 use nftables::{ApplyError, Nftables};
@@ -500,7 +499,6 @@ fn a_table_that_is_replaced_all_the_time_is_read_at_one_instant() {
         };
         let mut writer = Nftables::open().unwrap();
         writer.apply(&replacement(&key, &version(0))).unwrap();
-        let netns = Netns::current().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let writing = thread::spawn({
             let (key, stop) = (key.clone(), Arc::clone(&stop));
@@ -514,7 +512,7 @@ fn a_table_that_is_replaced_all_the_time_is_read_at_one_instant() {
                 n
             }
         });
-        let mut reader = Nftables::open_in(&netns).unwrap();
+        let mut reader = Nftables::open().unwrap();
         let mut busy = 0;
         for _ in 0..200 {
             match reader.table(&key) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use flannel_types::SubnetEnv;
 use ipnetwork::{IpNetwork, Ipv4Network};
@@ -12,6 +12,7 @@ use netlink::RealKernel;
 use netlink::inventory::Inventory;
 use netstate::{Kernel, KernelError, LinkKind, LinkScope, Scope, State};
 use nftables::Nftables;
+use nftables::iptables::run;
 
 use super::{Facts, is_flannels};
 use crate::status::{PeerQuery, command as status_command};
@@ -19,8 +20,11 @@ use crate::status::{PeerQuery, command as status_command};
 mod managers;
 mod probe;
 
-/// Modules that flannel needs, with the kernel parameter that shows one as loaded where nothing else does.
+/// How long a program may take that shows rules.
+const PROGRAM_MAX: Duration = Duration::from_secs(20);
+/// Modules that flannel needs, and that are there when something uses them.
 const MODULES: [&str; 3] = ["vxlan", "bridge", "nf_tables"];
+/// The kernel parameter that the module br_netfilter adds.
 const BR_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 /// Shows whether anybody has looked at iptables' own tables; asking for their rules would make them.
 const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
@@ -160,13 +164,8 @@ fn rules() -> BTreeMap<&'static str, String> {
         programs.push(("iptables-legacy-save", &[]));
     }
     let shown = programs.into_iter().filter_map(|(program, arguments)| {
-        let output = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        output.status.success().then_some((program, text))
+        let text = run(Path::new(program), arguments, "", PROGRAM_MAX).ok()?;
+        Some((program, text))
     });
     shown.collect()
 }

@@ -1,3 +1,6 @@
+use std::iter::Peekable;
+use std::str::Chars;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -110,36 +113,6 @@ fn words_are_quoted_as_iptables_does() {
 }
 
 #[test]
-fn rules_are_the_same_but_for_their_spelling() {
-    for (a, b) in [
-        ("-s 10.0.0.1 -j RETURN", "-s 10.0.0.1/32 -j RETURN"),
-        ("! -d fd00:0::1/64 -j A", "! -d fd00::1/64 -j A"),
-        (
-            "-m comment --comment \"plain\" -j A",
-            "-m comment --comment plain -j A",
-        ),
-        ("--source 10.0.0.0/8 --jump A", "-s 10.0.0.0/8 -j A"),
-        (
-            "-m comment --comment \"a  \\\"b\"",
-            "-m  comment --comment \"a  \\\"b\"",
-        ),
-    ] {
-        assert!(same_rule(a, b), "{a} | {b}");
-    }
-    for (a, b) in [
-        ("-s 10.0.0.1 -j RETURN", "-s 10.0.0.1/24 -j RETURN"),
-        ("-s 10.0.0.1", "! -s 10.0.0.1"),
-        ("-m comment --comment \"a b\"", "-m comment --comment a b"),
-        (
-            "-m comment --comment 10.0.0.1",
-            "-m comment --comment 10.0.0.1/32",
-        ),
-    ] {
-        assert!(!same_rule(a, b), "{a} | {b}");
-    }
-}
-
-#[test]
 fn versions_are_read() {
     let version = |text: &str| text.parse::<IptablesVersion>();
     let new = version("iptables v1.8.9 (nf_tables)\n").unwrap();
@@ -164,8 +137,33 @@ proptest! {
     #[test]
     fn a_quoted_word_reads_as_itself(word in "[ -~]{0,12}") {
         let rule = format!("-m comment --comment {} -j A", save_word(&word));
-        prop_assert!(same_rule(&rule, &rule));
-        let words = words::words(&rule);
+        let words = words(&rule);
         prop_assert_eq!(words.get(3), Some(&word));
     }
+}
+
+/// The words of a rule without their quotes (iptables `xshared.c`, `add_param_to_argv`).
+fn words(rule: &str) -> Vec<String> {
+    let mut chars = rule.chars().peekable();
+    let mut words = Vec::new();
+    loop {
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        if chars.peek().is_none() {
+            return words;
+        }
+        words.push(word(&mut chars));
+    }
+}
+
+fn word(chars: &mut Peekable<Chars<'_>>) -> String {
+    let mut word = String::new();
+    let mut quoted = false;
+    while let Some(c) = chars.next_if(|c| quoted || !c.is_whitespace()) {
+        match c {
+            '"' => quoted = !quoted,
+            '\\' if quoted => word.extend(chars.next()),
+            c => word.push(c),
+        }
+    }
+    word
 }

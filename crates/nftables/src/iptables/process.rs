@@ -11,7 +11,10 @@ use super::IptablesError;
 const END_PAUSE: Duration = Duration::from_millis(1);
 
 /// Runs a program to its end, but not longer than the limit, with a text on its standard input; returns its output.
-pub(super) fn run(
+///
+/// # Errors
+/// It could not be started, did not end in time and was killed, or failed; the error has its words.
+pub fn run(
     program: &Path,
     arguments: &[&str],
     input: &str,

@@ -24,16 +24,6 @@ pub struct IptablesUse {
 }
 
 impl IptablesUse {
-    /// Whether somebody on the node works through iptables: any table holds something.
-    ///
-    /// Then rules that decide about the same packets had better be written through iptables too: a verdict `accept`
-    /// in a table of nf_tables does not overrule a drop in iptables' FORWARD chain, and whoever looks at the node's
-    /// rules looks there.
-    #[must_use]
-    pub fn relies_on_iptables(&self) -> bool {
-        !self.nft.is_empty() || !self.legacy.is_empty()
-    }
-
     /// The variant that is in use: legacy if only that holds something, and otherwise the administrator's choice.
     #[must_use]
     pub fn variant(&self) -> Variant {
