@@ -8,8 +8,14 @@ const MAX_LEN_BYTES: usize = 15;
 /// The name of a network interface, valid by the kernel's own rule.
 ///
 /// 1 to 15 bytes, neither `.` nor `..`, without `/`, `:` or white space (linux `net/core/dev.c`, `dev_valid_name`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IfName(Box<str>);
+///
+/// Names sort as their texts do. They are kept in place: thousands of routes and neighbours name one link each.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IfName {
+    /// Padded with zeros, which no name contains.
+    bytes: [u8; MAX_LEN_BYTES],
+    len: u8,
+}
 
 /// Why a text is not an interface name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,19 +48,33 @@ impl IfName {
         if name == "." || name == ".." || name.contains(forbidden) {
             return Err(IfNameError::Forbidden(name.to_owned()));
         }
-        Ok(Self(name.into()))
+        let mut bytes = [0; MAX_LEN_BYTES];
+        for (slot, byte) in bytes.iter_mut().zip(name.bytes()) {
+            *slot = byte;
+        }
+        let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        Ok(Self { bytes, len })
     }
 
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        let text = self.bytes.get(..usize::from(self.len));
+        // The bytes come from a text.
+        text.and_then(|text| str::from_utf8(text).ok())
+            .unwrap_or_default()
     }
 }
 
 impl fmt::Display for IfName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("IfName").field(&self.as_str()).finish()
     }
 }
 
@@ -106,6 +126,14 @@ mod tests {
         ] {
             assert_eq!(IfName::new(name).unwrap().as_str(), name);
         }
+    }
+
+    #[test]
+    fn names_sort_as_their_texts_do() {
+        let mut texts = ["ü", "eth10", "flannel.1", "eth1", "a", "eth", "123456789012345"];
+        texts.sort_unstable();
+        let names = texts.map(|text| IfName::new(text).unwrap());
+        assert!(names.is_sorted());
     }
 
     #[test]
