@@ -239,16 +239,10 @@ pub(crate) fn unicast(message: &RouteMessage) -> Option<RawRoute> {
     let header = &message.header;
     let attributes = &message.attributes;
     let metrics: &[RouteMetric] = find!(attributes, RouteAttribute::Metrics).map_or(&[], Vec::as_slice);
-    let any = if header.address_family == AddressFamily::Inet {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-    } else {
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-    };
-    let dst = find!(attributes, RouteAttribute::Destination).map_or(Some(any), route_ip)?;
     Some(RawRoute {
         table: table(message),
-        dst: IpNetwork::new(dst, header.destination_prefix_length).ok()?,
-        metric: find!(attributes, RouteAttribute::Priority).copied().unwrap_or(0),
+        dst: IpNetwork::new(destination(message)?, header.destination_prefix_length).ok()?,
+        metric: metric(message),
         oif: IfIndex::new(*find!(attributes, RouteAttribute::Oif)?)?,
         gateway: find!(attributes, RouteAttribute::Gateway).and_then(route_ip),
         onlink: header.flags.contains(RouteFlags::Onlink),
@@ -283,6 +277,23 @@ fn is_plain(message: &RouteMessage) -> bool {
 pub(crate) fn table(message: &RouteMessage) -> u32 {
     let long = find!(message.attributes, RouteAttribute::Table).copied();
     long.unwrap_or_else(|| message.header.table.into())
+}
+
+/// The destination of a route; all zeros for a default route.
+pub(crate) fn destination(message: &RouteMessage) -> Option<IpAddr> {
+    let any = if message.header.address_family == AddressFamily::Inet {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    };
+    find!(message.attributes, RouteAttribute::Destination).map_or(Some(any), route_ip)
+}
+
+/// The metric of a route; the kernel leaves IPv4's zero out.
+pub(crate) fn metric(message: &RouteMessage) -> u32 {
+    find!(message.attributes, RouteAttribute::Priority)
+        .copied()
+        .unwrap_or(0)
 }
 
 pub(crate) fn route_ip(address: &RouteAddress) -> Option<IpAddr> {

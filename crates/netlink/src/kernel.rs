@@ -1,15 +1,15 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use net_types::IfName;
 use netlink_packet_route::link::{LinkAttribute, State as OperState};
-use netstate::{Kernel, KernelError, NetnsLabel, Op, Scope, State};
+use netstate::{Kernel, KernelError, NetnsLabel, Op, Scope, Spot, State};
 
 use crate::attr::find;
 use crate::errno::{busy, unusable_netns};
 use crate::socket::Socket;
-use crate::{Netns, apply, observe};
+use crate::{Netns, apply, observe, spots};
 
 /// First pause between two looks at a link's operational state.
 const OPER_PAUSE_MIN: Duration = Duration::from_micros(500);
@@ -120,6 +120,10 @@ impl Kernel for RealKernel {
                 .unwrap_or_else(|e| Err(unusable_netns(&e))),
             _ => observe::observe(socket, scope),
         }
+    }
+
+    fn observe_at(&mut self, scope: &Scope, spots: &BTreeSet<Spot>) -> Result<State, KernelError> {
+        spots::observe_at(&mut self.socket, scope, spots)
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {

@@ -27,6 +27,7 @@ pub mod raw;
 mod settings;
 mod settle;
 mod socket;
+mod spots;
 mod sysctl;
 pub mod tc;
 pub mod tlv;

@@ -17,8 +17,8 @@ use crate::raw::Requests;
 use crate::socket::Socket;
 use crate::sysctl;
 
-/// Most questions about links in one send; an answer takes up to 4 KiB of the receive queue.
-const LINKS_PER_SEND: usize = 32;
+/// Most questions in one send; an answer takes up to 4 KiB of the receive queue.
+pub(crate) const QUESTIONS_PER_SEND: usize = 32;
 
 /// Reads what is there within a scope, asking only for what the scope names.
 ///
@@ -50,7 +50,7 @@ pub(crate) fn observe(socket: &mut Socket, scope: &Scope) -> Result<State, Kerne
     Ok(state)
 }
 
-fn links(socket: &mut Socket, scope: &Scope) -> Result<Vec<RawLink>, KernelError> {
+pub(crate) fn links(socket: &mut Socket, scope: &Scope) -> Result<Vec<RawLink>, KernelError> {
     let questions = scope.links.keys().map(encode::link_by_name).collect();
     let links = ask_links(socket, questions)?;
     // The kernel also finds a link by an alternative name; such a one is not in scope.
@@ -81,7 +81,7 @@ fn ask_links(socket: &mut Socket, questions: Vec<RouteNetlinkMessage>) -> Result
     let mut questions = questions.into_iter().peekable();
     while questions.peek().is_some() {
         let mut requests = Requests::default();
-        for question in questions.by_ref().take(LINKS_PER_SEND) {
+        for question in questions.by_ref().take(QUESTIONS_PER_SEND) {
             requests.push_route(question, 0);
         }
         for answer in socket.ask(&mut requests)? {
@@ -179,7 +179,7 @@ fn neighs(socket: &mut Socket, link: &RawLink, state: &mut State) -> Result<(), 
     Ok(())
 }
 
-fn fdb(socket: &mut Socket, link: &RawLink, state: &mut State) -> Result<(), KernelError> {
+pub(crate) fn fdb(socket: &mut Socket, link: &RawLink, state: &mut State) -> Result<(), KernelError> {
     let found = socket.dump(&encode::fdb_of(link.index), |message| {
         decode::fdb(&only!(message, RouteNetlinkMessage::NewNeighbour)?)
     })?;
@@ -191,7 +191,7 @@ fn fdb(socket: &mut Socket, link: &RawLink, state: &mut State) -> Result<(), Ker
     Ok(())
 }
 
-fn routes(
+pub(crate) fn routes(
     socket: &mut Socket,
     link: &RawLink,
     family: AddressFamily,
@@ -207,7 +207,7 @@ fn routes(
     Ok(())
 }
 
-fn route_of(link: IfName, raw: &RawRoute) -> (RouteKey, Route) {
+pub(crate) fn route_of(link: IfName, raw: &RawRoute) -> (RouteKey, Route) {
     let key = RouteKey {
         table: raw.table,
         dst: raw.dst,

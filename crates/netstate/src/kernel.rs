@@ -1,4 +1,6 @@
-use crate::{Op, Scope, State};
+use std::collections::BTreeSet;
+
+use crate::{Op, Scope, Spot, State};
 
 /// Something that holds kernel networking of one namespace: the real kernel, or the one in memory for tests.
 pub trait Kernel {
@@ -7,6 +9,14 @@ pub trait Kernel {
     /// # Errors
     /// The read as a whole failed; nothing is known.
     fn observe(&mut self, scope: &Scope) -> Result<State, KernelError>;
+
+    /// Reads what stands at some spots, as far as it is within a scope; everything else is left out.
+    ///
+    /// # Errors
+    /// The read as a whole failed; nothing is known.
+    fn observe_at(&mut self, scope: &Scope, spots: &BTreeSet<Spot>) -> Result<State, KernelError> {
+        Ok(self.observe(scope)?.at(spots))
+    }
 
     /// Applies changes in order. One failure does not stop the others; the answer has one result for each change.
     ///

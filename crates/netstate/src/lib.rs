@@ -17,6 +17,7 @@ mod objects;
 mod op;
 mod plan;
 mod scope;
+mod spot;
 mod state;
 mod text;
 
@@ -26,5 +27,6 @@ pub use objects::{Addr, AddrKey, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteK
 pub use op::{IptablesChange, LinkChange, ObjectKey, Op};
 pub use plan::{Prune, plan};
 pub use scope::{LinkScope, Scope};
+pub use spot::Spot;
 pub use state::State;
 pub use text::TextError;

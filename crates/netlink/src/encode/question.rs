@@ -1,10 +1,12 @@
 use std::net::IpAddr;
 
-use net_types::{IfIndex, IfName};
+use net_types::{IfIndex, IfName, MacAddr};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
+};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{family_of, object::put_table};
@@ -53,6 +55,34 @@ pub(crate) fn fdb_of(link: IfIndex) -> RouteNetlinkMessage {
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = link.get();
     RouteNetlinkMessage::GetNeighbour(message)
+}
+
+/// The neighbour of one address.
+pub(crate) fn neigh(link: IfIndex, ip: IpAddr) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family_of(ip);
+    message.header.ifindex = link.get();
+    message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::from(ip))];
+    RouteNetlinkMessage::GetNeighbour(message)
+}
+
+/// The forwarding entry of one unicast MAC address, in the device's own table.
+pub(crate) fn fdb_entry(link: IfIndex, mac: MacAddr) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = link.get();
+    message.header.flags = NeighbourFlags::Own;
+    message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec())];
+    RouteNetlinkMessage::GetNeighbour(message)
+}
+
+/// The route of any table that a packet to `destination` would match, as it stands in its table.
+pub(crate) fn route_match(destination: IpAddr) -> RouteNetlinkMessage {
+    let mut question = route_to(destination);
+    if let RouteNetlinkMessage::GetRoute(message) = &mut question {
+        message.header.flags = RouteFlags::FibMatch | RouteFlags::LookupTable;
+    }
+    question
 }
 
 /// The routes of a table of one family, through one link or all.

@@ -1,16 +1,19 @@
+use std::collections::BTreeSet;
 use std::fs;
 
 use crate::common;
 use fake_kernel::FakeKernel;
 use fake_kernel::strategy::world_scope;
 use netlink::RealKernel;
-use netstate::{ErrorClass, Kernel, KernelError, Op, Scope, State, SysctlKey};
+use netstate::{ErrorClass, Kernel, KernelError, Op, Scope, Spot, State, SysctlKey};
 
 /// The kernel in memory and the real one, of the calling thread's namespace, side by side.
 pub(crate) struct Twin {
     fake: FakeKernel,
     real: RealKernel,
     scope: Scope,
+    /// Where anything ever stood.
+    spots: BTreeSet<Spot>,
 }
 
 impl Twin {
@@ -33,6 +36,7 @@ impl Twin {
             fake: FakeKernel::new(),
             real,
             scope,
+            spots: BTreeSet::new(),
         }
     }
 
@@ -47,6 +51,18 @@ impl Twin {
         let real = self.real.observe(&self.scope).map_err(|e| e.to_string())?;
         if fake != real {
             return Err(format!("{op}\n{}", difference(&fake, &real)));
+        }
+        self.spots.extend(real.spots());
+        self.spots.extend(Spot::of(&op.object()));
+        let looked = self
+            .real
+            .observe_at(&self.scope, &self.spots)
+            .map_err(|e| e.to_string())?;
+        let real = real.at(&self.spots);
+        if looked != real {
+            return Err(format!(
+                "{op}\nspot by spot it is not what it is as a whole\n{looked}\nbut\n{real}"
+            ));
         }
         Ok(())
     }
