@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::executor::{Events, Executor, ExecutorEnded};
 use crate::host_facts::{self, HostFactsError};
-use crate::kernel_watch::KernelWatch;
+use crate::kernel_watch::{Change, KernelWatch};
 use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
 use crate::reconciler::Work;
 use crate::rules_kernel::RulesKernel;
@@ -234,7 +234,10 @@ impl<S: LeaseStore> Driver<'_, S> {
             answer = finish(&mut self.job) => answer,
             answer = finish(&mut self.file) => answer,
             event = next_news(&mut self.watch) => Event::Lease(event),
-            () = self.kernel_watch.changed() => Event::KernelChanged,
+            change = self.kernel_watch.changed() => match change {
+                Change::Anything => Event::KernelChanged,
+                Change::At(spots) => Event::KernelChangedAt(spots),
+            },
             () = self.rules_watch.changed() => Event::RulesChanged,
             () = sleep(wait) => Event::Tick,
         };

@@ -6,7 +6,7 @@ use ipnetwork::Ipv4Network;
 use net_types::{IfName, SubnetKey};
 use netstate::{LinkScope, Scope, State};
 
-pub use peers::{BACKEND_TYPE, Peer, PeerProblem, Peers, is_usable_public_ip};
+pub use peers::{BACKEND_TYPE, Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
 pub use rules::{FilterMode, Masquerade, Network, RuleSettings, rules, rules_scope, rules_scope_of};
 pub use vxlan::VxlanDevice;
 

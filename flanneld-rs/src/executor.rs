@@ -69,6 +69,7 @@ fn run(
     while let Ok(work) = requests.recv() {
         let event = match work {
             Work::Observe(scope) => (events.observed)(kernel.observe(&scope)),
+            Work::ObserveAt(scope, spots) => (events.observed)(kernel.observe_at(&scope, &spots)),
             Work::Apply(ops) => (events.applied)(kernel.apply(&ops)),
         };
         if answers.send(event).is_err() {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use net_types::{IfIndex, IfName};
-use netlink_monitor::{Monitor, MonitorError, Notice, Presence};
+use netlink_monitor::{Monitor, MonitorError, NeighEntry, Notice, Presence};
+use netstate::{NeighKey, Spot};
 use nix::net::if_::if_nametoindex;
 
 /// Follows the kernel's notices.
@@ -51,45 +52,77 @@ impl KernelWatch {
 
     /// Waits until something changed that may concern this node; what came with it is covered too. Cancel-safe: a
     /// notice is taken and judged in one step.
-    pub async fn changed(&mut self) {
+    pub async fn changed(&mut self) -> Change {
         loop {
             let mut notice = Some(self.monitor.next().await);
-            let mut concerns = false;
+            let mut change = Change::At(BTreeSet::new());
             while let Some(taken) = notice {
-                concerns |= self.judge(&taken);
+                change.add(self.judge(taken));
                 notice = self.monitor.try_next();
             }
-            if concerns {
-                return;
+            if change != Change::At(BTreeSet::new()) {
+                return change;
             }
         }
     }
 
-    fn judge(&mut self, notice: &Notice) -> bool {
-        if *notice == Notice::Lost {
+    fn judge(&mut self, notice: Notice) -> Option<Change> {
+        if notice == Notice::Lost {
             self.learn();
-            return true;
+            return Some(Change::Anything);
         }
         let before = self.filter.indexes.len();
-        let concerns = self.filter.judge(notice);
+        let change = self.filter.judge(notice);
         if self.filter.indexes.len() != before {
             self.monitor.watch_closely(self.filter.indexes.clone());
         }
-        concerns
+        change
+    }
+}
+
+/// What may have changed in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Not known, or a link or an address.
+    Anything,
+    /// What stands at these spots.
+    At(BTreeSet<Spot>),
+}
+
+impl Change {
+    fn add(&mut self, other: Option<Self>) {
+        match (&mut *self, other) {
+            (_, None) | (Self::Anything, _) => {}
+            (_, Some(Self::Anything)) => *self = Self::Anything,
+            (Self::At(spots), Some(Self::At(more))) => spots.extend(more),
+        }
     }
 }
 
 impl Filter {
-    fn judge(&mut self, notice: &Notice) -> bool {
+    fn judge(&mut self, notice: Notice) -> Option<Change> {
+        let is_ours = |link: IfIndex| self.indexes.contains(&link);
         match notice {
-            Notice::Lost | Notice::Route { link: None } => true,
+            Notice::Lost => Some(Change::Anything),
             Notice::Link {
                 index,
                 name,
                 presence,
-            } => self.judge_link(*index, name, *presence),
-            Notice::Addr { link } | Notice::Route { link: Some(link) } | Notice::Neigh { link, .. } => {
-                self.indexes.contains(link)
+            } => self
+                .judge_link(index, &name, presence)
+                .then_some(Change::Anything),
+            Notice::Addr { link } => is_ours(link).then_some(Change::Anything),
+            Notice::Route { link, key } => {
+                let concerns = link.is_none_or(is_ours);
+                concerns.then(|| Change::At([Spot::Route(key)].into()))
+            }
+            Notice::Neigh { link, entry, .. } => {
+                let device = || self.device.clone();
+                let spot = match entry {
+                    NeighEntry::Neigh(ip) => Spot::Neigh(NeighKey { link: device(), ip }),
+                    NeighEntry::Fdb(mac) => Spot::Fdb(device(), mac),
+                };
+                is_ours(link).then(|| Change::At([spot].into()))
             }
         }
     }
@@ -108,20 +141,83 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use net_types::MacAddr;
+    use netlink_monitor::NeighChange;
+    use netstate::RouteKey;
+
     use super::*;
 
     #[test]
     fn only_what_concerns_the_device_or_its_parent_is_told() {
         let mut filter = filter();
-        assert!(filter.judge(&Notice::Lost));
-        assert!(filter.judge(&link(2, "eth0", Presence::Gone)));
-        assert!(!filter.judge(&link(7, "veth1234", Presence::Present)));
-        assert!(!filter.judge(&Notice::Addr { link: index(5) }));
-        assert!(filter.judge(&link(5, "flannel.1", Presence::Present)));
-        assert!(filter.judge(&Notice::Addr { link: index(5) }));
-        assert!(filter.judge(&Notice::Route { link: Some(index(5)) }));
-        assert!(!filter.judge(&Notice::Route { link: Some(index(2)) }));
-        assert!(filter.judge(&Notice::Route { link: None }));
+        assert_eq!(filter.judge(Notice::Lost), Some(Change::Anything));
+        assert_eq!(
+            filter.judge(link(2, "eth0", Presence::Gone)),
+            Some(Change::Anything)
+        );
+        assert_eq!(filter.judge(link(7, "veth1234", Presence::Present)), None);
+        assert_eq!(filter.judge(Notice::Addr { link: index(5) }), None);
+        assert_eq!(
+            filter.judge(link(5, "flannel.1", Presence::Present)),
+            Some(Change::Anything)
+        );
+        assert_eq!(
+            filter.judge(Notice::Addr { link: index(5) }),
+            Some(Change::Anything)
+        );
+        let at_route = Some(Change::At([Spot::Route(route())].into()));
+        assert_eq!(filter.judge(route_through(Some(index(5)))), at_route);
+        assert_eq!(filter.judge(route_through(Some(index(2)))), None);
+        assert_eq!(filter.judge(route_through(None)), at_route);
+    }
+
+    #[test]
+    fn entries_of_the_device_are_told_by_their_spots() {
+        let mut filter = filter();
+        filter.judge(link(5, "flannel.1", Presence::Present));
+        let name = filter.device.clone();
+        let (ip, mac) = ("10.244.5.0".parse().unwrap(), MacAddr::new([2, 0, 0, 0, 0, 1]));
+        let entries = [
+            (
+                NeighEntry::Neigh(ip),
+                Spot::Neigh(NeighKey {
+                    link: name.clone(),
+                    ip,
+                }),
+            ),
+            (NeighEntry::Fdb(mac), Spot::Fdb(name, mac)),
+        ];
+        for (entry, spot) in entries {
+            let notice = |link| Notice::Neigh {
+                link: index(link),
+                entry,
+                change: NeighChange::Removed,
+            };
+            assert_eq!(filter.judge(notice(5)), Some(Change::At([spot].into())));
+            assert_eq!(filter.judge(notice(6)), None);
+        }
+    }
+
+    #[test]
+    fn several_changes_are_told_as_one() {
+        let mut change = Change::At(BTreeSet::new());
+        let at = |mac| {
+            Change::At(
+                [Spot::Fdb(
+                    "flannel.1".parse().unwrap(),
+                    MacAddr::new([2, 0, 0, 0, 0, mac]),
+                )]
+                .into(),
+            )
+        };
+        for mac in [1, 2, 1] {
+            change.add(Some(at(mac)));
+        }
+        change.add(None);
+        assert!(matches!(&change, Change::At(spots) if spots.len() == 2));
+        change.add(Some(Change::Anything));
+        change.add(Some(at(3)));
+        assert_eq!(change, Change::Anything);
     }
 
     #[test]
@@ -131,10 +227,23 @@ mod tests {
             link(5, "flannel.1", Presence::Gone),
         ] {
             let mut filter = filter();
-            filter.judge(&link(5, "flannel.1", Presence::Present));
-            assert!(filter.judge(&notice));
-            assert!(!filter.judge(&Notice::Addr { link: index(5) }));
+            filter.judge(link(5, "flannel.1", Presence::Present));
+            assert_eq!(filter.judge(notice), Some(Change::Anything));
+            assert_eq!(filter.judge(Notice::Addr { link: index(5) }), None);
         }
+    }
+
+    fn route() -> RouteKey {
+        RouteKey {
+            table: 254,
+            dst: "10.244.5.0/24".parse().unwrap(),
+            metric: 0,
+        }
+    }
+
+    fn route_through(link: Option<IfIndex>) -> Notice {
+        let key = route();
+        Notice::Route { link, key }
     }
 
     fn filter() -> Filter {

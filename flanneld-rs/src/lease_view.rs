@@ -154,6 +154,12 @@ impl LeaseView {
         self.known.values().filter(|lease| lease.key != self.own)
     }
 
+    /// The lease of another node, one that is held included.
+    #[must_use]
+    pub fn peer(&self, key: &SubnetKey) -> Option<&Lease> {
+        self.known.get(key).filter(|lease| lease.key != self.own)
+    }
+
     /// Whether the last snapshot counts and the store has been in reach since.
     #[must_use]
     pub const fn is_synced(&self) -> bool {

@@ -20,7 +20,7 @@ use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::{LeaseView, SnapshotOutcome};
 use crate::reconciler::{Goal, Reconciler, Work};
 
-use holding::{Holding, SubnetFile};
+use holding::{Holding, NewGoal, SubnetFile};
 pub use protocol::{Action, Event, Now, Outlook, Settings, StopReason, StoreFailure};
 pub use standing::NotReady;
 use standing::Standing;
@@ -104,6 +104,7 @@ impl Node {
             Event::Observed(observation) => actions.extend(self.observed(now, observation)),
             Event::Applied(results) => self.engine.applied(results),
             Event::KernelChanged => self.engine.look_again(),
+            Event::KernelChangedAt(spots) => self.engine.look_at(spots),
             Event::RulesObserved(observation) => {
                 self.rules.observed(now.monotonic, observation);
                 self.look_after_own_rules();
@@ -342,9 +343,17 @@ impl Node {
                 let outcome = holding.view.snapshot(now.monotonic, leases);
                 telling::log_outcome(outcome);
                 revoked = outcome == SnapshotOutcome::OwnLeaseGone;
+                holding.divide();
             }
-            LeaseEvent::Put(lease) => revoked = holding.view.put(lease),
-            LeaseEvent::Remove(key) => revoked = holding.view.remove(&key),
+            LeaseEvent::Put(lease) => {
+                let key = lease.key;
+                revoked = holding.view.put(lease);
+                holding.divide_one(key);
+            }
+            LeaseEvent::Remove(key) => {
+                revoked = holding.view.remove(&key);
+                holding.divide_one(key);
+            }
             LeaseEvent::Unsynced { reason } => {
                 warn!(%reason, "the lease store is out of reach; the data plane stays as it is");
                 holding.view.unsynced();
@@ -357,7 +366,6 @@ impl Node {
         } else if revoked {
             return Some(self.stop(StopReason::LeaseRevoked));
         }
-        holding.divide();
         None
     }
 
@@ -415,8 +423,10 @@ impl Node {
             if holding.view.expire(now.monotonic) {
                 holding.divide();
             }
-            if let Some(goal) = holding.new_goal(now) {
-                self.engine.set_goal(goal);
+            match holding.new_goal(now) {
+                NewGoal::Same => {}
+                NewGoal::Whole(goal) => self.engine.set_goal(goal),
+                NewGoal::Some { gone, wanted } => self.engine.change_goal(&gone, wanted),
             }
             actions.extend(holding.keeper.due(now.wall).map(Action::RenewLease));
         }

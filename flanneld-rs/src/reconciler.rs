@@ -5,20 +5,28 @@
 //! fixed moment. A round observes, applies what differs and observes again, because an acknowledgement proves
 //! nothing; what still differs then has failed, and is retried with back-off while everything else goes on.
 //!
+//! In between it keeps a mirror of the kernel: a change of the goal is compared with that alone, and a notice or a
+//! change under way leads to a look at its spots. Everything is looked at where a link or an address is concerned, when
+//! it is not known what has changed, and in an audit now and then.
+//!
 //! It names nothing of flannel's: any desired state will do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use net_types::IfName;
-use netstate::{ErrorClass, KernelError, ObjectKey, Op, Prune, Scope, State, plan};
+use netstate::{ErrorClass, KernelError, ObjectKey, Op, Prune, Scope, Spot, State, plan};
 
+use effect::{adds, difference, flushes};
 use held::HeldRoutes;
-use insight::{Difference, Insight};
+use insight::Insight;
+use mirror::{Mirror, Unseen};
 use pace::Pace;
 
+mod effect;
 mod held;
 pub mod insight;
+mod mirror;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -50,6 +58,8 @@ pub struct Goal {
 pub enum Work {
     /// Observe this scope.
     Observe(Scope),
+    /// Observe these spots of the scope.
+    ObserveAt(Scope, BTreeSet<Spot>),
     /// Apply these changes in order.
     Apply(Vec<Op>),
 }
@@ -81,8 +91,13 @@ pub struct Reconciler {
     audit_interval: Duration,
     goal: Option<Goal>,
     phase: Phase,
-    /// Something may have changed since the last observation began.
-    look_again: bool,
+    /// What the last observations showed; `None` when that is not known.
+    mirror: Option<Mirror>,
+    unseen: Unseen,
+    /// A link or an address differs: to change it flushes what is not in the mirror.
+    flush_ahead: bool,
+    /// The goal is otherwise than when it was compared last.
+    goal_changed: bool,
     /// The causes of refusals may have gone: they are tried again without waiting for their time.
     retry_refused: bool,
     /// The changes just applied are yet to be verified by an observation.
@@ -114,10 +129,19 @@ impl Default for Reconciler {
 enum Phase {
     #[default]
     Idle,
-    Observing,
+    /// At these spots, or everywhere.
+    Observing(Option<BTreeSet<Spot>>),
     Planned(Vec<Op>),
-    /// The objects of the changes under way, in order.
-    Applying(Vec<ObjectKey>),
+    Applying(Applying),
+}
+
+/// Changes under way.
+#[derive(Debug)]
+struct Applying {
+    /// Their objects, in order.
+    objects: Vec<ObjectKey>,
+    /// The goal has changed since: what is acknowledged says nothing about it.
+    outdated: bool,
 }
 
 impl Reconciler {
@@ -128,7 +152,10 @@ impl Reconciler {
             audit_interval,
             goal: None,
             phase: Phase::Idle,
-            look_again: false,
+            mirror: None,
+            unseen: Unseen::Nothing,
+            flush_ahead: false,
+            goal_changed: false,
             retry_refused: false,
             verify: false,
             passes: 0,
@@ -151,21 +178,74 @@ impl Reconciler {
         if self.goal.as_ref() == Some(&goal) {
             return;
         }
-        // What was acknowledged for the old goal says nothing about the new one.
-        self.attempted.retain(|_, result| result.is_err());
+        self.forget_acknowledged(|_| true);
         let old = self.goal.as_ref().map(|goal| &goal.desired);
         self.held_routes.change_goal(old, &goal.desired);
         self.goal = Some(goal);
+        self.mirror = None;
         self.insight.goal_changes();
+        self.goal_is_unmet();
+        self.look_again();
+    }
+
+    /// Changes what the kernel should hold in its large tables, as [`Self::set_goal`] with everything else as before:
+    /// what stands at the spots of `gone` is not desired any more, and that of `wanted` is.
+    pub fn change_goal(&mut self, gone: &State, wanted: State) {
+        let Some(goal) = &mut self.goal else { return };
+        let mut spots = gone.spots();
+        spots.extend(wanted.spots());
+        let before = goal.desired.at(&spots);
+        spots.iter().for_each(|spot| goal.desired.clear_at(spot));
+        self.held_routes.change_some(&before, &wanted);
+        goal.desired.absorb(wanted);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.change_goal(&goal.desired, &before, &spots);
+        }
+        self.forget_acknowledged(|object| Spot::of(object).is_some_and(|spot| spots.contains(&spot)));
+        self.insight.goal_changes_at(&spots);
+        self.goal_is_unmet();
+    }
+
+    /// What was acknowledged for an old goal says nothing about a new one.
+    fn forget_acknowledged(&mut self, is_changed: impl Fn(&ObjectKey) -> bool) {
+        self.attempted
+            .retain(|object, result| result.is_err() || !is_changed(object));
+        if let Phase::Applying(applying) = &mut self.phase {
+            applying.outdated = true;
+        }
+    }
+
+    const fn goal_is_unmet(&mut self) {
+        self.goal_changed = true;
         self.settled = false;
         self.clean = false;
-        self.look_again();
     }
 
     /// Tells that something in the kernel may have changed.
     pub fn look_again(&mut self) {
-        self.look_again = true;
+        self.unseen = Unseen::Anything;
         self.retry_refused = true;
+    }
+
+    /// Tells that what stands at some spots may have changed. A change that was refused there is tried again at once.
+    pub fn look_at(&mut self, spots: BTreeSet<Spot>) {
+        for (object, failure) in &mut self.failures {
+            if failure.refusal.is_some() && Spot::of(object).is_some_and(|spot| spots.contains(&spot)) {
+                failure.retry_at = Duration::ZERO;
+            }
+        }
+        self.unseen.add(spots);
+    }
+
+    /// What the kernel holds within the scope, as it was seen; `None` while something is yet to be seen.
+    #[must_use]
+    pub fn seen(&self) -> Option<State> {
+        if !matches!(self.phase, Phase::Idle | Phase::Planned(_)) || self.verify || !self.unseen.is_nothing()
+        {
+            return None;
+        }
+        let (mirror, goal) = (self.mirror.as_ref()?, self.goal.as_ref()?);
+        Some(mirror.state(&goal.desired))
     }
 
     /// Whether the last observation showed all links, addresses, routes and entries of the present goal. What is too
@@ -219,14 +299,21 @@ impl Reconciler {
     }
 
     fn begin_work(&mut self, now: Duration) -> Option<Work> {
+        if matches!(self.phase, Phase::Idle)
+            && let Some(observation) = self.begin_observation(now)
+        {
+            return Some(observation);
+        }
         match std::mem::take(&mut self.phase) {
             Phase::Planned(ops) => {
-                self.phase = Phase::Applying(ops.iter().map(Op::object).collect());
+                self.phase = Phase::Applying(Applying {
+                    objects: ops.iter().map(Op::object).collect(),
+                    outdated: false,
+                });
                 Some(Work::Apply(ops))
             }
-            Phase::Idle => self.begin_observation(now),
-            busy @ (Phase::Observing | Phase::Applying(_)) => {
-                self.phase = busy;
+            other @ (Phase::Idle | Phase::Observing(_) | Phase::Applying(_)) => {
+                self.phase = other;
                 None
             }
         }
@@ -238,7 +325,7 @@ impl Reconciler {
     pub fn wake_at(&self, now: Duration) -> Option<Duration> {
         self.goal.as_ref()?;
         match self.phase {
-            Phase::Observing | Phase::Applying(_) => None,
+            Phase::Observing(_) | Phase::Applying(_) => None,
             Phase::Planned(_) => Some(now),
             Phase::Idle if self.verify => Some(now),
             Phase::Idle => {
@@ -249,7 +336,7 @@ impl Reconciler {
     }
 
     fn due_at(&self) -> Duration {
-        if self.look_again {
+        if self.goal_changed || !self.unseen.is_nothing() {
             return Duration::ZERO;
         }
         let retries = self.failures.values().map(|failure| failure.retry_at);
@@ -258,52 +345,104 @@ impl Reconciler {
             .fold(self.audit_at, Duration::min)
     }
 
+    /// Begins a round, or goes on with one, if it is time. What need not be seen is compared at once.
     fn begin_observation(&mut self, now: Duration) -> Option<Work> {
-        let goal = self.goal.as_ref()?;
-        if self.verify {
-            self.verify = false;
-        } else {
+        self.goal.as_ref()?;
+        if !self.verify {
             if self.due_at() > now || !self.pace.start(now) {
                 return None;
             }
             self.passes = 0;
             self.insight.round_begins(now);
         }
-        self.look_again = false;
+        self.goal_changed = false;
         self.observe_retry_at = None;
-        self.phase = Phase::Observing;
-        Some(Work::Observe(goal.scope.clone()))
+        for (object, failure) in &self.failures {
+            if failure.retry_at <= now {
+                self.unseen.add_object(object);
+            }
+        }
+        if self.audit_at <= now || self.mirror.is_none() || self.flush_ahead {
+            self.unseen = Unseen::Anything;
+        }
+        self.verify = false;
+        if self.unseen.is_nothing() {
+            self.compare(now);
+        }
+        let scope = self.goal.as_ref()?.scope.clone();
+        match std::mem::take(&mut self.unseen) {
+            Unseen::Nothing => None,
+            Unseen::Spots(spots) => {
+                self.phase = Phase::Observing(Some(spots.clone()));
+                Some(Work::ObserveAt(scope, spots))
+            }
+            Unseen::Anything => {
+                self.phase = Phase::Observing(None);
+                Some(Work::Observe(scope))
+            }
+        }
     }
 
-    /// Takes the answer to [`Work::Observe`].
+    /// Takes the answer to [`Work::Observe`] or [`Work::ObserveAt`].
     pub fn observed(&mut self, now: Duration, observation: Result<State, KernelError>) {
-        self.phase = Phase::Idle;
+        let Phase::Observing(spots) = std::mem::take(&mut self.phase) else {
+            return;
+        };
         let Some(goal) = &self.goal else { return };
         let state = match observation {
             Ok(state) => state,
-            Err(err) => {
-                self.insight.unobservable(now, &err);
-                if self.unobservable.as_ref() != Some(&err) {
-                    self.reports.push(Report::Unobservable(err.clone()));
-                    self.unobservable = Some(err);
-                }
-                self.observe_retry_at = Some(now + OBSERVE_RETRY);
-                // What was applied stays unverified until an observation succeeds.
-                self.audit_at = now + self.audit_interval;
-                return;
-            }
+            Err(err) => return self.unobservable(now, err),
         };
         self.unobservable = None;
-        self.held_routes.observed(&goal.desired, &state);
+        self.goal_changed = false;
+        if let Some(spots) = spots {
+            // Without a mirror the goal was set meanwhile, and everything is to be seen.
+            if let Some(mirror) = &mut self.mirror {
+                mirror.look(&goal.desired, spots, state);
+            }
+            return self.compare(now);
+        }
         let ops = plan(&goal.desired, &state, goal.prune);
+        self.mirror = Some(Mirror::of(&goal.desired, &state));
         self.audit_at = now + self.audit_interval;
+        self.judge(now, ops);
+    }
+
+    fn unobservable(&mut self, now: Duration, err: KernelError) {
+        self.insight.unobservable(now, &err);
+        if self.unobservable.as_ref() != Some(&err) {
+            self.reports.push(Report::Unobservable(err.clone()));
+            self.unobservable = Some(err);
+        }
+        // What was applied stays unverified until an observation succeeds.
+        self.mirror = None;
+        self.observe_retry_at = Some(now + OBSERVE_RETRY);
+        self.audit_at = now + self.audit_interval;
+    }
+
+    /// Compares the mirror with the goal.
+    fn compare(&mut self, now: Duration) {
+        let (Some(goal), Some(mirror)) = (&self.goal, &self.mirror) else {
+            return;
+        };
+        let ops = mirror.plan(goal);
+        debug_assert!(!ops.iter().any(flushes), "the frame was as desired: {ops:?}");
+        self.judge(now, ops);
+    }
+
+    /// Takes all that differs, and decides what to do about it.
+    fn judge(&mut self, now: Duration, ops: Vec<Op>) {
+        if let Some(mirror) = &self.mirror {
+            self.held_routes.observed(mirror);
+        }
         self.count_failures(now, &ops);
         self.insight.observed(now, ops.iter().map(difference));
         self.settled = !ops.iter().any(adds);
         self.clean = ops.is_empty();
+        self.flush_ahead = ops.iter().any(flushes);
         let due = self.due_ops(now, ops);
         // A notice during the observation may be newer than what was observed.
-        self.retry_refused = self.look_again;
+        self.retry_refused = matches!(self.unseen, Unseen::Anything);
         if due.is_empty() {
             self.insight.round_ends(now);
             return;
@@ -314,17 +453,21 @@ impl Reconciler {
             self.phase = Phase::Planned(due.into_iter().map(put_back).collect());
         } else {
             self.insight.round_ends(now);
-            self.look_again = true;
+            self.unseen = Unseen::Anything;
         }
     }
 
     /// Takes the answer to [`Work::Apply`]: one result for each change, in order.
     pub fn applied(&mut self, results: Vec<Result<(), KernelError>>) {
-        let Phase::Applying(objects) = std::mem::take(&mut self.phase) else {
+        let Phase::Applying(Applying { objects, outdated }) = std::mem::take(&mut self.phase) else {
             return;
         };
         for (object, result) in objects.into_iter().zip(results) {
             self.insight.applied(&object, &result);
+            self.unseen.add_object(&object);
+            if outdated && result.is_ok() {
+                continue;
+            }
             // Of several changes to one object the first refusal is the cause of the others.
             let outcome = self.attempted.entry(object).or_insert(Ok(()));
             if outcome.is_ok() {
@@ -385,37 +528,6 @@ impl Reconciler {
         };
         ops.retain(|op| !waits(op) && !is_blocked(op));
         ops
-    }
-}
-
-fn difference(op: &Op) -> (ObjectKey, Difference) {
-    let difference = if adds(op) {
-        Difference::Missing
-    } else {
-        Difference::Harmless
-    };
-    (op.object(), difference)
-}
-
-/// Whether a change brings something that is desired, and without which the data plane does not work.
-const fn adds(op: &Op) -> bool {
-    match op {
-        Op::AddLink(..)
-        | Op::SetLink(..)
-        | Op::AddAddr(..)
-        | Op::AddRoute(..)
-        | Op::ReplaceRoute(..)
-        | Op::SetNeigh(..)
-        | Op::SetFdb(_)
-        | Op::SetNftTable(..)
-        | Op::SetIptables(..) => true,
-        Op::DelLink(_)
-        | Op::DelAddr(_)
-        | Op::DelRoute(..)
-        | Op::DelNeigh(_)
-        | Op::DelFdb(_)
-        | Op::SetSysctl(..)
-        | Op::DelNftTable(_) => false,
     }
 }
 

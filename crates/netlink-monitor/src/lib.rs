@@ -21,5 +21,5 @@ mod rules;
 
 pub use listener::MonitorError;
 pub use monitor::Monitor;
-pub use notice::{NeighChange, NeighTable, Notice, Presence};
+pub use notice::{NeighChange, NeighEntry, Notice, Presence};
 pub use rules::{RulesMonitor, RulesNotice};

@@ -1,4 +1,7 @@
-use net_types::{IfIndex, IfName};
+use std::net::IpAddr;
+
+use net_types::{IfIndex, IfName, MacAddr};
+use netstate::RouteKey;
 
 use crate::pending::Lossy;
 
@@ -26,13 +29,15 @@ pub enum Notice {
         /// The link that it leads or led through. `None` when it has several or none, and when it replaced another
         /// one, which may have led through any.
         link: Option<IfIndex>,
+        /// Which one. In place of several of equal table, destination and metric only one can be.
+        key: RouteKey,
     },
     /// A neighbour or forwarding entry changed.
     Neigh {
         /// The link.
         link: IfIndex,
-        /// Which of its tables.
-        table: NeighTable,
+        /// Which one.
+        entry: NeighEntry,
         /// How.
         change: NeighChange,
     },
@@ -47,13 +52,13 @@ pub enum Presence {
     Gone,
 }
 
-/// A table of neighbour entries.
+/// A neighbour entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NeighTable {
-    /// Neighbours (ARP, NDP).
-    Neigh,
-    /// Forwarding entries (bridge, VXLAN).
-    Fdb,
+pub enum NeighEntry {
+    /// The neighbour (ARP, NDP) of an address.
+    Neigh(IpAddr),
+    /// A forwarding entry (bridge, VXLAN) of a hardware address.
+    Fdb(MacAddr),
 }
 
 /// What happened to a neighbour entry.

@@ -1,24 +1,28 @@
 //! Multicast messages as notices. Pure.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use net_types::registry::RT_TABLE_MAIN;
-use net_types::{IfIndex, IfName};
+use net_types::{IfIndex, IfName, MacAddr};
 use netlink_packet_core::{NLM_F_REPLACE, NlaBuffer, NlasIterator};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressHeader;
 use netlink_packet_route::link::LinkHeader;
 use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourState};
 use netlink_packet_route::route::RouteHeader;
+use netstate::RouteKey;
 use nix::libc;
 
 use crate::frame::{Frame, split};
 use crate::listener::Heard;
-use crate::notice::{NeighChange, NeighTable, Notice, Presence};
+use crate::notice::{NeighChange, NeighEntry, Notice, Presence};
 
-/// Lengths of the fixed parts before the attributes (linux `struct ifinfomsg`, `rtmsg`).
+/// Lengths of the fixed parts before the attributes (linux `struct ifinfomsg`, `rtmsg`, `ndmsg`).
 const LINK_HEADER_LEN: usize = 16;
 const ROUTE_HEADER_LEN: usize = 12;
+const NEIGH_HEADER_LEN: usize = 12;
 
 /// Reads the notices of a datagram and hands them on, also those before a malformed message.
 pub(crate) fn notices(datagram: &[u8], close: &BTreeSet<IfIndex>, mut each: impl FnMut(Notice)) -> Heard {
@@ -80,11 +84,26 @@ fn route(frame: &Frame<'_>) -> Result<Option<Notice>, Malformed> {
         return Ok(None);
     }
     let replaced = frame.flags & NLM_F_REPLACE != 0;
-    let link = attribute(frame.payload, ROUTE_HEADER_LEN, libc::RTA_OIF, |value| {
-        IfIndex::new(u32::from_ne_bytes(value.try_into().ok()?))
-    });
-    let link = link.filter(|_| !replaced);
-    Ok(Some(Notice::Route { link }))
+    let number = |kind| {
+        attribute(frame.payload, ROUTE_HEADER_LEN, kind, |value| {
+            Some(u32::from_ne_bytes(value.try_into().ok()?))
+        })
+    };
+    let is_v4 = header.address_family == AddressFamily::Inet;
+    let any = if is_v4 {
+        IpAddr::from([0; 4])
+    } else {
+        IpAddr::from([0; 16])
+    };
+    let dst = attribute(frame.payload, ROUTE_HEADER_LEN, libc::RTA_DST, ip).unwrap_or(any);
+    let dst = IpNetwork::new(dst, header.destination_prefix_length).map_err(|_| Malformed)?;
+    let key = RouteKey {
+        table: RT_TABLE_MAIN,
+        dst,
+        metric: number(libc::RTA_PRIORITY).unwrap_or(0),
+    };
+    let link = number(libc::RTA_OIF).and_then(IfIndex::new).filter(|_| !replaced);
+    Ok(Some(Notice::Route { link, key }))
 }
 
 fn neigh(frame: &Frame<'_>, close: &BTreeSet<IfIndex>) -> Result<Option<Notice>, Malformed> {
@@ -93,21 +112,30 @@ fn neigh(frame: &Frame<'_>, close: &BTreeSet<IfIndex>) -> Result<Option<Notice>,
     let Some(link) = IfIndex::new(header.ifindex) else {
         return Ok(None);
     };
-    let table = if header.family == AddressFamily::Bridge {
-        NeighTable::Fdb
-    } else {
-        NeighTable::Neigh
-    };
+    let is_fdb = header.family == AddressFamily::Bridge;
     let permanent = u16::from(header.state) & u16::from(NeighbourState::Permanent) != 0;
     // A removed forwarding entry still tells that it was permanent; a removed neighbour does not.
-    let change = match (frame.kind, table) {
-        (libc::RTM_DELNEIGH, NeighTable::Neigh) => NeighChange::Removed,
-        (libc::RTM_DELNEIGH, NeighTable::Fdb) if permanent => NeighChange::Removed,
+    let change = match (frame.kind, is_fdb) {
+        (libc::RTM_DELNEIGH, false) => NeighChange::Removed,
+        (libc::RTM_DELNEIGH, true) if permanent => NeighChange::Removed,
         (libc::RTM_NEWNEIGH, _) if permanent => NeighChange::Permanent,
         _ if close.contains(&link) => NeighChange::Transient,
         _ => return Ok(None),
     };
-    Ok(Some(Notice::Neigh { link, table, change }))
+    let entry = if is_fdb {
+        attribute(frame.payload, NEIGH_HEADER_LEN, libc::NDA_LLADDR, |value| {
+            Some(NeighEntry::Fdb(MacAddr::new(value.try_into().ok()?)))
+        })
+    } else {
+        attribute(frame.payload, NEIGH_HEADER_LEN, libc::NDA_DST, ip).map(NeighEntry::Neigh)
+    };
+    // Entries of other kinds of address are nobody's business here.
+    Ok(entry.map(|entry| Notice::Neigh { link, entry, change }))
+}
+
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(value).ok().map(IpAddr::from);
+    v4.or_else(|| <[u8; 16]>::try_from(value).ok().map(IpAddr::from))
 }
 
 /// The first attribute of a kind behind a fixed header, if `read` can make something of it.

@@ -15,7 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use net_types::IfIndex;
-use netlink_monitor::{Monitor, NeighChange, NeighTable, Notice, Presence};
+use netlink_monitor::{Monitor, NeighChange, NeighEntry, Notice, Presence};
+use netstate::RouteKey;
 use nix::sched::{CloneFlags, unshare};
 use tokio::time::timeout;
 
@@ -113,8 +114,24 @@ fn link_notice(name: &str, index: IfIndex, presence: Presence) -> Notice {
     }
 }
 
-fn neigh_notice(link: IfIndex, table: NeighTable, change: NeighChange) -> Notice {
-    Notice::Neigh { link, table, change }
+fn neigh_notice(link: IfIndex, entry: NeighEntry, change: NeighChange) -> Notice {
+    Notice::Neigh { link, entry, change }
+}
+
+fn neigh(ip: &str) -> NeighEntry {
+    NeighEntry::Neigh(ip.parse().unwrap())
+}
+
+fn fdb(mac: &str) -> NeighEntry {
+    NeighEntry::Fdb(mac.parse().unwrap())
+}
+
+fn route_notice(link: Option<IfIndex>, dst: &str, metric: u32) -> Notice {
+    let (table, dst) = (254, dst.parse().unwrap());
+    Notice::Route {
+        link,
+        key: RouteKey { table, dst, metric },
+    }
 }
 
 #[test]
@@ -170,16 +187,35 @@ fn routes_of_the_main_table_are_noticed_with_their_link() {
         let link = Some(index_of("eth0"));
         let mut monitor = Monitor::open().unwrap();
         for (change, expected) in [
-            ("route add 10.1.0.0/24 dev eth0", link),
-            ("route replace 10.1.0.0/24 dev eth0 proto static", None),
-            ("route del 10.1.0.0/24", link),
-            ("-6 route add fd00:9::/64 dev eth0", link),
-            ("-6 route del fd00:9::/64", link),
-            ("route add blackhole 10.2.0.0/24", None),
+            (
+                "route add 10.1.0.0/24 dev eth0",
+                route_notice(link, "10.1.0.0/24", 0),
+            ),
+            (
+                "route replace 10.1.0.0/24 dev eth0 proto static",
+                route_notice(None, "10.1.0.0/24", 0),
+            ),
+            ("route del 10.1.0.0/24", route_notice(link, "10.1.0.0/24", 0)),
+            (
+                "route add default dev eth0 metric 7",
+                route_notice(link, "0.0.0.0/0", 7),
+            ),
+            (
+                "-6 route add fd00:9::/64 dev eth0",
+                route_notice(link, "fd00:9::/64", 1024),
+            ),
+            (
+                "-6 route del fd00:9::/64",
+                route_notice(link, "fd00:9::/64", 1024),
+            ),
+            (
+                "route add blackhole 10.2.0.0/24",
+                route_notice(None, "10.2.0.0/24", 0),
+            ),
         ] {
             settle(&mut monitor).await;
             ip(change);
-            expect(&mut monitor, Notice::Route { link: expected }).await;
+            expect(&mut monitor, expected).await;
         }
     });
 }
@@ -191,16 +227,16 @@ fn permanent_neighbours_and_forwarding_entries_are_noticed() {
         let vx0 = index_of("vx0");
         let mut monitor = Monitor::open().unwrap();
         ip("neigh add 10.1.0.5 lladdr 02:00:00:00:00:05 dev vx0");
-        let added = neigh_notice(vx0, NeighTable::Neigh, NeighChange::Permanent);
+        let added = neigh_notice(vx0, neigh("10.1.0.5"), NeighChange::Permanent);
         expect(&mut monitor, added).await;
         ip("neigh del 10.1.0.5 dev vx0");
-        let removed = neigh_notice(vx0, NeighTable::Neigh, NeighChange::Removed);
+        let removed = neigh_notice(vx0, neigh("10.1.0.5"), NeighChange::Removed);
         expect(&mut monitor, removed).await;
         bridge("fdb add 02:00:00:00:00:05 dst 192.168.77.5 dev vx0 self permanent");
-        let added = neigh_notice(vx0, NeighTable::Fdb, NeighChange::Permanent);
+        let added = neigh_notice(vx0, fdb("02:00:00:00:00:05"), NeighChange::Permanent);
         expect(&mut monitor, added).await;
         bridge("fdb del 02:00:00:00:00:05 dst 192.168.77.5 dev vx0 self");
-        let removed = neigh_notice(vx0, NeighTable::Fdb, NeighChange::Removed);
+        let removed = neigh_notice(vx0, fdb("02:00:00:00:00:05"), NeighChange::Removed);
         expect(&mut monitor, removed).await;
     });
 }
@@ -226,7 +262,7 @@ fn a_permanent_neighbour_made_transient_is_noticed_on_a_link_watched_closely() {
         let mut monitor = Monitor::open().unwrap();
         monitor.watch_closely([link].into());
         ip("neigh replace 10.1.0.5 lladdr 02:00:00:00:00:05 dev eth0 nud reachable");
-        let altered = neigh_notice(link, NeighTable::Neigh, NeighChange::Transient);
+        let altered = neigh_notice(link, neigh("10.1.0.5"), NeighChange::Transient);
         expect(&mut monitor, altered).await;
     });
 }
@@ -261,7 +297,7 @@ fn a_flood_that_is_read_late_is_reported_as_a_loss_and_the_next_change_is_notice
         expect(&mut monitor, Notice::Lost).await;
         settle(&mut monitor).await;
         ip("route del 10.0.0.7/32");
-        expect(&mut monitor, Notice::Route { link }).await;
+        expect(&mut monitor, route_notice(link, "10.0.0.7/32", 0)).await;
     });
 }
 
@@ -276,7 +312,7 @@ fn a_flood_that_is_read_as_it_comes_is_noticed_and_so_is_the_next_change() {
         loop {
             match timeout(LIMIT, monitor.next()).await {
                 Ok(Notice::Lost) => lost += 1,
-                Ok(Notice::Route { link: through }) if through == link => routes += 1,
+                Ok(Notice::Route { link: through, .. }) if through == link => routes += 1,
                 Ok(other) => panic!("{other:?}"),
                 Err(_) if writer.is_finished() => break,
                 Err(_) => {}
@@ -285,7 +321,7 @@ fn a_flood_that_is_read_as_it_comes_is_noticed_and_so_is_the_next_change() {
         writer.join().unwrap();
         assert!(lost + routes > 0);
         ip("route del 10.0.0.7/32");
-        expect(&mut monitor, Notice::Route { link }).await;
+        expect(&mut monitor, route_notice(link, "10.0.0.7/32", 0)).await;
     });
 }
 

@@ -1,6 +1,6 @@
 //! Which leases are peers, and which cannot be because they would break somebody's traffic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use flannel_types::{Lease, VxlanData};
@@ -92,14 +92,119 @@ impl Peers {
         division.peers
     }
 
-    /// The refusals that were not there before.
-    pub fn new_problems<'a>(
-        &'a self,
-        before: &'a Self,
-    ) -> impl Iterator<Item = (&'a SubnetKey, &'a PeerProblem)> {
-        self.refused
+    /// Divides the leases of other nodes in place of all those before, as [`Self::divide`].
+    pub fn divide_anew<'a>(
+        &mut self,
+        device: &VxlanDevice,
+        leases: impl Iterator<Item = &'a Lease>,
+    ) -> PeerChanges {
+        let peers = Self::divide(device, leases, self);
+        let old = std::mem::replace(self, peers);
+        let (before, after) = (&old.accepted, &self.accepted);
+        let gone_or_altered = before.iter().filter(|(key, peer)| after.get(*key) != Some(*peer));
+        let new = after.keys().filter(|key| !before.contains_key(*key));
+        let problems = self.refused.iter();
+        PeerChanges {
+            before: gone_or_altered
+                .map(|(key, peer)| (*key, Some(*peer)))
+                .chain(new.map(|key| (*key, None)))
+                .collect(),
+            new_problems: problems
+                .filter(|(key, problem)| old.refused.get(*key) != Some(*problem))
+                .map(|(key, _)| *key)
+                .collect(),
+        }
+    }
+
+    /// Takes over what one lease has become, of which `lease` gives all there are. Accepts and refuses the same as
+    /// [`Self::divide`], but looks only at this one and those that it excluded.
+    pub fn change<'a>(
+        &mut self,
+        device: &VxlanDevice,
+        key: SubnetKey,
+        lease: impl Fn(&SubnetKey) -> Option<&'a Lease>,
+    ) -> PeerChanges {
+        let mut changes = PeerChanges::default();
+        let present = lease(&key).map(|lease| candidate(device, lease));
+        let before = self.accepted.get(&key).copied();
+        if before.is_some() && present.as_ref().and_then(|peer| peer.as_ref().ok()) == before.as_ref() {
+            return changes;
+        }
+        self.accepted.remove(&key);
+        let excluded = |(_, problem): &(&SubnetKey, &PeerProblem)| problem.rival() == Some(key);
+        let mut open: BTreeSet<_> = self
+            .refused
             .iter()
-            .filter(|(key, problem)| before.refused.get(*key) != Some(*problem))
+            .filter(excluded)
+            .map(|(key, _)| *key)
+            .collect();
+        open.insert(key);
+        for key in open {
+            let problem_before = self.refused.remove(&key);
+            let Some(lease) = lease(&key) else { continue };
+            match candidate(device, lease).and_then(|peer| self.without_rival(key, peer)) {
+                Ok(peer) => {
+                    self.accepted.insert(key, peer);
+                    changes.before.insert(key, None);
+                }
+                Err(problem) => {
+                    if problem_before.as_ref() != Some(&problem) {
+                        changes.new_problems.push(key);
+                    }
+                    self.refused.insert(key, problem);
+                }
+            }
+        }
+        if before.is_some() {
+            changes.before.insert(key, before);
+        }
+        changes
+    }
+
+    fn without_rival(&self, key: SubnetKey, peer: Peer) -> Result<Peer, PeerProblem> {
+        if let Some(other) = self.overlapped(key) {
+            return Err(PeerProblem::Overlaps(other));
+        }
+        let mut others = self.accepted.iter();
+        match others.find(|(_, other)| other.vtep_mac == peer.vtep_mac) {
+            Some((other, _)) => Err(PeerProblem::SameVtepMac(*other)),
+            None => Ok(peer),
+        }
+    }
+
+    /// The accepted lease whose subnet overlaps. Accepted subnets do not overlap each other and keys sort by their
+    /// start, so that only the next one on each side can.
+    fn overlapped(&self, key: SubnetKey) -> Option<SubnetKey> {
+        let before = self.accepted.range(..=key).next_back();
+        let after = self.accepted.range(key..).next();
+        let mut sides = before.into_iter().chain(after).map(|(other, _)| *other);
+        sides.find(|other| other.v4().overlaps(key.v4()))
+    }
+}
+
+/// What became otherwise in a division.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PeerChanges {
+    /// The peers that are new, altered or gone, as they were before.
+    pub before: BTreeMap<SubnetKey, Option<Peer>>,
+    /// Those that are refused, and were not for the same reason before.
+    pub new_problems: Vec<SubnetKey>,
+}
+
+impl PeerProblem {
+    /// The accepted lease that excludes this one.
+    const fn rival(&self) -> Option<SubnetKey> {
+        match self {
+            Self::Overlaps(other) | Self::SameVtepMac(other) => Some(*other),
+            Self::OtherBackend(_)
+            | Self::BadBackendData(_)
+            | Self::OutsideNetwork
+            | Self::OverlapsOwn
+            | Self::PublicIpUnusable(_)
+            | Self::OwnPublicIp
+            | Self::OwnVtepMac
+            | Self::MacNotUnicast(_) => None,
+        }
     }
 }
 
@@ -111,7 +216,7 @@ struct Division {
 
 impl Division {
     fn add(&mut self, key: SubnetKey, peer: Peer) {
-        let problem = self.overlapped(key).map(PeerProblem::Overlaps).or_else(|| {
+        let problem = self.peers.overlapped(key).map(PeerProblem::Overlaps).or_else(|| {
             self.macs
                 .get(&peer.vtep_mac)
                 .copied()
@@ -123,15 +228,6 @@ impl Division {
             self.macs.insert(peer.vtep_mac, key);
             self.peers.accepted.insert(key, peer);
         }
-    }
-
-    /// The accepted lease whose subnet overlaps. Accepted subnets do not overlap each other and keys sort by their
-    /// start, so that only the next one on each side can.
-    fn overlapped(&self, key: SubnetKey) -> Option<SubnetKey> {
-        let before = self.peers.accepted.range(..=key).next_back();
-        let after = self.peers.accepted.range(key..).next();
-        let mut sides = before.into_iter().chain(after).map(|(other, _)| *other);
-        sides.find(|other| other.v4().overlaps(key.v4()))
     }
 }
 

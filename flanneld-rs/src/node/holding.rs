@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use flannel_types::{SubnetEnv, gateway_v4};
-use netstate::Prune;
+use net_types::SubnetKey;
+use netstate::{Prune, State};
 use tracing::{info, warn};
 
 use super::Now;
-use crate::desired::{self, Peers, VxlanDevice};
+use crate::desired::{self, Peer, PeerChanges, Peers, VxlanDevice};
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::LeaseView;
 use crate::reconciler::Goal;
@@ -24,8 +25,22 @@ pub(super) struct Holding {
     pub(super) peers: Peers,
     pub(super) file: SubnetFile,
     ip_masq: bool,
-    /// What the engine's goal was made from, besides the peers; `None` when it must be made anew.
+    /// What the engine's goal was made from, besides the peers.
     goal_made_for: Option<(SubnetFile, Prune)>,
+    /// The peers that changed since the goal was made, as they were in it.
+    changed: BTreeMap<SubnetKey, Option<Peer>>,
+}
+
+/// How a goal differs from the one before.
+#[derive(Debug)]
+pub(super) enum NewGoal {
+    Same,
+    Whole(Goal),
+    /// Only in what some peers need.
+    Some {
+        gone: State,
+        wanted: State,
+    },
 }
 
 /// How far the subnet file is.
@@ -47,43 +62,89 @@ impl Holding {
             file: SubnetFile::NotReady,
             ip_masq,
             goal_made_for: None,
+            changed: BTreeMap::new(),
         }
     }
 
-    /// The goal, if it may differ from the one made last.
-    pub(super) fn new_goal(&mut self, now: Now) -> Option<Goal> {
+    /// How the goal may differ from the one made last.
+    pub(super) fn new_goal(&mut self, now: Now) -> NewGoal {
         let made_for = (self.file, self.view.prune(now.monotonic));
-        if self.goal_made_for.replace(made_for) == Some(made_for) {
-            return None;
+        let is_same = self.goal_made_for.replace(made_for) == Some(made_for);
+        if is_same && (self.changed.is_empty() || self.file == SubnetFile::NotReady) {
+            return NewGoal::Same;
         }
-        let scope = desired::scope(&self.device);
-        if self.file == SubnetFile::NotReady {
-            // The device first: pods of this node wait for it, and its peers are not known yet.
-            return Some(Goal {
-                desired: desired::desired(&self.device, &BTreeMap::new()),
-                scope,
-                prune: Prune::Addrs,
-            });
+        let changed = std::mem::take(&mut self.changed);
+        if is_same {
+            return self.change_of_goal(&changed);
         }
-        let desired = desired::desired(&self.device, &self.peers.accepted);
-        Some(Goal {
-            desired,
-            scope,
-            prune: made_for.1,
+        let none = BTreeMap::new();
+        // The device first: pods of this node wait for it, and its peers are not known yet.
+        let (peers, prune) = match self.file {
+            SubnetFile::NotReady => (&none, Prune::Addrs),
+            SubnetFile::Writing | SubnetFile::Written => (&self.peers.accepted, made_for.1),
+        };
+        NewGoal::Whole(Goal {
+            desired: desired::desired(&self.device, peers),
+            scope: desired::scope(&self.device),
+            prune,
         })
+    }
+
+    fn change_of_goal(&self, changed: &BTreeMap<SubnetKey, Option<Peer>>) -> NewGoal {
+        let (mut gone, mut wanted) = (State::default(), State::default());
+        for (key, before) in changed {
+            let objects = |peer: &Peer| desired::of_peer(&self.device, key.v4(), peer);
+            gone.absorb(before.as_ref().map(objects).unwrap_or_default());
+            wanted.absorb(self.peers.accepted.get(key).map(objects).unwrap_or_default());
+        }
+        NewGoal::Some { gone, wanted }
     }
 
     /// Divides the leases of the view anew.
     pub(super) fn divide(&mut self) {
-        let peers = Peers::divide(&self.device, self.view.peers(), &self.peers);
-        for (key, problem) in peers.new_problems(&self.peers) {
+        let changes = self.peers.divide_anew(&self.device, self.view.peers());
+        self.take_changes(changes);
+    }
+
+    /// Takes over what the view says of one lease.
+    pub(super) fn divide_one(&mut self, key: SubnetKey) {
+        let lease = |key: &SubnetKey| self.view.peer(key);
+        let changes = self.peers.change(&self.device, key, lease);
+        self.take_changes(changes);
+    }
+
+    fn take_changes(&mut self, changes: PeerChanges) {
+        let problems = changes.new_problems.iter();
+        for (key, problem) in problems.filter_map(|key| self.peers.refused.get_key_value(key)) {
             warn!(lease = %key, %problem, "a lease is not programmed");
         }
-        log_changes(&self.peers, &peers);
-        if self.peers.accepted != peers.accepted {
-            self.goal_made_for = None;
+        self.log_changes(&changes.before);
+        for (key, before) in changes.before {
+            self.changed.entry(key).or_insert(before);
         }
-        self.peers = peers;
+    }
+
+    /// One line a peer while they are few; a whole cluster's at once is one line.
+    fn log_changes(&self, before: &BTreeMap<SubnetKey, Option<Peer>>) {
+        let accepted = &self.peers.accepted;
+        if before.len() > MAX_LOGGED_CHANGES {
+            let changed = before.keys().filter(|key| accepted.contains_key(*key)).count();
+            info!(
+                changed,
+                removed = before.len() - changed,
+                peers = accepted.len(),
+                "peers changed"
+            );
+            return;
+        }
+        for key in before.keys() {
+            match accepted.get(key) {
+                Some(peer) => {
+                    info!(lease = %key, public_ip = %peer.public_ip, vtep_mac = %peer.vtep_mac, "peer added or changed");
+                }
+                None => info!(lease = %key, "peer removed"),
+            }
+        }
     }
 
     pub(super) fn subnet_env(&self) -> SubnetEnv {
@@ -96,34 +157,5 @@ impl Holding {
             mtu: self.device.mtu_bytes,
             ip_masq: self.ip_masq,
         }
-    }
-}
-
-/// One line a peer while they are few; a whole cluster's at once is one line, and the rest for those who debug.
-fn log_changes(before: &Peers, after: &Peers) {
-    let changed: Vec<_> = after
-        .accepted
-        .iter()
-        .filter(|(key, peer)| before.accepted.get(*key) != Some(*peer))
-        .collect();
-    let removed: Vec<_> = before
-        .accepted
-        .keys()
-        .filter(|key| !after.accepted.contains_key(*key))
-        .collect();
-    if changed.len() + removed.len() > MAX_LOGGED_CHANGES {
-        info!(
-            changed = changed.len(),
-            removed = removed.len(),
-            peers = after.accepted.len(),
-            "peers changed"
-        );
-        return;
-    }
-    for (key, peer) in changed {
-        info!(lease = %key, public_ip = %peer.public_ip, vtep_mac = %peer.vtep_mac, "peer added or changed");
-    }
-    for key in removed {
-        info!(lease = %key, "peer removed");
     }
 }

@@ -1,5 +1,6 @@
 //! What goes into a node and what comes out of it.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, UnixTime};
 use ipnetwork::Ipv4Network;
 use lease_store::{ErrorClass, LeaseEvent, StoreError};
 use net_types::{IfName, MacAddr, Vni, sentence};
-use netstate::{KernelError, State};
+use netstate::{KernelError, Spot, State};
 
 use crate::desired::RuleSettings;
 use crate::reconciler::Work;
@@ -54,12 +55,14 @@ pub struct Settings {
 pub enum Event {
     /// The run begins.
     Start,
-    /// Answer to [`Work::Observe`].
+    /// Answer to [`Work::Observe`] and [`Work::ObserveAt`].
     Observed(Result<State, KernelError>),
     /// Answer to [`Work::Apply`].
     Applied(Vec<Result<(), KernelError>>),
     /// Something that may concern this node changed in the kernel.
     KernelChanged,
+    /// What stands at these spots may have changed in the kernel.
+    KernelChangedAt(BTreeSet<Spot>),
     /// Answer to [`Work::Observe`] of the rules.
     RulesObserved(Result<State, KernelError>),
     /// Answer to [`Work::Apply`] of the rules.

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 use netstate::{Op, RouteKey, State};
 
+use super::mirror::Mirror;
+
 /// The routes of the present goal, divided into those held and the others. Only the others are stored: while all is
 /// well there are none, and an observation costs nothing here.
 #[derive(Debug, Default)]
@@ -24,10 +26,25 @@ impl HeldRoutes {
         self.never_held = never_held;
     }
 
-    /// Takes an observation: what is as desired is held from here on.
-    pub(super) fn observed(&mut self, desired: &State, observed: &State) {
-        self.never_held
-            .retain(|key| observed.routes.get(key) != desired.routes.get(key));
+    /// Takes a change of the goal: it wanted the routes of `before`, and now wants those of `wanted` in their place.
+    pub(super) fn change_some(&mut self, before: &State, wanted: &State) {
+        for key in before
+            .routes
+            .keys()
+            .filter(|key| !wanted.routes.contains_key(*key))
+        {
+            self.never_held.remove(key);
+        }
+        let new = wanted
+            .routes
+            .keys()
+            .filter(|key| !before.routes.contains_key(*key));
+        self.never_held.extend(new.cloned());
+    }
+
+    /// Takes what was observed: what is as desired is held from here on.
+    pub(super) fn observed(&mut self, mirror: &Mirror) {
+        self.never_held.retain(|key| !mirror.has_route(key));
     }
 
     /// Turns the making of a route that was held into a replacement, whatever stands in its place.

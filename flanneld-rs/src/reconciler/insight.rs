@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use netstate::{ErrorClass, KernelError, ObjectKey};
+use netstate::{ErrorClass, KernelError, ObjectKey, Spot};
 use serde::{Deserialize, Serialize};
 
 /// Upper bounds of the durations that are told apart, in microseconds.
@@ -18,6 +18,8 @@ pub struct Insight {
     changing: BTreeMap<ObjectKey, Since>,
     /// Whether there was an observation of the present goal.
     goal_seen: bool,
+    /// Where the goal has changed since the last observation.
+    own_doing: BTreeSet<Spot>,
     /// Objects that somebody else changed after they had been as desired.
     drifted: BTreeSet<ObjectKey>,
     round_began: Option<Duration>,
@@ -130,8 +132,14 @@ impl Insight {
     }
 
     /// From here on what differs may be our own doing.
-    pub(super) const fn goal_changes(&mut self) {
+    pub(super) fn goal_changes(&mut self) {
         self.goal_seen = false;
+        self.own_doing.clear();
+    }
+
+    /// What differs at some spots in the next observation may be our own doing.
+    pub(super) fn goal_changes_at(&mut self, spots: &BTreeSet<Spot>) {
+        self.own_doing.extend(spots.iter().cloned());
     }
 
     /// Takes what an observation shows to be changed. What was as desired in the observation before, and is not any
@@ -140,9 +148,11 @@ impl Insight {
         self.busy_since = None;
         self.unobservable_since = None;
         let before = std::mem::take(&mut self.changing);
+        let own_doing = std::mem::take(&mut self.own_doing);
+        let is_own = |key: &ObjectKey| Spot::of(key).is_some_and(|spot| own_doing.contains(&spot));
         for (key, difference) in changes {
             let known = before.get(&key);
-            if self.goal_seen && known.is_none() {
+            if self.goal_seen && known.is_none() && !is_own(&key) {
                 self.drifted.insert(key.clone());
             }
             let at = known.map_or(now, |since| since.at);

@@ -17,12 +17,16 @@ fn a_difference_is_applied_verified_and_then_left_alone() {
     assert_eq!(ops.len(), 1);
     assert!(!engine.is_settled());
     engine.applied(vec![Ok(())]);
-    assert!(matches!(engine.next_work(ms(2)), Some(Work::Observe(_))));
-    engine.observed(ms(3), Ok(holding(&["10.0.0.1"])));
+    let spots = spots(&["10.0.0.1"]);
+    assert_eq!(
+        engine.next_work(ms(2)),
+        Some(Work::ObserveAt(goal(&[]).scope, spots.clone()))
+    );
+    engine.observed(ms(3), Ok(holding(&["10.0.0.1"]).at(&spots)));
 
     assert!(engine.is_settled());
     assert_eq!(engine.next_work(ms(4)), None);
-    assert_eq!(engine.wake_at(ms(4)), Some(ms(3) + AUDIT_INTERVAL));
+    assert_eq!(engine.wake_at(ms(4)), Some(ms(1) + AUDIT_INTERVAL));
     assert_eq!(engine.take_reports(), []);
 }
 
@@ -194,6 +198,101 @@ fn a_new_goal_takes_effect_at_once_and_an_equal_one_does_nothing() {
 }
 
 #[test]
+fn a_goal_that_changes_in_one_spot_is_applied_without_a_look_at_the_others() {
+    let mut engine = settled(&["10.0.0.1", "10.0.0.2"]);
+    engine.change_goal(&large(&["10.0.0.1"]), large(&["10.0.0.3"]));
+    assert!(!engine.is_settled());
+    let Some(Work::Apply(ops)) = engine.next_work(SECOND) else {
+        panic!("something else than the change comes first")
+    };
+    let ops: Vec<_> = ops.iter().map(Op::to_string).collect();
+    assert_eq!(
+        ops,
+        [
+            "set neigh flannel.1 10.0.0.3 mac 02:00:00:00:00:01",
+            "del neigh flannel.1 10.0.0.1"
+        ]
+    );
+    engine.applied(vec![Ok(()); 2]);
+    let Some(Work::ObserveAt(_, seen)) = engine.next_work(SECOND) else {
+        panic!("the change is not verified")
+    };
+    assert_eq!(seen, spots(&["10.0.0.1", "10.0.0.3"]));
+    engine.observed(SECOND, Ok(large(&["10.0.0.3"])));
+    assert!(engine.is_settled());
+    assert_eq!(engine.seen(), Some(holding(&["10.0.0.2", "10.0.0.3"])));
+    assert_eq!(engine.insight().counts().repaired.len(), 0);
+}
+
+#[test]
+fn a_notice_leads_to_a_look_at_its_spots_only() {
+    let mut engine = settled(&["10.0.0.1", "10.0.0.2"]);
+    engine.look_at(spots(&["10.0.0.2"]));
+    assert_eq!(engine.seen(), None);
+    assert!(
+        matches!(engine.next_work(SECOND), Some(Work::ObserveAt(_, seen)) if seen == spots(&["10.0.0.2"]))
+    );
+    engine.observed(SECOND, Ok(State::default()));
+    assert!(matches!(engine.next_work(SECOND), Some(Work::Apply(ops)) if ops.len() == 1));
+}
+
+#[test]
+fn a_goal_that_is_set_during_a_look_at_spots_is_compared_with_all_there_is() {
+    let mut engine = settled(&["10.0.0.1"]);
+    engine.look_at(spots(&["10.0.0.1"]));
+    assert!(engine.next_work(SECOND).is_some());
+    engine.set_goal(goal(&["10.0.0.1", "10.0.0.2"]));
+    engine.observed(SECOND, Ok(large(&["10.0.0.1"])));
+    assert!(!engine.is_settled());
+    assert!(matches!(engine.next_work(SECOND), Some(Work::Observe(_))));
+}
+
+#[test]
+fn changes_at_very_many_spots_are_verified_by_a_look_at_everything() {
+    let all: Vec<_> = (0..2000)
+        .map(|n| format!("10.1.{}.{}", n / 250, n % 250))
+        .collect();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    let mut engine = with_goal(&all);
+    assert!(engine.next_work(ms(0)).is_some());
+    engine.observed(ms(0), Ok(holding(&[])));
+    assert!(matches!(engine.next_work(ms(0)), Some(Work::Apply(ops)) if ops.len() == all.len()));
+    engine.applied(vec![Ok(()); all.len()]);
+    assert!(matches!(engine.next_work(ms(0)), Some(Work::Observe(_))));
+}
+
+#[test]
+fn a_link_that_is_amiss_makes_a_changed_goal_look_at_everything_once() {
+    let mut engine = with_goal(&["10.0.0.1"]);
+    assert!(engine.next_work(ms(0)).is_some());
+    engine.observed(ms(0), Ok(State::default()));
+    let Some(Work::Apply(ops)) = engine.next_work(ms(0)) else {
+        panic!("nothing is planned")
+    };
+    engine.applied(vec![Err(refusal(ErrorClass::Exists)); ops.len()]);
+    assert!(matches!(engine.next_work(ms(0)), Some(Work::Observe(_))));
+    engine.observed(ms(0), Ok(State::default()));
+    engine.change_goal(&State::default(), large(&["10.0.0.2"]));
+    assert!(matches!(engine.next_work(ms(1)), Some(Work::Observe(_))));
+    engine.observed(ms(1), Ok(State::default()));
+    assert_eq!(engine.next_work(ms(1)), None);
+}
+
+#[test]
+fn what_was_acknowledged_while_the_goal_changed_has_not_failed() {
+    let mut engine = with_goal(&["10.0.0.1"]);
+    assert!(engine.next_work(ms(0)).is_some());
+    engine.observed(ms(0), Ok(holding(&[])));
+    assert!(engine.next_work(ms(0)).is_some());
+    engine.change_goal(&large(&["10.0.0.1"]), State::default());
+    engine.applied(vec![Ok(())]);
+    assert!(engine.next_work(ms(0)).is_some());
+    engine.observed(ms(0), Ok(large(&["10.0.0.1"])));
+    assert_eq!(engine.failures().count(), 0);
+    assert!(matches!(engine.next_work(ms(0)), Some(Work::Apply(ops)) if ops.len() == 1));
+}
+
+#[test]
 fn a_route_that_this_run_held_is_put_back_by_replacing() {
     let mut engine = with_routes(&["10.2.0.0/16", "10.3.0.0/16"]);
     let both = routes(&["10.2.0.0/16", "10.3.0.0/16"]);
@@ -264,6 +363,15 @@ fn key(ip: &str) -> NeighKey {
 
 fn object(ip: &str) -> ObjectKey {
     ObjectKey::Neigh(key(ip))
+}
+
+/// Neighbours alone.
+fn large(neighs: &[&str]) -> State {
+    holding(neighs).at(&spots(neighs))
+}
+
+fn spots(neighs: &[&str]) -> BTreeSet<Spot> {
+    neighs.iter().map(|ip| Spot::Neigh(key(ip))).collect()
 }
 
 fn refusal(class: ErrorClass) -> KernelError {
@@ -358,7 +466,7 @@ fn planned(engine: &mut Reconciler, now: Duration, observation: State) -> Vec<St
     engine.observed(now, Ok(observation));
     match engine.next_work(now) {
         Some(Work::Apply(ops)) => ops.iter().map(Op::to_string).collect(),
-        Some(Work::Observe(_)) | None => Vec::new(),
+        Some(Work::Observe(_) | Work::ObserveAt(..)) | None => Vec::new(),
     }
 }
 
@@ -389,6 +497,7 @@ fn drive(
         while let Some(work) = engine.next_work(now) {
             match work {
                 Work::Observe(_) => engine.observed(now, Ok(state.clone())),
+                Work::ObserveAt(_, spots) => engine.observed(now, Ok(state.at(&spots))),
                 Work::Apply(ops) => {
                     let results = ops.iter().map(|op| apply(now, op, state)).collect();
                     engine.applied(results);

@@ -13,7 +13,7 @@ use flanneld_rs::reconciler::Work;
 use lease_store::{LeaseRequest, LeaseStore, LeaseWatch, MemoryStore, MemoryWatch};
 use net_types::registry::VXLAN_PORT;
 use net_types::{MacAddr, Vni};
-use netstate::{Kernel, Op};
+use netstate::{Kernel, Op, Spot};
 
 /// The address of the node on the underlay.
 pub(crate) const PUBLIC_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 250);
@@ -140,11 +140,17 @@ impl Driver {
     fn carry_out(&mut self, action: Action) -> Vec<Event> {
         match action {
             Action::Kernel(Work::Observe(scope)) => vec![Event::Observed(self.kernel.observe(&scope))],
+            Action::Kernel(Work::ObserveAt(scope, spots)) => {
+                vec![Event::Observed(self.kernel.observe_at(&scope, &spots))]
+            }
             Action::Kernel(Work::Apply(ops)) => {
                 self.changes.extend(ops.iter().cloned());
-                vec![Event::Applied(self.kernel.apply(&ops)), Event::KernelChanged]
+                vec![Event::Applied(self.kernel.apply(&ops)), echo(&ops)]
             }
             Action::Rules(Work::Observe(scope)) => vec![Event::RulesObserved(self.rules.observe(&scope))],
+            Action::Rules(Work::ObserveAt(scope, spots)) => {
+                vec![Event::RulesObserved(self.rules.observe_at(&scope, &spots))]
+            }
             Action::Rules(Work::Apply(ops)) => {
                 vec![Event::RulesApplied(self.rules.apply(&ops)), Event::RulesChanged]
             }
@@ -231,4 +237,12 @@ fn settings() -> Settings {
         },
         rules_audit: Duration::from_secs(60),
     }
+}
+
+/// What the kernel tells of changes that the daemon itself made.
+fn echo(ops: &[Op]) -> Event {
+    let spots = ops.iter().map(|op| Spot::of(&op.object()));
+    spots
+        .collect::<Option<_>>()
+        .map_or(Event::KernelChanged, Event::KernelChangedAt)
 }

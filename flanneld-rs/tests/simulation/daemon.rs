@@ -1,6 +1,6 @@
 //! A daemon's run: its node, its watch, and how its actions take effect and are answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use flanneld_rs::reconciler::Work;
 use lease_store::{LEASE_TTL, LeaseEvent, LeaseRequest, MemoryWatch};
 use net_types::registry::VXLAN_PORT;
 use net_types::{MacAddr, SubnetKey, Vni};
-use netstate::{Kernel, KernelError, Op, Scope, State};
+use netstate::{Kernel, KernelError, Op, Scope, Spot, State};
 
 use crate::kernel_view::{device, foreign, network, public_ip, underlay};
 use crate::ledger::{GRACE, Ledger};
+use crate::news::News;
 use crate::world::{Item, MemberId, World};
 
 /// The packet filter rules that every daemon wants.
@@ -42,7 +43,10 @@ pub(crate) struct Daemon {
     /// The timer that counts.
     tick: u64,
     ticks_at_once: (Duration, u32),
-    pub(crate) notice_pending: bool,
+    /// What the notice says that is under way.
+    pub(crate) notice: Option<News>,
+    /// Notices were lost since it looked at everything.
+    pub(crate) missed_news: bool,
     pub(crate) watch_pending: bool,
 }
 
@@ -50,6 +54,7 @@ pub(crate) struct Daemon {
 #[derive(Debug)]
 pub(crate) enum Effect {
     Observe(Scope),
+    ObserveAt(Scope, BTreeSet<Spot>),
     /// The changes that are left, and the results so far.
     Apply(Vec<Op>, Vec<Result<(), KernelError>>),
     Rules(Work),
@@ -86,7 +91,8 @@ impl World {
             started: now,
             tick: 0,
             ticks_at_once: (now, 0),
-            notice_pending: false,
+            notice: None,
+            missed_news: false,
             watch_pending: false,
         });
         self.log(|| format!("n{number} starts, life {life}"));
@@ -146,6 +152,7 @@ impl World {
             self.carry_out(id, life, action, verifies);
         }
         self.set_timer(id, life, now);
+        self.check_mirror(id);
     }
 
     fn set_timer(&mut self, id: MemberId, life: u64, now: Now) {
@@ -179,6 +186,10 @@ impl World {
             Action::Kernel(Work::Observe(scope)) => {
                 self.count_round(id, life, verifies);
                 (Effect::Observe(scope), self.rng.ms(0..=8))
+            }
+            Action::Kernel(Work::ObserveAt(scope, spots)) => {
+                self.count_round(id, life, verifies);
+                (Effect::ObserveAt(scope, spots), self.rng.ms(0..=3))
             }
             Action::Kernel(Work::Apply(ops)) => {
                 self.judge_plan(id, life, &ops);
@@ -238,12 +249,22 @@ impl World {
             return;
         }
         let event = match effect {
-            Effect::Observe(scope) => Event::Observed(self.kernel(id).observe(&scope)),
+            Effect::Observe(scope) => {
+                let observation = self.kernel(id).observe(&scope);
+                if let Some(daemon) = self.daemon(id, life).filter(|_| observation.is_ok()) {
+                    daemon.missed_news = false;
+                }
+                Event::Observed(observation)
+            }
+            Effect::ObserveAt(scope, spots) => Event::Observed(self.kernel(id).observe_at(&scope, &spots)),
             Effect::Apply(ops, results) => match self.apply_some(id, life, ops, results) {
                 Some(results) => Event::Applied(results),
                 None => return,
             },
             Effect::Rules(Work::Observe(scope)) => Event::RulesObserved(self.kernel(id).observe(&scope)),
+            Effect::Rules(Work::ObserveAt(scope, spots)) => {
+                Event::RulesObserved(self.kernel(id).observe_at(&scope, &spots))
+            }
             Effect::Rules(Work::Apply(ops)) => Event::RulesApplied(self.apply_rules(id, &ops)),
             Effect::Find(public_ip) => Event::LeaseFound(self.find(id, public_ip)),
             Effect::Acquire(attrs) => Event::LeaseAcquired(self.acquire(id, attrs)),
@@ -305,7 +326,9 @@ impl World {
         if let Some(daemon) = self.daemon(id, life) {
             let displaced = ops.iter().filter_map(|op| daemon.ledger.may_displace(op));
             let gone = displaced.filter(|key| !after.routes.contains_key(key));
-            gone.for_each(|key| drop(before.routes.remove(key)));
+            for key in gone {
+                before.routes.remove(key);
+            }
         }
         if after != before {
             self.accuse(|| {
@@ -388,6 +411,7 @@ fn brief(event: &Event) -> String {
         | Event::Observed(Err(_))
         | Event::Applied(_)
         | Event::KernelChanged
+        | Event::KernelChangedAt(_)
         | Event::RulesObserved(_)
         | Event::RulesApplied(_)
         | Event::RulesChanged
@@ -404,6 +428,7 @@ fn brief(event: &Event) -> String {
 fn deed(action: &Action) -> String {
     match action {
         Action::Kernel(Work::Observe(_)) => "observes".to_owned(),
+        Action::Kernel(Work::ObserveAt(_, spots)) => format!("observes {spots:?}"),
         Action::Kernel(Work::Apply(ops)) => {
             let ops: Vec<_> = ops.iter().map(|op| format!("\n{op}")).collect();
             format!("applies{}", ops.concat())

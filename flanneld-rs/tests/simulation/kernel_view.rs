@@ -79,6 +79,14 @@ pub(crate) fn owned(kernel: &FakeKernel) -> State {
     kernel.observe(&scope).unwrap()
 }
 
+/// What the kernel tells a daemon changes of: what it owns, and the card below its device.
+pub(crate) fn noticeable(kernel: &FakeKernel) -> State {
+    let mut state = owned(kernel);
+    let card = kernel.dump().links.remove_entry(&underlay());
+    state.links.extend(card);
+    state
+}
+
 /// What the daemon must never change: all that is neither the device nor on it, and on it what is not in scope.
 pub(crate) fn foreign(kernel: &FakeKernel) -> State {
     let device = device();

@@ -56,6 +56,7 @@ impl Ledger {
             | Event::Observed(Err(_))
             | Event::Applied(_)
             | Event::KernelChanged
+            | Event::KernelChangedAt(_)
             | Event::LeaseFound(_)
             | Event::LeaseAcquired(_)
             | Event::LeaseRenewed(_)

@@ -1,32 +1,93 @@
 //! How daemons hear of what happens in their kernels and in the store.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use flanneld_rs::node::Event;
 use lease_store::{LeaseEvent, LeaseStore, LeaseWatch};
+use netstate::{Spot, State};
 
+use crate::daemon::Daemon;
+use crate::kernel_view::{noticeable, owned};
 use crate::world::{Item, MemberId, World};
 
+/// What a kernel tells of a change: a link's or an address's without what it flushed, else where it is.
+#[derive(Debug)]
+pub(crate) enum News {
+    Anything,
+    At(BTreeSet<Spot>),
+}
+
+impl News {
+    fn between(before: &State, after: &State) -> Self {
+        if before.frame() == after.frame() {
+            Self::At(before.differing_spots(after))
+        } else {
+            Self::Anything
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Anything, _) => {}
+            (_, Self::Anything) => *self = Self::Anything,
+            (Self::At(spots), Self::At(more)) => spots.extend(more),
+        }
+    }
+}
+
 impl World {
-    /// A kernel tells its daemon that something changed; several changes make one notice.
+    /// A kernel tells its daemon what changed since the last time; several changes make one notice.
     pub(crate) fn notice(&mut self, id: MemberId) {
+        let now = noticeable(self.kernel(id));
         let member = &mut self.members[id];
+        let before = std::mem::replace(&mut member.told, now);
         let life = member.life;
-        let Some(daemon) = member.daemon.as_mut().filter(|_| member.ill.deaf == 0) else {
+        let Some(daemon) = &mut member.daemon else {
             return;
         };
-        if !std::mem::replace(&mut daemon.notice_pending, true) {
-            let delay = self.rng.ms(0..=20);
-            self.after(delay, Item::Notice(id, life));
+        let news = News::between(&before, &member.told);
+        if member.ill.deaf > 0 {
+            daemon.missed_news = true;
+            return;
+        }
+        match &mut daemon.notice {
+            Some(pending) => pending.add(news),
+            None => {
+                daemon.notice = Some(news);
+                let delay = self.rng.ms(0..=20);
+                self.after(delay, Item::Notice(id, life));
+            }
         }
     }
 
     pub(crate) fn notice_arrives(&mut self, id: MemberId, life: u64) {
-        if let Some(daemon) = self.daemon(id, life) {
-            daemon.notice_pending = false;
-            self.deliver(id, life, Event::KernelChanged);
-            self.deliver(id, life, Event::RulesChanged);
+        let Some(daemon) = self.daemon(id, life) else {
+            return;
+        };
+        match daemon.notice.take() {
+            None => {}
+            Some(News::Anything) => self.deliver(id, life, Event::KernelChanged),
+            Some(News::At(spots)) => self.deliver(id, life, Event::KernelChangedAt(spots)),
+        }
+        self.deliver(id, life, Event::RulesChanged);
+    }
+
+    /// What a daemon believes to have seen is there, unless it is yet to hear or missed that something changed.
+    pub(crate) fn check_mirror(&mut self, id: MemberId) {
+        let member = &self.members[id];
+        let hears = |daemon: &&Daemon| daemon.notice.is_none() && !daemon.missed_news;
+        let daemon = member.daemon.as_ref().filter(hears);
+        let Some(mut seen) = daemon.and_then(|daemon| daemon.node.engine().seen()) else {
+            return;
+        };
+        // The kernel tells nothing of these.
+        seen.sysctls.clear();
+        let there = owned(&self.fabric.nodes[&member.name]);
+        if seen != there {
+            let name = member.name.clone();
+            self.accuse(|| format!("{name} believes to have seen\n{seen}\nbut there is\n{there}"));
         }
     }
 

@@ -9,6 +9,7 @@ use flanneld_rs::node::Event;
 use ipnetwork::Ipv4Network;
 use lease_store::MemoryStore;
 use net_types::MacAddr;
+use netstate::State;
 
 use crate::daemon::{Daemon, Effect};
 use crate::kernel_view::{NETWORK, op, public_ip, underlay};
@@ -60,6 +61,8 @@ pub(crate) struct Member {
     /// What the subnet file says.
     pub(crate) subnet: Option<Ipv4Network>,
     pub(crate) ill: Ill,
+    /// What its kernel told of what the daemon owns, or would have told.
+    pub(crate) told: State,
     /// Wrong entries that a stranger made, which mislead packets until they are mended.
     pub(crate) misled: Vec<safety::Misled>,
 }
@@ -236,6 +239,7 @@ impl World {
             daemon: None,
             subnet: None,
             ill: Ill::default(),
+            told: State::default(),
             misled: Vec::new(),
         });
         let delay = self.rng.ms(0..=2000);

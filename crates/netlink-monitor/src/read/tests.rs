@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -15,14 +17,30 @@ fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `struct ndmsg`: family, padding, link, state, flags, type.
+/// `struct ndmsg`: family, padding, link, state, flags, type; then what identifies the entry.
 fn neigh(family: u8, link: u32, state: u16) -> Vec<u8> {
     let mut bytes = vec![family, 0, 0, 0];
     bytes.extend(link.to_ne_bytes());
     bytes.extend(state.to_ne_bytes());
     bytes.extend([0, 0]);
+    bytes.extend(if family == BRIDGE {
+        attribute(libc::NDA_LLADDR, &[2, 0, 0, 0, 0, 5])
+    } else {
+        attribute(libc::NDA_DST, &[10, 1, 0, 5])
+    });
     bytes
 }
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(4 + value.len()).unwrap();
+    let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+const NEIGH: NeighEntry = NeighEntry::Neigh(IpAddr::V4(Ipv4Addr::new(10, 1, 0, 5)));
+const FDB: NeighEntry = NeighEntry::Fdb(MacAddr::new([2, 0, 0, 0, 0, 5]));
 
 fn read(bytes: &[u8], close: &[u32]) -> (bool, Vec<Notice>) {
     let close = close.iter().map(|link| IfIndex::new(*link).unwrap()).collect();
@@ -52,7 +70,7 @@ fn a_permanent_entry_that_becomes_transient_is_reported_on_a_link_watched_closel
     let bytes = message(libc::RTM_NEWNEIGH, 0, &neigh(INET, 5, REACHABLE));
     let expected = Notice::Neigh {
         link: IfIndex::new(5).unwrap(),
-        table: NeighTable::Neigh,
+        entry: NEIGH,
         change: NeighChange::Transient,
     };
     assert_eq!(read(&bytes, &[5]), (true, vec![expected]));
@@ -66,17 +84,17 @@ fn several_messages_of_a_datagram_are_all_read() {
     ]
     .concat();
     let (whole, found) = read(&bytes, &[]);
-    let expected = |link, table, change| Notice::Neigh {
+    let expected = |link, entry, change| Notice::Neigh {
         link: IfIndex::new(link).unwrap(),
-        table,
+        entry,
         change,
     };
     assert!(whole);
     assert_eq!(
         found,
         [
-            expected(5, NeighTable::Fdb, NeighChange::Permanent),
-            expected(6, NeighTable::Neigh, NeighChange::Removed),
+            expected(5, FDB, NeighChange::Permanent),
+            expected(6, NEIGH, NeighChange::Removed),
         ]
     );
 }
@@ -84,15 +102,22 @@ fn several_messages_of_a_datagram_are_all_read() {
 #[test]
 fn routes_of_other_tables_are_dropped() {
     let rtmsg = |table: u8| [INET, 24, 0, 0, table, 3, 0, 1, 0, 0, 0, 0];
-    let oif = [8_u16.to_ne_bytes(), libc::RTA_OIF.to_ne_bytes()].concat();
-    let payload = |table| [rtmsg(table).as_slice(), &oif, &9_u32.to_ne_bytes()].concat();
+    let oif = attribute(libc::RTA_OIF, &9_u32.to_ne_bytes());
+    let dst = attribute(libc::RTA_DST, &[10, 2, 3, 0]);
+    let metric = attribute(libc::RTA_PRIORITY, &7_u32.to_ne_bytes());
+    let payload = |table| [rtmsg(table).as_slice(), &dst, &metric, &oif].concat();
     let main = message(libc::RTM_NEWROUTE, 0, &payload(254));
-    let through = Notice::Route {
-        link: IfIndex::new(9),
+    let through = |link| Notice::Route {
+        link,
+        key: RouteKey {
+            table: 254,
+            dst: "10.2.3.0/24".parse().unwrap(),
+            metric: 7,
+        },
     };
-    assert_eq!(read(&main, &[]), (true, vec![through]));
+    assert_eq!(read(&main, &[]), (true, vec![through(IfIndex::new(9))]));
     let replaced = message(libc::RTM_NEWROUTE, NLM_F_REPLACE, &payload(254));
-    assert_eq!(read(&replaced, &[]), (true, vec![Notice::Route { link: None }]));
+    assert_eq!(read(&replaced, &[]), (true, vec![through(None)]));
     let local = message(libc::RTM_NEWROUTE, 0, &payload(255));
     assert_eq!(read(&local, &[]), (true, vec![]));
 }

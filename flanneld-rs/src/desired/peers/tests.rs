@@ -1,3 +1,6 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 use crate::testing::{device, key, lease, mac, public_ip};
 
@@ -92,8 +95,72 @@ fn a_newcomer_does_not_displace_a_peer_that_works() {
         peers.refused[&copied.key],
         PeerProblem::SameVtepMac(incumbent.key)
     );
-    assert_eq!(peers.new_problems(&before).count(), 1);
-    assert_eq!(peers.new_problems(&peers).count(), 0);
+}
+
+#[test]
+fn a_division_anew_tells_what_became_otherwise() {
+    let mut peers = divide(&[lease(1, None), lease(2, None), lease(3, None)]);
+    let mut copied = lease(4, None);
+    copied.attrs.backend_data = lease(1, None).attrs.backend_data;
+    let mut moved = lease(2, None);
+    moved.attrs.public_ip = public_ip(22);
+    let leases = [lease(1, None), moved, copied.clone(), lease(5, None)];
+
+    let changes = peers.divide_anew(&device(), leases.iter());
+
+    let before = |n| Peer {
+        public_ip: public_ip(n),
+        vtep_mac: mac(n),
+    };
+    let expected = [
+        (key(2), Some(before(2))),
+        (key(3), Some(before(3))),
+        (key(5), None),
+    ];
+    assert_eq!(changes.before, expected.into());
+    assert_eq!(changes.new_problems, [copied.key]);
+    let again = peers.divide_anew(&device(), leases.iter());
+    assert_eq!(again, PeerChanges::default());
+}
+
+proptest! {
+    /// Leases come and go one by one, with overlapping subnets, equal MACs and unusable values among them.
+    #[test]
+    fn one_changed_lease_leads_to_what_a_division_anew_leads_to(
+        steps in vec((0_usize..8, prop::option::weighted(0.8, (1_u8..4, 1_u8..5))), 1..60),
+    ) {
+        let keys = [
+            "10.244.0.0-22", "10.244.1.0-24", "10.244.2.0-24", "10.244.0.0-16",
+            "10.244.3.0-24", "10.244.8.0-24", "10.244.8.0-23", "10.245.1.0-24",
+        ]
+        .map(|text| text.parse::<SubnetKey>().unwrap());
+        let mut leases: BTreeMap<SubnetKey, Lease> = BTreeMap::new();
+        let (mut step_by_step, mut anew) = (Peers::default(), Peers::default());
+        for (place, value) in steps {
+            let key = keys[place];
+            match value {
+                None => drop(leases.remove(&key)),
+                Some((mac_number, ip_number)) => {
+                    let mut changed = lease(mac_number, None);
+                    changed.key = key;
+                    // Number 4 is no usable address.
+                    changed.attrs.public_ip = if ip_number == 4 { Ipv4Addr::LOCALHOST } else { public_ip(ip_number) };
+                    leases.insert(key, changed);
+                }
+            }
+            let accepted = step_by_step.accepted.clone();
+            let changes = step_by_step.change(&device(), key, |key| leases.get(key));
+            anew = Peers::divide(&device(), leases.values(), &anew);
+            prop_assert_eq!(&step_by_step.accepted, &anew.accepted);
+            prop_assert!(step_by_step.refused.keys().eq(anew.refused.keys()));
+            let otherwise = accepted.keys().chain(step_by_step.accepted.keys());
+            let otherwise: BTreeMap<_, _> = otherwise
+                .filter(|key| accepted.get(*key) != step_by_step.accepted.get(*key))
+                .map(|key| (*key, accepted.get(key).copied()))
+                .collect();
+            prop_assert_eq!(changes.before, otherwise);
+        }
+    }
 }
 
 fn divide(leases: &[Lease]) -> Peers {

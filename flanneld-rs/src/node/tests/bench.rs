@@ -83,11 +83,13 @@ impl Bench {
     fn answer(&mut self, action: &Action) -> Option<Event> {
         match action {
             Action::Kernel(Work::Observe(_)) => Some(Event::Observed(Ok(self.kernel.clone()))),
+            Action::Kernel(Work::ObserveAt(_, spots)) => Some(Event::Observed(Ok(self.kernel.at(spots)))),
             Action::Kernel(Work::Apply(ops)) => {
                 ops.iter().for_each(|op| apply(&mut self.kernel, op));
                 Some(Event::Applied(vec![Ok(()); ops.len()]))
             }
             Action::Rules(Work::Observe(_)) => Some(Event::RulesObserved(Ok(self.rules.clone()))),
+            Action::Rules(Work::ObserveAt(_, spots)) => Some(Event::RulesObserved(Ok(self.rules.at(spots)))),
             Action::Rules(Work::Apply(ops)) => {
                 ops.iter().for_each(|op| apply(&mut self.rules, op));
                 Some(Event::RulesApplied(vec![Ok(()); ops.len()]))
