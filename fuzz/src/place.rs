@@ -47,6 +47,8 @@ pub fn enter(kept: Option<&Path>) {
 pub fn enter_for_good() {
     let own = std::env::current_dir().expect("there is a working directory");
     enter(Some(&own));
+    // The old way to it leads to where nothing can be written.
+    std::env::set_current_dir(own).expect("the working directory is still there");
 }
 
 /// Makes the plugins' directories as empty as they were.
