@@ -122,7 +122,8 @@ pub(crate) fn exec_status(context: &Context<'_>, name: &str, conf: &NetConf) -> 
 
 /// Runs an operation that older programs do not know.
 ///
-/// They say so by a bad `CNI_COMMAND`, which the reference library checks before anything else, or by the version.
+/// They say so by a bad `CNI_COMMAND`, or by the version; some miss first what the operation does not have, a container
+/// id, or fail in another way. One that fails is asked for its versions.
 pub(crate) fn exec_if_known(
     context: &Context<'_>,
     name: &str,
@@ -135,7 +136,16 @@ pub(crate) fn exec_if_known(
         Err(failure) if failure.code == Code::BAD_ENVIRONMENT && failure.msg.contains("CNI_COMMAND") => {
             Ok(Known::No)
         }
-        Err(failure) => Err(failure),
+        Err(failure) => match versions(context, name, conf) {
+            Ok(supported)
+                if !supported
+                    .iter()
+                    .any(|version| version == Version::V1_1_0.as_str()) =>
+            {
+                Ok(Known::No)
+            }
+            Ok(_) | Err(_) => Err(failure),
+        },
     }
 }
 

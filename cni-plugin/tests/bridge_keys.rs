@@ -303,6 +303,26 @@ fn a_bridge_without_ports_gets_the_address_of_the_new_range() {
 }
 
 #[test]
+fn an_address_that_no_range_gave_is_not_replaced() {
+    on_a_node(|node| {
+        ip(&["link", "add", "cni0", "type", "bridge"]);
+        let pod = Pod::new("a");
+        // Of another network; not the first of its subnet; wider than the network.
+        for address in ["192.168.7.1/24", "10.244.9.5/24", "10.0.0.1/8"] {
+            ip(&["addr", "add", address, "dev", "cni0"]);
+            let status = node.call("STATUS", &pod, &node.conf("1.1.0")).fails();
+            assert_eq!(status["code"], 50, "{status}");
+            let error = node.call("ADD", &pod, &node.conf("1.0.0")).fails();
+            assert_eq!(error["code"], 101, "{error}");
+            assert!(message(&error).contains(address), "{error}");
+            assert!(ip(&["addr", "show", "dev", "cni0"]).contains(address));
+            node.assert_nothing_left(&["cni0"]);
+            ip(&["addr", "del", address, "dev", "cni0"]);
+        }
+    });
+}
+
+#[test]
 fn an_address_beside_others_is_not_replaced_unless_that_is_asked_for() {
     on_a_node(|node| {
         ip(&["link", "add", "cni0", "type", "bridge"]);

@@ -186,6 +186,30 @@ fn a_delegate_older_than_status_and_gc_is_asked_for_its_versions() {
     });
 }
 
+/// An old delegate may miss the container id before it looks at the operation.
+#[test]
+fn an_old_delegate_that_fails_in_its_own_way_is_asked_for_its_versions() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        let script = "#!/bin/sh\ncat >/dev/null\n[ $CNI_COMMAND = VERSION ] && \
+            echo '{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"1.0.0\"]}' && exit\n\
+            echo '{\"code\":3,\"msg\":\"missing containerID\"}'; exit 1\n";
+        let (_, path) = plugin(&node, "older", script);
+        for name in ["older", "macvlan"] {
+            let conf = with_delegate(&node, "1.1.0", json!({"type": name, "master": "lo"}));
+            let status = node.call("STATUS", &pod, &conf).var("CNI_PATH", &path).fails();
+            assert_eq!(status["code"], 50, "{status}");
+            assert!(
+                message(&status).contains("does not support CNI version 1.1.0"),
+                "{status}"
+            );
+            let mut gc = node.call("GC", &pod, &conf).var("CNI_PATH", &path);
+            gc.conf["cni.dev/valid-attachments"] = json!([]);
+            gc.succeeds();
+        }
+    });
+}
+
 #[test]
 fn what_a_delegate_says_of_its_status_is_passed_on() {
     on_a_node(|node| {

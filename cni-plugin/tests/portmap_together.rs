@@ -204,6 +204,11 @@ fn flushed_rules_are_put_back() {
             assert_eq!(after, before);
 
             printed(Command::new("nft").args(["flush", "ruleset"]));
+            let missing = cni_plugin::restore_all(Some(&dir.join("missing"))).unwrap_err();
+            assert!(
+                missing.to_string().contains("missing is no directory"),
+                "{missing}"
+            );
             let said = printed(Command::new(BINARY).args(["portmap", "restore"]).arg(&dir));
             assert!(said.contains("2 containers"), "{said}");
             tcp(&client.netns, NODE_V4, 8080);

@@ -232,12 +232,15 @@ fn del_succeeds_whatever_is_left() {
         let conf = conf(&node, &result, &everything());
         let del = node.call("DEL", &pod, &conf);
         del.succeeds();
-        for ruin in ["", "{", "[]", "{\"mac\":5}"] {
+        for ruin in ["", "{", "[]", "{\"mac\":5}", "{\"mtu\":5}"] {
             fs::create_dir_all(node.path("tuning")).unwrap();
             fs::write(node.path("tuning/a_eth0.json"), ruin).unwrap();
             del.succeeds();
             assert_eq!(files(&node), Vec::<String>::new());
         }
+        fs::create_dir(node.path("tuning/a_eth0.json")).unwrap();
+        del.succeeds();
+        assert_eq!(files(&node), Vec::<String>::new());
         // Without a namespace, and when the interface is gone from it.
         for netns in ["", "/run/netns/gone"] {
             node.call("ADD", &pod, &conf).succeeds();

@@ -91,7 +91,8 @@ impl Folder {
 
     /// Opens and locks a directory, if there is one.
     pub(super) fn open(dir: &Path) -> Result<Option<Self>, FolderError> {
-        match File::open(dir) {
+        // A path below it opens a directory only, where the bare one would wait for the other end of a pipe.
+        match File::open(dir.join(".")) {
             Ok(lock) => Self::locked(dir, lock).map(Some),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(failed(Action::Open, dir)(e)),

@@ -9,6 +9,6 @@ mod store;
 
 pub(crate) use cmd::{
     Detached, Duplicate, add, all_holders, attachments, check, del, gateways, gc, gc_detaching, holders,
-    holds, status,
+    holds, routed, status,
 };
 pub(crate) use store::Holder;

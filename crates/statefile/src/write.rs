@@ -71,6 +71,11 @@ pub fn remove(path: &Path, durability: Durability) -> Result<bool, Error> {
     match fs::remove_file(path) {
         Ok(()) => {}
         Err(err) if is_absent(err.kind()) || err.kind() == ErrorKind::NotADirectory => return Ok(false),
+        // Nobody's file: an empty directory gives way, and one that holds something is left.
+        Err(err) if err.kind() == ErrorKind::IsADirectory => {
+            drop(fs::remove_dir(path));
+            return Ok(false);
+        }
         Err(err) => return Err(Error::of(Action::Remove, path)(err)),
     }
     sync(parent(path), durability).map(|()| true)
@@ -82,10 +87,7 @@ pub fn remove(path: &Path, durability: Durability) -> Result<bool, Error> {
 /// # Errors
 /// It cannot be removed.
 pub fn remove_unfinished(path: &Path) -> Result<(), Error> {
-    match remove(&unfinished_name(path)?, Durability::Crash) {
-        Err(err) if err.io().is_some_and(|io| io.kind() == ErrorKind::IsADirectory) => Ok(()),
-        removed => removed.map(drop),
-    }
+    remove(&unfinished_name(path)?, Durability::Crash).map(drop)
 }
 
 /// Removes the files in preparation of a directory that killed writers left; those of living ones stay.

@@ -75,7 +75,8 @@ pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failur
     if ipam != Ipam::HostLocal || !is_gateway {
         return Ok(());
     }
-    let checked = Host::open()?.check_gateways(&own, &host_local::gateways(conf)?);
+    let checked =
+        Host::open()?.check_gateways(&own, &host_local::gateways(conf)?, &host_local::routed(conf)?);
     checked.map_err(|error| {
         // Pods are attached whose range this node does not have any more.
         let code = if matches!(error, LinkError::AddressInUse { .. }) {

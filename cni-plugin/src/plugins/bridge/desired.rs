@@ -101,6 +101,12 @@ impl Attachment {
         })
     }
 
+    /// Whether what is in the way is the gateway of an earlier range.
+    pub(crate) fn has_earlier_gateway(&self, found: &[IpNetwork]) -> bool {
+        let routed: Vec<_> = self.routes.iter().map(|route| route.dst).collect();
+        is_earlier_gateway(found, &self.gateways, &routed)
+    }
+
     /// The attachment less routes that were left out.
     pub(crate) fn without_routes(&self, skipped: &[RouteKey]) -> Self {
         let mut left = self.clone();
@@ -275,6 +281,20 @@ impl Attachment {
         let mut of_family = self.ips.iter().filter(|ip| ip.address.is_ipv4() == dst.is_ipv4());
         of_family.find_map(|ip| ip.gateway)
     }
+}
+
+/// Whether addresses in the way of gateways are that of an earlier range. The bridge does not tell who gave it an
+/// address, so this must: it is one only, the first of its subnet as every range's gateway is, and one routed network,
+/// which a default route is not, holds that subnet and a gateway. Any other is an administrator's.
+pub(crate) fn is_earlier_gateway(found: &[IpNetwork], gateways: &[IpNetwork], routed: &[IpNetwork]) -> bool {
+    let [found] = found else { return false };
+    let holds = |network: &IpNetwork| {
+        network.prefix() != 0
+            && network.prefix() <= found.prefix()
+            && network.contains(found.ip())
+            && gateways.iter().any(|gateway| network.contains(gateway.ip()))
+    };
+    first_host(*found) == found.ip() && routed.iter().any(holds)
 }
 
 /// The name by which the host's plan calls the container's namespace.

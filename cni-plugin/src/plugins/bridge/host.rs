@@ -108,8 +108,7 @@ impl Host {
             host.attach_locked(request, on_conflict, made)
         });
         match attached {
-            // One address may be that of an earlier range; of several, which is whose is not known.
-            Err(LinkError::Address { found, .. }) if found.len() == 1 => {
+            Err(LinkError::Address { found, .. }) if request.attachment.has_earlier_gateway(&found) => {
                 self.with_bridges(Access::Alone, |host| host.attach_anew(request, made))
             }
             attached => attached,

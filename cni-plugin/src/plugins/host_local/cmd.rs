@@ -243,6 +243,12 @@ pub(crate) fn gateways(conf: &NetConf) -> Result<Vec<IpNetwork>, Failure> {
         .collect())
 }
 
+/// The networks that the configuration routes to the containers' gateways.
+pub(crate) fn routed(conf: &NetConf) -> Result<Vec<IpNetwork>, Failure> {
+    let own = Conf::parse(conf, "")?;
+    Ok(own.routes.iter().map(|route| route.dst).collect())
+}
+
 /// Frees every address whose attachment is not valid; one without interface name is valid with its container.
 pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
     let Some(store) = Store::open(&store_dir(conf)?)? else {

@@ -230,6 +230,12 @@ pub(crate) fn gc(conf: &NetConf, valid: &Attachments) -> Result<(), Failure> {
 /// # Errors
 /// The state cannot be read, or the rules of a container cannot be made; those of the others are.
 pub fn restore_all(dir: Option<&Path>) -> Result<usize, RestoreError> {
+    // Without state there is nothing to restore; where it was said to be, it is missed.
+    if let Some(given) = dir
+        && matches!(statefile::is_dir(given), Ok(false))
+    {
+        return Err(RestoreError(format!("{} is no directory", given.display())));
+    }
     let dir = dir.map_or_else(default_data_dir, Path::to_owned);
     let restored = restore(&dir);
     restored.map_err(|failure| RestoreError(failure.msg))

@@ -1,3 +1,5 @@
+use std::io::{self, Write};
+
 use cni_types::{AddResult, Code, NetConf, Target};
 use net_types::IfName;
 use netlink::{LinkSetting, LinkSettings, NetnsError, RealKernel};
@@ -118,12 +120,17 @@ pub(crate) fn check(
     }
 }
 
-/// Puts back what an ADD changed of the interface, if that is still there.
+/// Puts back what an ADD changed of the interface, if that is still there and so far as the kernel lets it: what it
+/// refuses now it would refuse for ever, and the container must go.
 pub(crate) fn del(conf: &NetConf, target: &Target, sandbox: Option<&Sandbox>) -> Result<(), Failure> {
     let file = attachment_file::path(&conf::data_dir(conf)?, target);
     let backup: Option<Backup> = attachment_file::read(&file).map_err(BackupError)?;
     if let (Some(backup), Some(sandbox)) = (backup, sandbox) {
-        Pod::open(sandbox, target)?.put_back(&backup)?;
+        let put_back = Pod::open(sandbox, target).and_then(|mut pod| pod.put_back(&backup));
+        if let Err(e) = put_back {
+            // Only people read it, and need not.
+            let _unread = writeln!(io::stderr(), "tuning: {}", Failure::from(e).msg);
+        }
     }
     Ok(attachment_file::remove(&file).map_err(BackupError)?)
 }

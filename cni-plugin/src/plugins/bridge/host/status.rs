@@ -4,12 +4,18 @@ use super::addresses::{any_address, in_the_way};
 use super::vlan::gateway_port;
 use super::{HOST, Host};
 use crate::plugins::bridge::conf::Conf;
+use crate::plugins::bridge::desired::is_earlier_gateway;
 use crate::plugins::bridge::kernel::{LinkError, links_only, list, observe};
 
 impl Host {
     /// Fails if the gateways' link has addresses that an ADD could not replace. With ports attached, it is the gateway of
     /// containers of another range, which this node's network does not have any more.
-    pub(crate) fn check_gateways(&mut self, own: &Conf, gateways: &[IpNetwork]) -> Result<(), LinkError> {
+    pub(crate) fn check_gateways(
+        &mut self,
+        own: &Conf,
+        gateways: &[IpNetwork],
+        routed: &[IpNetwork],
+    ) -> Result<(), LinkError> {
         let mut scope = links_only([&own.gateway_link]);
         for content in scope.links.values_mut() {
             content.addrs_inside = any_address();
@@ -25,8 +31,8 @@ impl Host {
         let gateway = gateway_port(own).map(|port| port.name);
         let mut ports = self.ports(&own.bridge)?;
         ports.retain(|name| Some(name) != gateway.as_ref());
-        match (ports.is_empty(), found.len()) {
-            (true, 1) => Ok(()),
+        match (ports.is_empty(), is_earlier_gateway(&found, gateways, routed)) {
+            (true, true) => Ok(()),
             (true, _) => Err(LinkError::Address { link, wanted, found }),
             (false, _) => Err(LinkError::AddressInUse {
                 link,
