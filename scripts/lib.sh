@@ -57,22 +57,27 @@ build_static() {
 }
 
 # Builds the plugin with musl where rustup has it: glibc asks the processor at each start what it can do, and in a
-# virtual machine each such question is the hypervisor's to answer (measured: 0.5 ms of an ADD's 2 ms). Addresses are
-# fixed, which saves each start from working them out; a daemon, which starts once and listens, has random ones.
+# virtual machine each such question is the hypervisor's to answer (measured: 0.5 ms of an ADD's 2 ms).
 build_plugin() {
-    local host musl fixed="-C relocation-model=static"
+    build_musl cni-plugin flannel
+}
+
+# Builds one program of a package with musl, or with glibc where that must do. Addresses are fixed, which saves each
+# start from working them out; a daemon, which starts once and listens, has random ones.
+build_musl() {
+    local package=$1 program=$2 host musl fixed="-C relocation-model=static"
     host=$(rust_host)
     musl=${host/%-gnu/-musl}
     if ! rustup target add "$musl" >/dev/null 2>&1; then
-        echo "no Rust for $musl: the plugin stays with glibc, and starts slower" >&2
-        build_for "$host" "$fixed" -p cni-plugin
+        echo "no Rust for $musl: $program stays with glibc, and starts slower" >&2
+        build_for "$host" "$fixed" -p "$package" --bin "$program"
         return
     fi
-    build_for "$musl" "$fixed" -p cni-plugin || return
+    build_for "$musl" "$fixed" -p "$package" --bin "$program" || return
     # Not over a program that may be running.
     mkdir -p "$(static_dir)"
-    cp "${CARGO_TARGET_DIR:-$project/target}/$musl/release/flannel" "$(static_dir)/flannel.new"
-    mv "$(static_dir)/flannel.new" "$(static_dir)/flannel"
+    cp "${CARGO_TARGET_DIR:-$project/target}/$musl/release/$program" "$(static_dir)/$program.new"
+    mv "$(static_dir)/$program.new" "$(static_dir)/$program"
 }
 
 # With an explicit target the flags are kept from build scripts and procedural macros, which cannot be static.
