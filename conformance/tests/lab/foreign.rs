@@ -33,6 +33,9 @@ fn foreign(node: &Node) -> Dump {
     dump(node).without_devices(|device| device == TUNNEL || device == "cni0" || device.starts_with("veth"))
 }
 
+/// Rules of its own would be in what the node's programs print.
+const NO_RULES: &[&str] = &["--iptables-forward-rules=false"];
+
 #[test]
 fn what_belongs_to_others_is_never_touched() {
     let lab = bare(3);
@@ -40,9 +43,9 @@ fn what_belongs_to_others_is_never_touched() {
     run_all(node, STRANGERS);
     let before = foreign(node);
 
-    let mut daemon = node.start_flanneld(&[]).unwrap();
-    let _peer_daemon = peer.start_flanneld(&[]).unwrap();
-    let third = lab.nodes()[2].start_flanneld(&[]).unwrap();
+    let mut daemon = node.start_flanneld(NO_RULES).unwrap();
+    let _peer_daemon = peer.start_flanneld(NO_RULES).unwrap();
+    let third = lab.nodes()[2].start_flanneld(NO_RULES).unwrap();
     wait_until("two peers", LONG, || Ok(tunnel(node).count("fdb") == 2)).unwrap();
     assert_same("others' state after the start", &before, &foreign(node));
 
@@ -67,7 +70,7 @@ fn what_belongs_to_others_is_never_touched() {
     assert_same("others' state after a peer left", &before, &foreign(node));
 
     daemon.stop(LONG).unwrap();
-    let restarted = node.start_flanneld(&[]).unwrap();
+    let restarted = node.start_flanneld(NO_RULES).unwrap();
     assert_same("others' state after a restart", &before, &foreign(node));
 
     node.del_pod(&pod).unwrap();
@@ -79,8 +82,8 @@ fn what_belongs_to_others_is_never_touched() {
 fn what_others_keep_on_our_own_device_stays_too() {
     let lab = bare(2);
     let node = &lab.nodes()[0];
-    let mut daemon = node.start_flanneld(&[]).unwrap();
-    let _peer_daemon = lab.nodes()[1].start_flanneld(&[]).unwrap();
+    let mut daemon = node.start_flanneld(NO_RULES).unwrap();
+    let _peer_daemon = lab.nodes()[1].start_flanneld(NO_RULES).unwrap();
     wait_until("the peer", LONG, || Ok(tunnel(node).count("fdb") == 1)).unwrap();
     run_all(
         node,
@@ -92,7 +95,7 @@ fn what_others_keep_on_our_own_device_stays_too() {
     );
     let before = dump(node);
     daemon.stop(LONG).unwrap();
-    let restarted = node.start_flanneld(&[]).unwrap();
+    let restarted = node.start_flanneld(NO_RULES).unwrap();
     Fault::RouteDeleted.inject(node, &lab.nodes()[1]).unwrap();
     wait_until("the route", LONG, || Ok(dump(node) == before)).unwrap();
     assert_same("the node", &before, &dump(node));
@@ -110,7 +113,10 @@ fn a_strangers_tunnel_with_our_number_is_named_and_left_alone() {
     let before = dump(node);
     let leases = format!("--lease-dir={}", conformance::lab::LEASE_DIR);
     let attempt = node
-        .try_flanneld(&[&leases], std::time::Duration::from_secs(3))
+        .try_flanneld(
+            &[&leases, "--iptables-forward-rules=false"],
+            std::time::Duration::from_secs(3),
+        )
         .unwrap();
     assert!(
         attempt.stderr.contains("stranger"),
