@@ -86,6 +86,8 @@ fn parameters_of_another_namespace_are_its_own() {
         let forward = SysctlKey::new("net/ipv4/ip_forward").unwrap();
         let of_bridge = accept_ra("br0");
 
+        // A new namespace has what the machine has (linux `devinet.c`).
+        all_ok(outside.apply(&[Op::SetSysctl(forward.clone(), "0".into())]));
         all_ok(inside.apply(&[
             Op::AddLink(name("br0"), link_of_kind(LinkKind::Bridge)),
             Op::SetSysctl(forward.clone(), "1".into()),
