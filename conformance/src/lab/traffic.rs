@@ -1,10 +1,10 @@
 //! Traffic that is counted: a steady stream both ways, and connections whose far end says whom it sees.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::{self, JoinHandle, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,11 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::namespaces::Namespaces;
+use super::wait::wait_until;
 
-/// Both ends of a stream have this port, so that it is one connection to whoever tracks connections.
-const STREAM_PORT: u16 = 9000;
+/// Each stream has a port of its own, the same at both ends, so that it is one connection to whoever tracks connections.
+/// A socket that is closed can be held for a moment by a process that is just being started.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(9000);
 /// Between two packets of a stream in one direction.
 const STREAM_INTERVAL: Duration = Duration::from_millis(1);
 /// How long packets on their way may take to arrive after the last was sent.
@@ -24,6 +26,8 @@ const STRAGGLERS: Duration = Duration::from_millis(500);
 const TURN_MILLIS: i64 = 20;
 /// How long a connection may take: longer than the second after which its first packet is sent again.
 const CONNECT_LIMIT: Duration = Duration::from_secs(4);
+/// A packet that is not counted.
+const FIRST: [u8; 1] = [0];
 /// Room for what arrives while the machine is busy elsewhere, in bytes: some ten thousand packets.
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// Between two connections.
@@ -60,7 +64,9 @@ impl Count {
 /// # Errors
 /// Fails when there are no sockets to be had.
 pub fn stream_during<T>(near: End<'_>, far: End<'_>, action: impl FnOnce() -> T) -> Result<(T, [Count; 2])> {
-    let (near_socket, far_socket) = (stream_socket(near, far)?, stream_socket(far, near)?);
+    let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+    let (near_socket, far_socket) = (stream_socket(near, far, port)?, stream_socket(far, near, port)?);
+    establish(&near_socket, &far_socket)?;
     let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         let senders = [&near_socket, &far_socket].map(|socket| scope.spawn(|| send(socket, &stop)));
@@ -89,17 +95,30 @@ fn joined(thread: ScopedJoinHandle<'_, usize>) -> Result<usize> {
         .map_err(|_| anyhow!("a thread of a stream panicked"))
 }
 
-fn stream_socket(own: End<'_>, other: End<'_>) -> Result<UdpSocket> {
+fn stream_socket(own: End<'_>, other: End<'_>, port: u16) -> Result<UdpSocket> {
     own.namespaces.run(|| {
-        let socket = UdpSocket::bind((own.address, STREAM_PORT)).context("opening a stream")?;
+        let socket = UdpSocket::bind((own.address, port)).context("opening a stream")?;
         socket
-            .connect((other.address, STREAM_PORT))
+            .connect((other.address, port))
             .context("opening a stream")?;
         let turn = Duration::from_millis(TURN_MILLIS.unsigned_abs());
         socket.set_read_timeout(Some(turn)).context("limiting a wait")?;
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).context("making room for packets")?;
         Ok(socket)
     })
+}
+
+/// Sends from one end until it arrives, and then from the other: whoever tracks connections drops one of two packets that
+/// open the same connection at once.
+fn establish(near: &UdpSocket, far: &UdpSocket) -> Result<()> {
+    for (from, to) in [(near, far), (far, near)] {
+        wait_until("the first packet of a stream", CONNECT_LIMIT, || {
+            // A refusal is a packet that does not arrive.
+            from.send(&FIRST).ok();
+            Ok(to.recv(&mut [0; FIRST.len()]).is_ok())
+        })?;
+    }
+    Ok(())
 }
 
 fn send(socket: &UdpSocket, stop: &AtomicBool) -> usize {
@@ -116,17 +135,17 @@ fn send(socket: &UdpSocket, stop: &AtomicBool) -> usize {
     sent
 }
 
-/// The number of different packets that arrive.
+/// The number of different packets that arrive until there are no more.
 fn receive(socket: &UdpSocket, done: &AtomicBool) -> usize {
     let mut seen = BTreeSet::new();
     let mut packet = [0; size_of::<usize>()];
-    while !done.load(Ordering::Relaxed) {
-        // An error is the end of a turn, or a message about a packet that did not arrive.
-        if socket
-            .recv(&mut packet)
-            .is_ok_and(|length| length == packet.len())
-        {
-            seen.insert(packet);
+    loop {
+        match socket.recv(&mut packet) {
+            Ok(length) if length == packet.len() => drop(seen.insert(packet)),
+            // What has come before the end counts, also if this thread did not have its turn for long.
+            Err(err) if err.kind() == ErrorKind::WouldBlock && done.load(Ordering::Relaxed) => break,
+            // One of the first packets, the end of a turn, or a message about a packet that did not arrive.
+            Ok(_) | Err(_) => {}
         }
     }
     seen.len()
