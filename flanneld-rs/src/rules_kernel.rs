@@ -7,7 +7,7 @@ use netstate::iptables::{
 use netstate::nft::{self, Change, TableKey};
 use netstate::{ErrorClass, IptablesChange, Kernel, KernelError, Op, Scope, State};
 use nftables::Nftables;
-use nftables::iptables::{Iptables, IptablesError, Variant, iptables_use};
+use nftables::iptables::{HolderError, Iptables, IptablesError, iptables_use, programs_holding};
 use tracing::warn;
 
 use crate::config::RulesConfig;
@@ -62,7 +62,7 @@ impl RulesKernel {
         let variant = self
             .nft()
             .and_then(|nft| iptables_use(nft, IptablesFamily::V4))
-            .map_or(Variant::Default, |found| found.variant());
+            .map_or(None, |found| found.variant());
         let version = Iptables::find(IptablesFamily::V4, variant).and_then(|iptables| iptables.version());
         version
             .inspect_err(|err| {
@@ -75,25 +75,23 @@ impl RulesKernel {
     }
 
     fn observe_iptables(&mut self, scope: &Scope, state: &mut State) -> Result<(), KernelError> {
-        for family in [IptablesFamily::V4, IptablesFamily::V6] {
-            let of_family = || scope.iptables.iter().filter(|(key, _)| key.family == family);
-            if of_family().next().is_none() {
+        for (key, ours) in &scope.iptables {
+            // A rule that leads into a chain cannot be without it.
+            let holds = |nft: &mut Nftables, table: &TableKey| {
+                for chain in ours {
+                    if nft.has_chain(table, chain)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            };
+            let Some(iptables) = programs_holding(self.nft()?, key, holds).map_err(holder)? else {
                 continue;
-            }
-            let used = iptables_use(self.nft()?, family)?;
-            for (key, ours) in of_family() {
-                let tables = match key.variant {
-                    IptablesVariant::Nft => &used.nft,
-                    IptablesVariant::Legacy => &used.legacy,
-                };
-                if !tables.contains(&key.table) {
-                    continue;
-                }
-                let table = programs(key).and_then(|iptables| iptables.save(&key.table));
-                let own = OwnRules::pick(&table.map_err(|err| failed(&err))?, ours);
-                if !own.is_empty() {
-                    state.iptables.insert(key.clone(), own);
-                }
+            };
+            let table = iptables.save(&key.table).map_err(|err| failed(&err))?;
+            let own = OwnRules::pick(&table, ours);
+            if !own.is_empty() {
+                state.iptables.insert(key.clone(), own);
             }
         }
         Ok(())
@@ -156,17 +154,16 @@ impl Kernel for RulesKernel {
     }
 }
 
-fn programs(key: &IptablesKey) -> Result<Iptables, IptablesError> {
-    let variant = match key.variant {
-        IptablesVariant::Nft => Variant::Nft,
-        IptablesVariant::Legacy => Variant::Legacy,
-    };
-    Iptables::find(key.family, variant)
+fn holder(error: HolderError) -> KernelError {
+    match error {
+        HolderError::Read(_, err) => err,
+        HolderError::Programs(err) => failed(&err),
+    }
 }
 
 fn change_iptables(key: &IptablesKey, change: &IptablesChange) -> Result<(), KernelError> {
     let text = restore(&key.table, change).map_err(|err| other(sentence(&err)))?;
-    let iptables = programs(key).map_err(|err| failed(&err))?;
+    let iptables = Iptables::find(key.family, Some(key.variant)).map_err(|err| failed(&err))?;
     iptables.restore(&text).map_err(|err| failed(&err))
 }
 

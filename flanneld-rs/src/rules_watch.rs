@@ -5,8 +5,8 @@ use std::future::pending;
 use std::time::Duration;
 
 use netlink_monitor::{MonitorError, RulesMonitor, RulesNotice};
-use netstate::iptables::{IptablesFamily, IptablesVariant};
-use netstate::nft::{Family, TableKey};
+use netstate::iptables::IptablesVariant;
+use netstate::nft::TableKey;
 use tokio::time::{Instant, sleep_until};
 
 use crate::desired::{FilterMode, rules_scope_of};
@@ -60,10 +60,7 @@ impl RulesWatch {
             FilterMode::Nftables => (scope.nft, Duration::ZERO),
             FilterMode::Iptables(_) => {
                 let tables = scope.iptables.into_keys().map(|key| TableKey {
-                    family: match key.family {
-                        IptablesFamily::V4 => Family::Ip,
-                        IptablesFamily::V6 => Family::Ip6,
-                    },
+                    family: key.family.into(),
                     name: key.table,
                 });
                 (tables.collect(), audit_interval)

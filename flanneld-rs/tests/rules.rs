@@ -10,6 +10,7 @@
 )]
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use flanneld_rs::desired::{
@@ -172,6 +173,40 @@ fn a_change_of_mode_cleans_the_other_up_and_leaves_strangers_alone() {
             assert_eq!(strangers(&mut kernel), before, "{from:?} to {to:?}");
         }
     }
+}
+
+#[test]
+fn legacy_tables_that_no_program_here_can_read_are_nobodys_of_ours() {
+    let mut kernel = fresh();
+    output("iptables-legacy", &["-t", "nat", "-S"]);
+    put_over("/usr/sbin/xtables-legacy-multi", Path::new("/dev/null"));
+    let wanted = rules(all(NFT), &both_families());
+    assert_eq!(settle(&mut kernel, &wanted), 1);
+}
+
+#[test]
+fn a_variant_without_names_of_its_own_is_found_under_the_plain_ones() {
+    let mut kernel = fresh();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(
+        "/usr/sbin/xtables-nft-multi",
+        folder.path().join("xtables-nft-multi"),
+    )
+    .unwrap();
+    for name in ["iptables", "iptables-save", "iptables-restore"] {
+        std::os::unix::fs::symlink("xtables-nft-multi", folder.path().join(name)).unwrap();
+    }
+    put_over("/usr/sbin", folder.path());
+    let wanted = rules(all(IPTABLES_NFT), &[v4("10.244.58.0/24")]);
+    assert_eq!(settle(&mut kernel, &wanted), 1);
+    assert!(output("iptables-save", &["-t", "nat"]).contains("-j FLANNEL-POSTRTG"));
+}
+
+/// Puts a file or folder over another for the calling thread, in mounts of its own.
+fn put_over(place: &str, other: &Path) {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    output("mount", &["--make-rprivate", "/"]);
+    output("mount", &["--bind", other.to_str().unwrap(), place]);
 }
 
 /// The rules of a new namespace of the calling thread.

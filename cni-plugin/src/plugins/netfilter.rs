@@ -3,14 +3,14 @@
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::fs;
-
 use cni_types::Code;
 use ipnetwork::IpNetwork;
-use netstate::iptables::{IptablesFamily, IptablesTable, Restore, RestoreError};
-use netstate::nft::{BaseChain, Change, Family, TableKey};
+use netstate::iptables::{
+    IptablesFamily, IptablesKey, IptablesTable, IptablesVariant, Restore, RestoreError,
+};
+use netstate::nft::{BaseChain, Change, TableKey};
 use netstate::{ErrorClass, KernelError};
-use nftables::iptables::{Iptables, IptablesError, Variant, iptables_use};
+use nftables::iptables::{HolderError, Iptables, IptablesError, iptables_use, programs_holding};
 use nftables::{ApplyError, Listing, Nftables};
 
 use crate::error::CniError;
@@ -82,6 +82,15 @@ impl CniError for NetfilterError {
             | Self::Apply(..)
             | Self::Iptables(_)
             | Self::Restore(_) => Code::KERNEL,
+        }
+    }
+}
+
+impl From<HolderError> for NetfilterError {
+    fn from(error: HolderError) -> Self {
+        match error {
+            HolderError::Read(key, e) => Self::Read(key, e),
+            HolderError::Programs(e) => Self::Iptables(e),
         }
     }
 }
@@ -223,8 +232,7 @@ pub(crate) fn iptables_for(
     Iptables::find(family, used.variant()).map_err(NetfilterError::Iptables)
 }
 
-/// The programs for a family whose table may hold this chain. Nothing is run to find out: nf_tables is asked for the
-/// chain, and legacy tables are listed by the kernel once they exist.
+/// The programs for a family whose table may hold this chain, of either variant.
 pub(crate) fn iptables_with(
     nftables: Option<&mut Nftables>,
     family: IptablesFamily,
@@ -250,45 +258,21 @@ pub(crate) fn iptables_with_any(
 }
 
 fn iptables_where(
-    nftables: Option<&mut Nftables>,
+    mut nftables: Option<&mut Nftables>,
     family: IptablesFamily,
     table: &str,
-    holds: impl FnOnce(&mut Nftables, &TableKey) -> Result<bool, KernelError>,
+    holds: impl Fn(&mut Nftables, &TableKey) -> Result<bool, KernelError>,
 ) -> Result<Vec<Iptables>, NetfilterError> {
     let mut found = Vec::new();
-    if let Some(nftables) = nftables {
-        let key = TableKey {
-            family: match family {
-                IptablesFamily::V4 => Family::Ip,
-                IptablesFamily::V6 => Family::Ip6,
-            },
-            name: table.to_owned(),
+    for variant in [IptablesVariant::Nft, IptablesVariant::Legacy] {
+        let key = IptablesKey {
+            family,
+            variant,
+            table: table.to_owned(),
         };
-        if holds(nftables, &key).map_err(|e| NetfilterError::Read(key, e))? {
-            // Where only the plain names exist they are of the variant that is in use.
-            let programs = Iptables::find(family, Variant::Nft);
-            let programs = programs.or_else(|_| Iptables::find(family, Variant::Default));
-            found.push(programs.map_err(NetfilterError::Iptables)?);
-        }
-    }
-    // Without its programs nobody wrote to a legacy table but who brought his own: those rules are his.
-    if has_legacy_table(family, table)
-        && let Ok(legacy) = Iptables::find(family, Variant::Legacy)
-    {
-        found.push(legacy);
+        found.extend(programs_holding(nftables.as_deref_mut(), &key, &holds)?);
     }
     Ok(found)
-}
-
-/// Whether the kernel has a table of legacy iptables': it makes one when somebody looks for it.
-pub(crate) fn has_legacy_table(family: IptablesFamily, table: &str) -> bool {
-    let path = match family {
-        IptablesFamily::V4 => "/proc/thread-self/net/ip_tables_names",
-        IptablesFamily::V6 => "/proc/thread-self/net/ip6_tables_names",
-    };
-    // A kernel without legacy iptables has no such file.
-    let listed = fs::read_to_string(path).unwrap_or_default();
-    listed.lines().any(|name| name == table)
 }
 
 /// Makes the changes that follow from what a table of iptables' holds, which is read again when another process was

@@ -96,7 +96,7 @@ fn notices(datagram: &[u8], mut each: impl FnMut(RulesNotice)) -> Heard {
             return Heard::NotEverything;
         };
         // Tables of other families (arp, netdev) are never ours.
-        if let Some(family) = known(family) {
+        if let Some(family) = Family::from_number(family) {
             each(RulesNotice::NftChanged(TableKey { family, name }));
         }
     }
@@ -109,17 +109,6 @@ fn table(payload: &[u8]) -> Option<(u8, String)> {
     let name = attributes.flatten().find(|attribute| attribute.kind() == TABLE)?;
     let name = String::from_utf8_lossy(name.value());
     Some((family, name.trim_end_matches('\0').to_owned()))
-}
-
-/// The family of a number (linux `include/uapi/linux/netfilter.h`, `NFPROTO_*`).
-const fn known(family: u8) -> Option<Family> {
-    match family {
-        1 => Some(Family::Inet),
-        2 => Some(Family::Ip),
-        7 => Some(Family::Bridge),
-        10 => Some(Family::Ip6),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr};
 
+use crate::iptables::IptablesFamily;
+
 pub use print::RuleIn;
 pub use print_table::listing;
 
@@ -35,6 +37,41 @@ pub enum Family {
     Inet,
     /// Frames that cross a bridge.
     Bridge,
+}
+
+impl Family {
+    /// The kernel's number for it (linux `netfilter.h`, `NFPROTO_*`).
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Inet => 1,
+            Self::Ip => 2,
+            Self::Bridge => 7,
+            Self::Ip6 => 10,
+        }
+    }
+
+    /// The family of a number; `None` for one that we never use.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Inet),
+            2 => Some(Self::Ip),
+            7 => Some(Self::Bridge),
+            10 => Some(Self::Ip6),
+            _ => None,
+        }
+    }
+}
+
+impl From<IptablesFamily> for Family {
+    /// The family of the tables in which iptables keeps its rules in nf_tables.
+    fn from(family: IptablesFamily) -> Self {
+        match family {
+            IptablesFamily::V4 => Self::Ip,
+            IptablesFamily::V6 => Self::Ip6,
+        }
+    }
 }
 
 /// Identity of a table.

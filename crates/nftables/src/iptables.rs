@@ -14,10 +14,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use netstate::iptables::{IptablesFamily, IptablesTable, IptablesVersion, Restore, SaveError, parse_save};
+use netstate::iptables::{
+    IptablesFamily, IptablesTable, IptablesVariant, IptablesVersion, Restore, SaveError, parse_save,
+};
 
 pub use process::run;
-pub use usage::{IptablesUse, iptables_use};
+pub use usage::{HolderError, IptablesUse, has_legacy_table, iptables_use, programs_holding};
 
 /// Where the programs are if `PATH` doesn't tell.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
@@ -27,17 +29,6 @@ const LOCK_WAIT: Duration = Duration::from_secs(20);
 
 /// How long a process may take: the wait, and tens of thousands of rules.
 const PROCESS_MAX: Duration = Duration::from_secs(60);
-
-/// Which of iptables' two implementations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Variant {
-    /// The one that the plain names stand for, as the administrator chose (`update-alternatives`).
-    Default,
-    /// The one that keeps its rules in nf_tables.
-    Nft,
-    /// The one with tables of its own.
-    Legacy,
-}
 
 /// The programs of one family and variant. They work in the network namespace of the calling thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,17 +95,26 @@ pub enum IptablesError {
 }
 
 impl Iptables {
-    /// Finds the programs in `PATH` and the usual folders.
+    /// Finds the programs of a variant in `PATH` and the usual folders; of `None` those that the plain names stand for, as
+    /// the administrator chose (`update-alternatives`). Where a variant has no names of its own, as before iptables 1.8,
+    /// the plain ones are taken if they are of that variant.
     ///
     /// # Errors
     /// Names the program that is missing.
-    pub fn find(family: IptablesFamily, variant: Variant) -> Result<Self, IptablesError> {
-        Self::find_in(family, variant, env::var_os("PATH").as_deref())
+    pub fn find(family: IptablesFamily, variant: Option<IptablesVariant>) -> Result<Self, IptablesError> {
+        let path = env::var_os("PATH");
+        let (missing, variant) = match (Self::find_in(family, variant, path.as_deref()), variant) {
+            (Err(missing), Some(variant)) => (missing, variant),
+            (found, _) => return found,
+        };
+        let plain = Self::find_in(family, None, path.as_deref())?;
+        let is_wanted = plain.version()?.in_nf_tables == (variant == IptablesVariant::Nft);
+        if is_wanted { Ok(plain) } else { Err(missing) }
     }
 
     fn find_in(
         family: IptablesFamily,
-        variant: Variant,
+        variant: Option<IptablesVariant>,
         path: Option<&OsStr>,
     ) -> Result<Self, IptablesError> {
         let base = match family {
@@ -122,9 +122,9 @@ impl Iptables {
             IptablesFamily::V6 => "ip6tables",
         };
         let base = match variant {
-            Variant::Default => base.to_owned(),
-            Variant::Nft => format!("{base}-nft"),
-            Variant::Legacy => format!("{base}-legacy"),
+            None => base.to_owned(),
+            Some(IptablesVariant::Nft) => format!("{base}-nft"),
+            Some(IptablesVariant::Legacy) => format!("{base}-legacy"),
         };
         Ok(Self {
             save: program(format!("{base}-save"), path)?,
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_program_is_found_in_path_first_and_a_missing_one_is_named() {
-        let found = Iptables::find_in(IptablesFamily::V4, Variant::Default, None).unwrap();
+        let found = Iptables::find_in(IptablesFamily::V4, None, None).unwrap();
         assert_eq!(found.save, Path::new("/usr/sbin/iptables-save"));
         let relative = program("iptables".to_owned(), Some(OsStr::new("bin:/sbin"))).unwrap();
         assert_eq!(relative, Path::new("/sbin/iptables"));

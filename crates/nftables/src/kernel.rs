@@ -222,7 +222,7 @@ impl Nftables {
     /// # Errors
     /// The kernel refused.
     pub fn tables(&mut self, family: Family) -> Result<Vec<String>, KernelError> {
-        let number = wire::family_number(family);
+        let number = family.number();
         self.socket
             .dump(message::GET_TABLE, &wire::header(family), |found, bytes| {
                 let table = decode::table(bytes).ok_or_else(|| unreadable("a table"))?;
@@ -268,7 +268,7 @@ impl Nftables {
 
     fn raw_chains(&mut self, key: &TableKey) -> Result<Vec<RawChain>, KernelError> {
         let question = named(key, wire::chain::TABLE)?;
-        let number = wire::family_number(key.family);
+        let number = key.family.number();
         self.socket.dump(message::GET_CHAIN, &question, |family, bytes| {
             // Older kernels list the chains of all tables.
             let chain = decode::chain(bytes);
@@ -288,7 +288,7 @@ impl Nftables {
 
     fn rules(&mut self, key: &TableKey) -> Result<Vec<RawRule>, KernelError> {
         let question = named(key, wire::rule::TABLE)?;
-        let number = wire::family_number(key.family);
+        let number = key.family.number();
         self.socket.dump(message::GET_RULE, &question, |family, bytes| {
             let rule = decode::rule(key.family, bytes).ok_or_else(|| unreadable("a rule"))?;
             Ok(Some(rule).filter(|rule| family == number && rule.table == key.name))

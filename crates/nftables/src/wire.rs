@@ -165,30 +165,9 @@ pub(crate) const ETH_P_IPV6: u16 = 0x86dd;
 /// Bytes of an interface's name with its padding (`IFNAMSIZ`).
 pub(crate) const IFNAME_BYTES: usize = 16;
 
-/// The number of a family (linux `netfilter.h`, `NFPROTO_*`).
-pub(crate) const fn family_number(family: Family) -> u8 {
-    match family {
-        Family::Inet => 1,
-        Family::Ip => 2,
-        Family::Bridge => 7,
-        Family::Ip6 => 10,
-    }
-}
-
-/// The family of a number; `None` for one that we never use.
-pub(crate) const fn family(number: u8) -> Option<Family> {
-    match number {
-        1 => Some(Family::Inet),
-        2 => Some(Family::Ip),
-        7 => Some(Family::Bridge),
-        10 => Some(Family::Ip6),
-        _ => None,
-    }
-}
-
 /// The fixed part of a message about a family's objects.
 pub(crate) const fn header(family: Family) -> [u8; 4] {
-    netfilter::header(family_number(family), 0)
+    netfilter::header(family.number(), 0)
 }
 
 /// The number of a hook, the same for all families here (linux `netfilter.h`, `NF_INET_*`).

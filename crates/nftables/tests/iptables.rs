@@ -15,17 +15,17 @@ use std::thread;
 
 use common::*;
 use netlink::Netns;
-use netstate::iptables::{IptablesFamily, Restore, save_word};
+use netstate::iptables::{IptablesFamily, IptablesVariant, Restore, save_word};
 use nftables::Nftables;
-use nftables::iptables::{Iptables, IptablesUse, Variant, iptables_use};
+use nftables::iptables::{Iptables, IptablesUse, iptables_use};
 
-fn iptables(variant: Variant) -> Iptables {
-    Iptables::find(IptablesFamily::V4, variant).unwrap()
+fn iptables(variant: IptablesVariant) -> Iptables {
+    Iptables::find(IptablesFamily::V4, Some(variant)).unwrap()
 }
 
-fn both(test: fn(Variant)) {
-    in_netns(move || test(Variant::Nft));
-    in_netns(move || test(Variant::Legacy));
+fn both(test: fn(IptablesVariant)) {
+    in_netns(move || test(IptablesVariant::Nft));
+    in_netns(move || test(IptablesVariant::Legacy));
 }
 
 fn used() -> IptablesUse {
@@ -122,7 +122,7 @@ fn many_writers_wait_for_each_other() {
 #[test]
 fn ipv6_has_programs_of_its_own() {
     in_netns(|| {
-        let iptables = Iptables::find(IptablesFamily::V6, Variant::Default).unwrap();
+        let iptables = Iptables::find(IptablesFamily::V6, None).unwrap();
         let mut restore = Restore::default();
         restore
             .append("filter", "FORWARD", "-s fd00::/64 -j ACCEPT")
@@ -149,7 +149,7 @@ fn a_node_without_iptables_rules_does_not_rely_on_iptables() {
         run("iptables-legacy -t nat -S");
         run("iptables-nft -t nat -S");
         assert_eq!(used(), IptablesUse::default());
-        assert_eq!(used().variant(), Variant::Default);
+        assert_eq!(used().variant(), None);
     });
 }
 
@@ -162,18 +162,18 @@ fn rules_of_either_variant_are_found() {
             legacy: names(&["nat"]),
         };
         assert_eq!(used(), legacy);
-        assert_eq!(used().variant(), Variant::Legacy);
+        assert_eq!(used().variant(), Some(IptablesVariant::Legacy));
         run("iptables-nft -A FORWARD -s 10.0.0.0/8 -j ACCEPT");
         let both = IptablesUse {
             nft: names(&["filter"]),
             ..legacy
         };
-        assert_eq!((used(), used().variant()), (both, Variant::Default));
+        assert_eq!((used(), used().variant()), (both, None));
     });
     in_netns(|| {
         run("iptables-nft -P FORWARD DROP");
         assert_eq!(used().nft, names(&["filter"]));
-        assert_eq!(used().variant(), Variant::Nft);
+        assert_eq!(used().variant(), Some(IptablesVariant::Nft));
     });
     in_netns(|| {
         run("iptables-nft -t nat -N OTHERS");
@@ -186,7 +186,7 @@ fn rules_of_either_variant_are_found() {
 fn a_strangers_chain_in_a_table_of_iptables_does_not_disturb() {
     in_netns(|| {
         nft("table ip nat { chain mine { type nat hook postrouting priority 7; return; } ; }");
-        let iptables = iptables(Variant::Nft);
+        let iptables = iptables(IptablesVariant::Nft);
         let mut restore = Restore::default();
         restore.append("nat", "POSTROUTING", "-j RETURN").unwrap();
         iptables.restore(&restore).unwrap();

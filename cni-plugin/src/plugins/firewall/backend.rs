@@ -1,6 +1,7 @@
 use cni_types::Code;
 use netstate::nft::{Family, Policy, TableKey};
 use nftables::Nftables;
+use nftables::iptables::has_legacy_table;
 
 use super::iptables;
 use crate::error::CniError;
@@ -64,7 +65,7 @@ pub(super) fn choose(
         let decides = forward.is_some_and(|chain| {
             !chain.rules.is_empty() || chain.base.is_some_and(|base| base.policy != Policy::Accept)
         });
-        if decides || netfilter::has_legacy_table(of_iptables, iptables::TABLE) {
+        if decides || has_legacy_table(of_iptables, iptables::TABLE) {
             return Ok(Backend::Iptables);
         }
     }

@@ -206,7 +206,7 @@ impl Reading {
         let property = match key {
             meta::L4PROTO => Match::L4Proto(one()?),
             meta::NFPROTO => {
-                let family = wire::family(one()?)?;
+                let family = Family::from_number(one()?)?;
                 matches!(family, Family::Ip | Family::Ip6).then_some(())?;
                 if comparison == Comparison::Is && self.family == Family::Inet {
                     self.network = Some(family);
@@ -334,7 +334,7 @@ impl Reading {
         let Content::Value(octets) = self.read(addr)? else {
             return None;
         };
-        let addr = match wire::family(family)? {
+        let addr = match Family::from_number(family)? {
             Family::Ip => IpAddr::V4(Ipv4Addr::from_octets(octets.try_into().ok()?)),
             Family::Ip6 => IpAddr::V6(Ipv6Addr::from_octets(octets.try_into().ok()?)),
             Family::Inet | Family::Bridge => return None,

@@ -106,7 +106,7 @@ proptest! {
             data.put_be32(wire::attr::META_KEY, wire::meta::NFPROTO);
             data.put_be32(wire::attr::META_DREG, 1);
         });
-        compare(&mut list, &[wire::family_number(Family::Ip6)]);
+        compare(&mut list, &[Family::Ip6.number()]);
         add(&mut list, "payload", |data| {
             data.put_be32(wire::attr::PAYLOAD_DREG, 1);
             data.put_be32(wire::attr::PAYLOAD_BASE, base);

@@ -94,7 +94,7 @@ impl<'a> Expressions<'a> {
             let statement = Statement::Match(comparison, Match::NfProto(family));
             return Err(self.misplaced(&statement));
         }
-        self.meta(meta::NFPROTO, comparison, &[wire::family_number(family)]);
+        self.meta(meta::NFPROTO, comparison, &[family.number()]);
         if comparison == Comparison::Is {
             self.network = Some(family);
         }
@@ -147,7 +147,7 @@ impl<'a> Expressions<'a> {
             };
             self.meta(meta::PROTOCOL, Comparison::Is, &protocol.to_be_bytes());
         } else {
-            self.meta(meta::NFPROTO, Comparison::Is, &[wire::family_number(family)]);
+            self.meta(meta::NFPROTO, Comparison::Is, &[family.number()]);
         }
         self.network = Some(family);
     }
@@ -196,7 +196,7 @@ impl<'a> Expressions<'a> {
         }
         self.add("nat", |data| {
             data.put_be32(attr::NAT_TYPE, wire::NAT_DNAT);
-            data.put_be32(attr::NAT_FAMILY, u32::from(wire::family_number(family)));
+            data.put_be32(attr::NAT_FAMILY, u32::from(family.number()));
             data.put_be32(attr::NAT_ADDR_MIN, wire::REG_1);
             if port.is_some() {
                 data.put_be32(attr::NAT_PROTO_MIN, wire::REG_2);

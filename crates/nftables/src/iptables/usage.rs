@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use netstate::KernelError;
-use netstate::iptables::{IptablesFamily, IptablesTable};
+use netstate::iptables::{IptablesFamily, IptablesKey, IptablesTable, IptablesVariant};
 use netstate::nft::{Chain, Family, Policy, Statement, Table, TableKey};
 
-use super::{Iptables, Variant};
+use super::{Iptables, IptablesError};
 use crate::Nftables;
 
 /// The tables of iptables; in nf_tables they have the same names.
@@ -24,13 +24,13 @@ pub struct IptablesUse {
 }
 
 impl IptablesUse {
-    /// The variant that is in use: legacy if only that holds something, and otherwise the administrator's choice.
+    /// The variant that is in use; `None`, the administrator's choice, if neither or both hold something.
     #[must_use]
-    pub fn variant(&self) -> Variant {
+    pub fn variant(&self) -> Option<IptablesVariant> {
         match (self.nft.is_empty(), self.legacy.is_empty()) {
-            (true, false) => Variant::Legacy,
-            (false, true) => Variant::Nft,
-            (true, true) | (false, false) => Variant::Default,
+            (true, false) => Some(IptablesVariant::Legacy),
+            (false, true) => Some(IptablesVariant::Nft),
+            (true, true) | (false, false) => None,
         }
     }
 }
@@ -57,10 +57,7 @@ pub fn iptables_use(
     let Some(nftables) = nftables else {
         return Ok(found);
     };
-    let nft_family = match family {
-        IptablesFamily::V4 => Family::Ip,
-        IptablesFamily::V6 => Family::Ip6,
-    };
+    let nft_family = Family::from(family);
     for name in nftables.tables(nft_family)? {
         if !TABLES.contains(&name.as_str()) {
             continue;
@@ -101,19 +98,75 @@ fn is_extension(statement: &Statement) -> bool {
     matches!(statement, Statement::Other(name) if name == "match" || name == "target")
 }
 
-/// The legacy tables with something in them.
-fn legacy_tables(family: IptablesFamily) -> BTreeSet<String> {
+/// Whether the kernel has a table of legacy iptables' in the calling thread's network namespace: it makes one when
+/// somebody looks for it, be it to read it.
+#[must_use]
+pub fn has_legacy_table(family: IptablesFamily, table: &str) -> bool {
+    listed_tables(family).contains(table)
+}
+
+fn listed_tables(family: IptablesFamily) -> BTreeSet<String> {
     let path = match family {
         IptablesFamily::V4 => "/proc/thread-self/net/ip_tables_names",
         IptablesFamily::V6 => "/proc/thread-self/net/ip6_tables_names",
     };
     // A kernel without legacy iptables has no such file.
     let listed = fs::read_to_string(path).unwrap_or_default();
-    let mut tables: BTreeSet<String> = listed.lines().map(str::to_owned).collect();
+    listed.lines().map(str::to_owned).collect()
+}
+
+/// Why it is not known which programs can change a table.
+#[derive(Debug, thiserror::Error)]
+pub enum HolderError {
+    /// nf_tables did not tell.
+    #[error("cannot read the packet filter's table {0}")]
+    Read(TableKey, #[source] KernelError),
+    /// The rules are there, and what could change them is not.
+    #[error(transparent)]
+    Programs(IptablesError),
+}
+
+/// The programs for a table in which a variant may hold the chains that are asked for; `None` if it holds none. No
+/// program is run to find out: nf_tables is asked by `holds`, and legacy tables are listed by the kernel once they
+/// exist.
+///
+/// Without the programs of the legacy variant nobody wrote to its tables but who brought his own: those rules are his.
+///
+/// # Errors
+/// nf_tables cannot be read, or the programs for what it holds are missing.
+pub fn programs_holding(
+    nftables: Option<&mut Nftables>,
+    key: &IptablesKey,
+    holds: impl FnOnce(&mut Nftables, &TableKey) -> Result<bool, KernelError>,
+) -> Result<Option<Iptables>, HolderError> {
+    let family = key.family;
+    match (key.variant, nftables) {
+        (IptablesVariant::Nft, None) => Ok(None),
+        (IptablesVariant::Nft, Some(nftables)) => {
+            let table = TableKey {
+                family: family.into(),
+                name: key.table.clone(),
+            };
+            if !holds(nftables, &table).map_err(|e| HolderError::Read(table, e))? {
+                return Ok(None);
+            }
+            let programs = Iptables::find(family, Some(IptablesVariant::Nft));
+            programs.map(Some).map_err(HolderError::Programs)
+        }
+        (IptablesVariant::Legacy, _) if has_legacy_table(family, &key.table) => {
+            Ok(Iptables::find(family, Some(IptablesVariant::Legacy)).ok())
+        }
+        (IptablesVariant::Legacy, _) => Ok(None),
+    }
+}
+
+/// The legacy tables with something in them.
+fn legacy_tables(family: IptablesFamily) -> BTreeSet<String> {
+    let mut tables = listed_tables(family);
     if tables.is_empty() {
         return tables;
     }
-    if let Ok(iptables) = Iptables::find(family, Variant::Legacy) {
+    if let Ok(iptables) = Iptables::find(family, Some(IptablesVariant::Legacy)) {
         tables.retain(|table| iptables.save(table).map_or(true, |table| holds_anything(&table)));
     }
     tables
