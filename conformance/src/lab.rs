@@ -4,6 +4,7 @@
 //! own inside. When the process that made the lab ends, however it ends, the kernel takes everything down. Start at
 //! [`Lab::new`], then [`Node::start_flanneld`] and [`Node::add_pod`].
 
+mod base64;
 mod binaries;
 mod etcd;
 pub mod faults;
@@ -40,6 +41,10 @@ pub use pod::{POD_LINK, Pod};
 pub use process::Process;
 pub use underlay::{GATEWAY, MAX_NODES, NODE_LINK};
 pub use wait::wait_until;
+
+pub(crate) use base64::{base64, base64_bytes};
+pub(crate) use etcd::endpoint as etcd_endpoint;
+pub(crate) use namespaces::command;
 
 use holder::Holder;
 
@@ -136,6 +141,12 @@ impl Lab {
         index
             .and_then(|index| self.nodes.get(index))
             .with_context(|| format!("the lab has no node {number}"))
+    }
+
+    /// The lab's own namespaces, in which the underlay is and whose processes end with it.
+    #[must_use]
+    pub fn namespaces(&self) -> &Namespaces {
+        self.holder.namespaces()
     }
 
     /// Where a file that all nodes share (below `/run/lab`) is reached from the host's side.

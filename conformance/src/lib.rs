@@ -5,9 +5,10 @@
 //! them; it never touches the host's links, mounts or files, except for the one record file of a lab that the user
 //! asked to keep.
 //!
-//! Start at [`lab::Lab`]; [`cli::run`] is the program.
+//! Start at [`lab::Lab`], or at [`guest::GuestLab`] for real kernels; [`cli::run`] is the program.
 
 pub mod bench;
 pub mod cli;
 pub mod demo;
+pub mod guest;
 pub mod lab;

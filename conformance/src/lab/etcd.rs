@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::base64::{base64, base64_bytes};
 use super::mounts::{LOG_DIR, SHARED_DIR};
 use super::namespaces::command;
 use super::process::Process;
@@ -28,7 +29,7 @@ const PREFIX: &str = "/coreos.com/network";
 
 /// Where a node finds the server.
 #[must_use]
-pub(super) fn endpoint() -> String {
+pub(crate) fn endpoint() -> String {
     format!("http://{GATEWAY}:{PORT}")
 }
 
@@ -62,7 +63,7 @@ impl Lab {
         })?;
         self.etcd = Some(Process::new(child));
         wait_until("etcd to answer", START_LIMIT, || {
-            let answer = self.ask_etcd("/v3/kv/range", &json!({ "key": base64(PREFIX) }));
+            let answer = self.ask_etcd("/v3/kv/range", &json!({ "key": base64(PREFIX.as_bytes()) }));
             Ok(answer.is_ok())
         })?;
         Ok(())
@@ -73,9 +74,12 @@ impl Lab {
     /// # Errors
     /// Fails when etcd does not answer.
     pub(super) fn configure_etcd(&self) -> Result<()> {
-        let key = base64(&format!("{PREFIX}/config"));
-        self.ask_etcd("/v3/kv/put", &json!({ "key": key, "value": base64(NET_CONF) }))
-            .map(drop)
+        let key = base64(format!("{PREFIX}/config").as_bytes());
+        self.ask_etcd(
+            "/v3/kv/put",
+            &json!({ "key": key, "value": base64(NET_CONF.as_bytes()) }),
+        )
+        .map(drop)
     }
 
     /// Kills etcd (SIGKILL).
@@ -93,10 +97,11 @@ impl Lab {
     /// # Errors
     /// Fails when etcd does not answer.
     pub fn lease_in_etcd(&self, name: &str) -> Result<Option<String>> {
-        let key = base64(&format!("{PREFIX}/subnets/{name}"));
+        let key = base64(format!("{PREFIX}/subnets/{name}").as_bytes());
         let answer = self.ask_etcd("/v3/kv/range", &json!({ "key": key }))?;
         let value = answer.pointer("/kvs/0/value").and_then(Value::as_str);
-        value.map(from_base64).transpose()
+        let text = |encoded| String::from_utf8(base64_bytes(encoded)?).context("a value of etcd is no text");
+        value.map(text).transpose()
     }
 
     /// Writes a value below the prefix, as another daemon would: the configuration as `config`, a lease as
@@ -105,8 +110,8 @@ impl Lab {
     /// # Errors
     /// Fails when etcd does not answer.
     pub fn put_in_etcd(&self, name: &str, value: &str, ttl: Option<Duration>) -> Result<()> {
-        let key = base64(&format!("{PREFIX}/{name}"));
-        let mut request = json!({ "key": key, "value": base64(value) });
+        let key = base64(format!("{PREFIX}/{name}").as_bytes());
+        let mut request = json!({ "key": key, "value": base64(value.as_bytes()) });
         if let (Some(ttl), Some(request)) = (ttl, request.as_object_mut()) {
             let granted = self.ask_etcd("/v3/lease/grant", &json!({ "TTL": ttl.as_secs().to_string() }))?;
             let id = granted.get("ID").context("etcd granted no lease")?;
@@ -120,7 +125,7 @@ impl Lab {
     /// # Errors
     /// Fails when etcd does not answer.
     pub fn remove_lease_from_etcd(&self, name: &str) -> Result<()> {
-        let key = base64(&format!("{PREFIX}/subnets/{name}"));
+        let key = base64(format!("{PREFIX}/subnets/{name}").as_bytes());
         self.ask_etcd("/v3/kv/deleterange", &json!({ "key": key }))
             .map(drop)
     }
@@ -153,62 +158,5 @@ fn post(path: &str, body: &str) -> Result<Value> {
             serde_json::from_str(body).context("reading etcd's answer")
         }
         Some(_) | None => bail!("etcd answered {answer:?}"),
-    }
-}
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Base 64 (RFC 4648 §4), in which the gateway takes keys and values.
-fn base64(text: &str) -> String {
-    let mut encoded = String::new();
-    for chunk in text.as_bytes().chunks(3) {
-        let bits = chunk
-            .iter()
-            .fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
-        let bits = bits << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let letter = ALPHABET
-                .get(bits >> (18 - 6 * place) & 63)
-                .filter(|_| place <= chunk.len());
-            encoded.push(letter.map_or('=', |letter| char::from(*letter)));
-        }
-    }
-    encoded
-}
-
-fn from_base64(encoded: &str) -> Result<String> {
-    let mut bytes = Vec::new();
-    let (mut bits, mut count) = (0_u32, 0_u32);
-    for letter in encoded.bytes().filter(|letter| *letter != b'=') {
-        let value = ALPHABET.iter().position(|known| *known == letter);
-        let value = value.with_context(|| format!("{encoded:?} is no base 64"))?;
-        bits = (bits << 6 | u32::try_from(value)?) & 0xffff;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from(bits >> count & 0xff)?);
-        }
-    }
-    String::from_utf8(bytes).context("a value of etcd is no text")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base_64_is_that_of_the_rfc() {
-        for (text, encoded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-            ("{\"?>\"}", "eyI/PiJ9"),
-        ] {
-            assert_eq!(base64(text), encoded);
-            assert_eq!(from_base64(encoded).unwrap(), text);
-        }
-        assert!(from_base64("Z*==").is_err());
     }
 }

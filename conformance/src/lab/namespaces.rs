@@ -137,7 +137,7 @@ pub(super) fn on_own_thread<T: Send>(function: impl FnOnce() -> Result<T> + Send
 ///
 /// # Errors
 /// Fails for an empty argument list.
-pub(super) fn command<S: AsRef<str>>(argv: &[S]) -> Result<Command> {
+pub(crate) fn command<S: AsRef<str>>(argv: &[S]) -> Result<Command> {
     use std::os::unix::process::CommandExt;
     let (program, arguments) = argv.split_first().context("an empty command")?;
     let mut command = Command::new(program.as_ref());
