@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX};
+use net_types::registry::{RTPROT_FLANNEL, VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX};
 use net_types::{IfName, Vni, sentence};
 use netstate::{IptablesChange, Kernel, Link, LinkKind, LinkScope, Op, Prune, Scope, State, plan};
 
@@ -77,11 +77,12 @@ pub fn render(rows: &[Row]) -> String {
     text
 }
 
-/// Which of a host's links are looked at: those with a name of the daemon's devices.
+/// What is looked at: a host's links with a name of the daemon's devices, and the routes that only its mark tells.
 pub fn device_scope<'a>(names: impl IntoIterator<Item = &'a IfName>) -> Scope {
     let own = names.into_iter().filter(|name| vni_in(name).is_some());
     Scope {
         links: own.map(|name| (name.clone(), LinkScope::default())).collect(),
+        blackholes_of: Some(RTPROT_FLANNEL),
         ..Scope::default()
     }
 }

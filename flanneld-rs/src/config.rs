@@ -70,6 +70,8 @@ pub struct Config {
     pub mass_loss_grace: Duration,
     /// What the node does about packet filter rules.
     pub rules: RulesConfig,
+    /// Whether packets to addresses of the own subnet that no pod has are dropped.
+    pub blackhole: bool,
     /// How much to log.
     pub log_level: LogLevel,
     /// In which form to log.
@@ -292,6 +294,9 @@ fn config(settings: &Settings) -> Result<Config, ConfigError> {
         lease_renew_margin: lease_renew_margin(settings)?,
         mass_loss_grace: mass_loss_grace(settings)?,
         rules: rules(settings)?,
+        blackhole: settings
+            .one("ip-blackhole-route")
+            .map_or(Ok(false), Setting::boolean)?,
         log_level: LogLevel::from_verbosity(settings.one("v").map_or(Ok(0), Setting::number)?),
         log_format: settings
             .one("log-format")

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use ipnetwork::Ipv4Network;
+use net_types::registry::RTPROT_FLANNEL;
 use net_types::{IfName, SubnetKey};
 use netstate::{LinkScope, Scope, State};
 
+pub use own_subnets::blackholes;
 pub use peers::{BACKEND_TYPE, Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
 pub use rules::{FilterMode, Masquerade, Network, RuleSettings, rules, rules_scope, rules_scope_of};
 pub use vxlan::VxlanDevice;
 
+mod own_subnets;
 mod peers;
 mod rules;
 mod vxlan;
@@ -36,7 +39,9 @@ pub fn of_peer(device: &VxlanDevice, subnet: Ipv4Network, peer: &Peer) -> State 
 /// Returns what is ours on this node.
 #[must_use]
 pub fn scope(device: &VxlanDevice) -> Scope {
-    vxlan::scope(device)
+    let mut scope = vxlan::scope(device);
+    scope.blackholes_of = Some(RTPROT_FLANNEL);
+    scope
 }
 
 /// What a node looks at before it knows more than its device's name: the link, and the routes through it.

@@ -20,7 +20,7 @@ use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::{LeaseView, SnapshotOutcome};
 use crate::reconciler::{Goal, Reconciler, Work};
 
-use holding::{Holding, NewGoal, SubnetFile};
+use holding::{Holding, NewGoal, SubnetFile, Wants};
 pub use protocol::{Action, Event, Now, Outlook, Settings, StopReason, StoreFailure};
 pub use standing::NotReady;
 use standing::Standing;
@@ -231,11 +231,14 @@ impl Node {
         if !found.was_member {
             view.distrust_store(now.monotonic);
         }
-        let ip_masq = self.settings.rules.masquerade != Masquerade::Off;
+        let wants = Wants {
+            ip_masq: self.settings.rules.masquerade != Masquerade::Off,
+            blackhole: self.settings.blackhole,
+        };
         self.rules
             .set_goal(self.rules_goal(&device, desired::rules_scope()));
         let keeper = LeaseKeeper::new(lease, self.settings.renew_margin);
-        self.stage = Stage::Holding(Box::new(Holding::new(device, keeper, view, ip_masq)));
+        self.stage = Stage::Holding(Box::new(Holding::new(device, keeper, view, wants)));
         // Only now, so that the first snapshot holds the own lease.
         Some(Action::WatchLeases)
     }

@@ -97,6 +97,7 @@ pub fn settings(
         mass_loss_grace: config.mass_loss_grace,
         rules,
         rules_audit,
+        blackhole: config.blackhole,
     })
 }
 

@@ -10,6 +10,7 @@
 )]
 
 mod bad_input;
+mod blackhole;
 mod connectivity;
 mod demo;
 mod etcd;

@@ -6,7 +6,7 @@ use net_types::registry::RT_TABLE_MAIN;
 use net_types::{IfName, MacAddr};
 use netstate::{
     Addr, AddrKey, AdminState, FdbKey, Link, LinkKind, LinkScope, Neigh, NeighKey, NetnsLabel, Op, Route,
-    RouteKey, Scope, State, SysctlKey,
+    RouteKey, RouteKind, Scope, State, SysctlKey,
 };
 
 use crate::FakeKernel;
@@ -152,8 +152,15 @@ impl Namespace {
             other => content.other_tables.contains(&other),
         };
         state.routes = self.routes_where(|key, route| {
-            let link = route.kind.link().and_then(|link| scope.links.get(link));
-            let in_scope = link.is_some_and(|content| shows(content, key.table));
+            let in_scope = match &route.kind {
+                RouteKind::Unicast(hop) => {
+                    let content = scope.links.get(&hop.link);
+                    content.is_some_and(|content| shows(content, key.table))
+                }
+                RouteKind::Blackhole => {
+                    key.table == RT_TABLE_MAIN && scope.blackholes_of == Some(route.protocol)
+                }
+            };
             in_scope && route.protocol != net_types::registry::RTPROT_KERNEL
         });
         for key in &scope.sysctls {

@@ -15,6 +15,14 @@ pub const RTPROT_KERNEL: u8 = 2;
 /// device itself marks the routes as ours.
 pub const RTPROT_BOOT: u8 = 3;
 
+/// Route protocol of our routes that no device of ours marks as such. It is not in iproute2's `rt_protos` nor in FRR's
+/// list; daemons that remove routes at their start go by their own numbers.
+pub const RTPROT_FLANNEL: u8 = 102;
+
+/// Metric of the route that drops what no pod of the own subnet takes: behind the bridge's own route to that subnet, 0 in
+/// IPv4 and 256 in IPv6, and beside upstream's route of the same kind, 0 and 1024.
+pub const BLACKHOLE_METRIC: u32 = 4096;
+
 /// The main routing table (`RT_TABLE_MAIN`); the only one that we write.
 pub const RT_TABLE_MAIN: u32 = 254;
 

@@ -11,7 +11,7 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressHeader;
 use netlink_packet_route::link::LinkHeader;
 use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourState};
-use netlink_packet_route::route::RouteHeader;
+use netlink_packet_route::route::{RouteHeader, RouteType};
 use netstate::RouteKey;
 use nix::libc;
 
@@ -102,7 +102,11 @@ fn route(frame: &Frame<'_>) -> Result<Option<Notice>, Malformed> {
         dst,
         metric: number(libc::RTA_PRIORITY).unwrap_or(0),
     };
-    let link = number(libc::RTA_OIF).and_then(IfIndex::new).filter(|_| !replaced);
+    // The kernel names the loopback device for a route of IPv6 that leads nowhere.
+    let leads_somewhere = header.kind == RouteType::Unicast;
+    let link = number(libc::RTA_OIF)
+        .and_then(IfIndex::new)
+        .filter(|_| !replaced && leads_somewhere);
     Ok(Some(Notice::Route { link, key }))
 }
 

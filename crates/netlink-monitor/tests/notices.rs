@@ -212,6 +212,10 @@ fn routes_of_the_main_table_are_noticed_with_their_link() {
                 "route add blackhole 10.2.0.0/24",
                 route_notice(None, "10.2.0.0/24", 0),
             ),
+            (
+                "-6 route add blackhole fd00:2::/64",
+                route_notice(None, "fd00:2::/64", 1024),
+            ),
         ] {
             settle(&mut monitor).await;
             ip(change);

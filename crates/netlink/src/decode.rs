@@ -16,7 +16,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteType,
 };
-use netstate::{Addr, AdminState, Link, LinkKind, Vxlan};
+use netstate::{Addr, AdminState, Link, LinkKind, Route, RouteKey, RouteKind, Vxlan};
 
 use crate::attr::find;
 
@@ -232,6 +232,28 @@ pub(crate) fn route(message: &RouteMessage) -> Option<RawRoute> {
         return None;
     }
     unicast(message)
+}
+
+/// Reads a route that leads nowhere. The loopback device that the kernel names for one of IPv6 says nothing.
+pub(crate) fn blackhole(message: &RouteMessage) -> Option<(RouteKey, Route)> {
+    let header = &message.header;
+    if header.kind != RouteType::BlackHole || header.source_prefix_length != 0 || header.tos != 0 {
+        return None;
+    }
+    let key = RouteKey {
+        table: table(message),
+        dst: IpNetwork::new(destination(message)?, header.destination_prefix_length).ok()?,
+        metric: metric(message),
+    };
+    let route = Route {
+        kind: RouteKind::Blackhole,
+        protocol: header.protocol.into(),
+        source: None,
+        mtu_bytes: None,
+        advmss_bytes: None,
+        scope: None,
+    };
+    Some((key, route))
 }
 
 /// Reads a unicast route with one next hop, whoever made it.

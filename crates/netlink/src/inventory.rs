@@ -213,7 +213,7 @@ fn default_routes(
     family: AddressFamily,
     links: &BTreeMap<IfIndex, HostLink>,
 ) -> Result<Vec<DefaultRoute>, KernelError> {
-    let mut routes = socket.dump_routes(family, RT_TABLE_MAIN, None, |message| {
+    let mut routes = socket.dump_routes(encode::routes(family, RT_TABLE_MAIN, None), |message| {
         default_route(message, links)
     })?;
     // The kernel lists routes of equal metric in order of preference.

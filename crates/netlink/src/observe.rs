@@ -17,6 +17,8 @@ use crate::raw::Requests;
 use crate::socket::Socket;
 use crate::sysctl;
 
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
+
 /// Most questions in one send; an answer takes up to 4 KiB of the receive queue.
 pub(crate) const QUESTIONS_PER_SEND: usize = 32;
 
@@ -42,12 +44,32 @@ pub(crate) fn observe(socket: &mut Socket, scope: &Scope) -> Result<State, Kerne
         let (name, link) = resolved(raw, &names);
         state.links.insert(name, link);
     }
+    for family in FAMILIES {
+        blackholes(socket, scope, family, &mut state)?;
+    }
     for key in &scope.sysctls {
         if let Some(value) = sysctl::read(key)? {
             state.sysctls.insert(key.clone(), value);
         }
     }
     Ok(state)
+}
+
+/// Reads the blackhole routes in scope.
+pub(crate) fn blackholes(
+    socket: &mut Socket,
+    scope: &Scope,
+    family: AddressFamily,
+    state: &mut State,
+) -> Result<(), KernelError> {
+    let Some(protocol) = scope.blackholes_of else {
+        return Ok(());
+    };
+    let found = socket.dump_routes(encode::blackholes(family), decode::blackhole)?;
+    state
+        .routes
+        .extend(found.into_iter().filter(|(_, route)| route.protocol == protocol));
+    Ok(())
 }
 
 pub(crate) fn links(socket: &mut Socket, scope: &Scope) -> Result<Vec<RawLink>, KernelError> {
@@ -140,7 +162,7 @@ fn content(
     }
     let main = scope.routes.then_some(RT_TABLE_MAIN);
     for table in main.iter().chain(&scope.other_tables) {
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for family in FAMILIES {
             routes(socket, link, family, *table, state)?;
         }
     }
@@ -198,7 +220,8 @@ pub(crate) fn routes(
     table: u32,
     state: &mut State,
 ) -> Result<(), KernelError> {
-    let found = socket.dump_routes(family, table, Some(link.index), decode::route)?;
+    let question = encode::routes(family, table, Some(link.index));
+    let found = socket.dump_routes(question, decode::route)?;
     let is_meant = |route: &RawRoute| route.oif == link.index && route.table == table;
     let in_scope = found.into_iter().filter(is_meant);
     state

@@ -1,11 +1,9 @@
-use net_types::IfIndex;
 use netlink_packet_core::{NLM_F_DUMP, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteMessage;
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netstate::{ErrorClass, KernelError};
 
 use crate::attr::only;
-use crate::encode;
 use crate::errno::other;
 use crate::frame::Frame;
 use crate::raw::{Protocol, RawSocket, Requests};
@@ -80,12 +78,10 @@ impl Socket {
     /// Lists routes of a table; a namespace without any has no such table, and says so.
     pub(crate) fn dump_routes<T>(
         &mut self,
-        family: AddressFamily,
-        table: u32,
-        link: Option<IfIndex>,
+        question: RouteNetlinkMessage,
         mut select: impl FnMut(&RouteMessage) -> Option<T>,
     ) -> Result<Vec<T>, KernelError> {
-        let found = self.dump(&encode::routes(family, table, link), |message| {
+        let found = self.dump(&question, |message| {
             select(&only!(message, RouteNetlinkMessage::NewRoute)?)
         });
         match found {

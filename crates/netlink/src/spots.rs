@@ -31,8 +31,12 @@ pub(crate) fn observe_at(
     let links: Links<'_> = scoped
         .map(|(link, content)| (&link.name, (link, content)))
         .collect();
-    let questions: Vec<_> = spots.iter().filter_map(|spot| question(&links, spot)).collect();
+    let questions: Vec<_> = spots
+        .iter()
+        .filter_map(|spot| question(scope, &links, spot))
+        .collect();
     let mut reading = Reading {
+        scope,
         links: &links,
         state: State::default(),
         tables: BTreeSet::new(),
@@ -48,8 +52,11 @@ pub(crate) fn observe_at(
 type Links<'a> = BTreeMap<&'a IfName, (&'a RawLink, &'a LinkScope)>;
 
 /// How a spot is asked for; `None` where nothing in scope can stand.
-fn question<'a>(links: &Links<'a>, spot: &'a Spot) -> Option<Question<'a>> {
+fn question<'a>(scope: &Scope, links: &Links<'a>, spot: &'a Spot) -> Option<Question<'a>> {
     match spot {
+        Spot::Route(key) if key.table == RT_TABLE_MAIN && scope.blackholes_of.is_some() => {
+            Some(Question::Route(key))
+        }
         Spot::Route(key) => {
             let mut tables = links.values().map(|(_, content)| content);
             let in_scope = |content: &&LinkScope| {
@@ -98,6 +105,7 @@ enum Table {
 }
 
 struct Reading<'a> {
+    scope: &'a Scope,
     links: &'a Links<'a>,
     state: State,
     tables: BTreeSet<Table>,
@@ -196,6 +204,15 @@ impl Reading<'_> {
     fn list(&mut self, socket: &mut Socket, spots: &BTreeSet<Spot>) -> Result<(), KernelError> {
         let mut listed = State::default();
         for table in &self.tables {
+            match table {
+                Table::V4(RT_TABLE_MAIN) => {
+                    observe::blackholes(socket, self.scope, AddressFamily::Inet, &mut listed)?;
+                }
+                Table::V6(RT_TABLE_MAIN) => {
+                    observe::blackholes(socket, self.scope, AddressFamily::Inet6, &mut listed)?;
+                }
+                Table::V4(_) | Table::V6(_) | Table::Fdb(_) => {}
+            }
             for (link, content) in self.links.values() {
                 let list = |family, table| (family, table);
                 let (family, number) = match table {

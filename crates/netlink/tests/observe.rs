@@ -12,7 +12,7 @@ mod common;
 
 use common::*;
 use netlink::RealKernel;
-use netstate::{ErrorClass, Kernel, LinkKind, LinkScope, Scope, State};
+use netstate::{ErrorClass, Kernel, LinkKind, LinkScope, Prune, Scope, State, plan};
 
 #[test]
 fn what_the_kernel_makes_itself_is_not_observed() {
@@ -212,5 +212,42 @@ fn a_parent_in_another_namespace_has_no_name_here() {
             panic!()
         };
         assert_eq!(vxlan.parent, None);
+    });
+}
+
+#[test]
+fn of_routes_that_lead_nowhere_those_of_the_named_protocol_are_read_made_and_removed() {
+    in_netns(|| {
+        underlay();
+        let mut kernel = RealKernel::open().unwrap();
+        run_all(
+            "ip route add blackhole 10.244.1.0/24
+             ip route add blackhole 10.244.2.0/24 proto 102 table 99
+             ip route add unreachable 10.244.3.0/24 proto 102
+             ip route add 10.244.4.0/24 via 192.168.77.1 dev eth0 proto 102",
+        );
+        let scope = Scope {
+            blackholes_of: Some(102),
+            ..Scope::default()
+        };
+        assert_eq!(kernel.observe(&scope).unwrap(), State::default());
+
+        let wanted: State = "route 10.244.5.0/24 blackhole proto 102 metric 4096
+             route fd00:10:244:5::/64 blackhole proto 102 metric 4096"
+            .parse()
+            .unwrap();
+        all_ok(kernel.apply(&plan(&wanted, &State::default(), Prune::Remove)));
+        assert_eq!(kernel.observe(&scope).unwrap(), wanted);
+        assert_eq!(kernel.observe_at(&scope, &wanted.spots()).unwrap(), wanted);
+        // What the bridge of the pods brings later comes first.
+        run("ip addr add 10.244.5.1/24 dev eth0");
+        assert_eq!(kernel.observe_at(&scope, &wanted.spots()).unwrap(), wanted);
+
+        all_ok(kernel.apply(&plan(&State::default(), &wanted, Prune::Remove)));
+        assert_eq!(kernel.observe(&scope).unwrap(), State::default());
+        assert_eq!(
+            kernel.observe_at(&scope, &wanted.spots()).unwrap(),
+            State::default()
+        );
     });
 }

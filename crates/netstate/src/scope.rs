@@ -16,6 +16,8 @@ use crate::nft::TableKey;
 pub struct Scope {
     /// The links in scope, with what of their content is.
     pub links: BTreeMap<IfName, LinkScope>,
+    /// The protocol whose blackhole routes of the main table are, of both families.
+    pub blackholes_of: Option<u8>,
     /// Kernel parameters that are read; they are never removed.
     pub sysctls: BTreeSet<SysctlKey>,
     /// Tables of nf_tables in scope, whole.

@@ -168,10 +168,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: TRAFFIC,
         help: "Drop traffic to addresses of this node's subnet that no pod has",
-        support: not_yet(
-            &["false"],
-            "leave it out and add a blackhole route for the node's subnet yourself",
-        ),
+        support: Support::Built,
     },
     Flag {
         name: "healthz-ip",

@@ -105,6 +105,7 @@ fn every_built_flag_reads_alike_in_each_syntax_and_from_the_environment() {
         ("ip-masq", "true"),
         ("ip-masq-fully-random-disable", "true"),
         ("iptables-forward-rules", "false"),
+        ("ip-blackhole-route", "true"),
         ("iptables-resync", "60"),
         ("v", "3"),
         ("etcd-endpoints", "https://etcd-1:2379,http://[fd00::1]:4001"),

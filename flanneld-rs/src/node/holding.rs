@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use flannel_types::{SubnetEnv, gateway_v4};
+use ipnetwork::IpNetwork;
 use net_types::SubnetKey;
 use netstate::{Prune, State};
 use tracing::{info, warn};
@@ -24,11 +25,20 @@ pub(super) struct Holding {
     pub(super) view: LeaseView,
     pub(super) peers: Peers,
     pub(super) file: SubnetFile,
-    ip_masq: bool,
+    wants: Wants,
     /// What the engine's goal was made from, besides the peers.
     goal_made_for: Option<(SubnetFile, Prune)>,
     /// The peers that changed since the goal was made, as they were in it.
     changed: BTreeMap<SubnetKey, Option<Peer>>,
+}
+
+/// What this node does for its own subnet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wants {
+    /// Whether its traffic is masqueraded.
+    pub(super) ip_masq: bool,
+    /// Whether packets to addresses that no pod has are dropped.
+    pub(super) blackhole: bool,
 }
 
 /// How a goal differs from the one before.
@@ -53,14 +63,14 @@ pub(super) enum SubnetFile {
 }
 
 impl Holding {
-    pub(super) fn new(device: VxlanDevice, keeper: LeaseKeeper, view: LeaseView, ip_masq: bool) -> Self {
+    pub(super) fn new(device: VxlanDevice, keeper: LeaseKeeper, view: LeaseView, wants: Wants) -> Self {
         Self {
             device,
             keeper,
             view,
             peers: Peers::default(),
             file: SubnetFile::NotReady,
-            ip_masq,
+            wants,
             goal_made_for: None,
             changed: BTreeMap::new(),
         }
@@ -83,8 +93,12 @@ impl Holding {
             SubnetFile::NotReady => (&none, Prune::Addrs),
             SubnetFile::Writing | SubnetFile::Written => (&self.peers.accepted, made_for.1),
         };
+        let mut desired = desired::desired(&self.device, peers);
+        if self.wants.blackhole {
+            desired.absorb(desired::blackholes(&[IpNetwork::V4(self.device.subnet)]));
+        }
         NewGoal::Whole(Goal {
-            desired: desired::desired(&self.device, peers),
+            desired,
             scope: desired::scope(&self.device),
             prune,
         })
@@ -155,7 +169,7 @@ impl Holding {
             ipv6_networks: Vec::new(),
             ipv6_subnet: None,
             mtu: self.device.mtu_bytes,
-            ip_masq: self.ip_masq,
+            ip_masq: self.wants.ip_masq,
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Settings {
     pub rules: RuleSettings,
     /// How often the rules are looked at without a notice.
     pub rules_audit: Duration,
+    /// Whether packets to addresses of the own subnet that no pod has are dropped.
+    pub blackhole: bool,
 }
 
 /// What happened. An event that answers an [`Action`] comes exactly once for it.

@@ -408,5 +408,6 @@ fn settings() -> Settings {
             forward: true,
         },
         rules_audit: Duration::from_secs(60),
+        blackhole: false,
     }
 }

@@ -236,6 +236,7 @@ fn settings() -> Settings {
             forward: true,
         },
         rules_audit: Duration::from_secs(60),
+        blackhole: false,
     }
 }
 

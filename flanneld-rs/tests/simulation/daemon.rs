@@ -119,6 +119,7 @@ impl World {
             mass_loss_grace: GRACE,
             rules: RULES,
             rules_audit: Duration::from_secs(60),
+            blackhole: false,
         }
     }
 

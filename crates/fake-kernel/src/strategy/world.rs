@@ -61,6 +61,7 @@ pub fn world_scope() -> Scope {
     let links = LINKS.iter().filter_map(|link| link.parse().ok());
     Scope {
         links: links.map(|link| (link, everything.clone())).collect(),
+        blackholes_of: Some(3),
         ..Scope::default()
     }
 }

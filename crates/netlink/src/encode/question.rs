@@ -1,12 +1,13 @@
 use std::net::IpAddr;
 
+use net_types::registry::RT_TABLE_MAIN;
 use net_types::{IfIndex, IfName, MacAddr};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
 };
-use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{family_of, object::put_table};
@@ -93,6 +94,15 @@ pub(crate) fn routes(family: AddressFamily, table: u32, link: Option<IfIndex>) -
     message
         .attributes
         .extend(link.map(|link| RouteAttribute::Oif(link.get())));
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// The routes of the main table of one family that lead nowhere.
+pub(crate) fn blackholes(family: AddressFamily) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.kind = RouteType::BlackHole;
+    put_table(&mut message, RT_TABLE_MAIN);
     RouteNetlinkMessage::GetRoute(message)
 }
 

@@ -3,7 +3,6 @@ use super::*;
 #[test]
 fn what_is_not_built_is_refused_when_asked_for_and_says_what_to_do() {
     let asking = [
-        ("ip-blackhole-route", "true"),
         ("public-ipv6", "2001:db8::1"),
         ("kube-subnet-mgr", "true"),
         ("kube-api-url", "http://127.0.0.1:8080"),
@@ -48,7 +47,6 @@ fn values_that_ask_for_nothing_are_accepted() {
     run(&[
         LEASES,
         "--kube-subnet-mgr=F",
-        "--ip-blackhole-route=false",
         "--public-ipv6",
         "",
         "--vmodule=",
