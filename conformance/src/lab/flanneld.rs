@@ -21,8 +21,9 @@ pub const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 /// The device of the VXLAN backend (flannel pkg/backend/vxlan, VNI 1).
 pub const TUNNEL: &str = "flannel.1";
 
-/// How long a start may take until the subnet file is there.
-const START_LIMIT: Duration = Duration::from_secs(10);
+/// How long a start may take until the subnet file is there. All namespaces of a machine share the kernel's lock of links
+/// and routes, which the removal of others has been seen to hold for 13 s.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running node daemon.
 #[derive(Debug)]

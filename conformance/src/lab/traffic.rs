@@ -1,6 +1,7 @@
 //! Traffic that is counted: a steady stream both ways, and connections whose far end says whom it sees.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use super::wait::wait_until;
 /// Each stream has a port of its own, the same at both ends, so that it is one connection to whoever tracks connections.
 /// A socket that is closed can be held for a moment by a process that is just being started.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(9000);
+/// What each processor did with packets.
+const SOFTNET: &str = "/proc/net/softnet_stat";
 /// Between two packets of a stream in one direction.
 const STREAM_INTERVAL: Duration = Duration::from_millis(1);
 /// How long packets on their way may take to arrive after the last was sent.
@@ -26,6 +29,8 @@ const STRAGGLERS: Duration = Duration::from_millis(500);
 const TURN_MILLIS: i64 = 20;
 /// How long a connection may take: longer than the second after which its first packet is sent again.
 const CONNECT_LIMIT: Duration = Duration::from_secs(4);
+/// How long the first packet of a stream may take on a busy machine.
+const ESTABLISH_LIMIT: Duration = Duration::from_secs(60);
 /// A packet that is not counted.
 const FIRST: [u8; 1] = [0];
 /// Room for what arrives while the machine is busy elsewhere, in bytes: some ten thousand packets.
@@ -89,6 +94,20 @@ pub fn stream_during<T>(near: End<'_>, far: End<'_>, action: impl FnOnce() -> T)
     })
 }
 
+/// How many packets this machine has dropped because its processors were too busy to take them from their queues: the
+/// second number of each line (linux `net/core/net-procfs.c`, `softnet_seq_show`).
+///
+/// # Errors
+/// Fails when the kernel's count cannot be read.
+pub fn dropped_when_busy() -> Result<usize> {
+    let text = fs::read_to_string(SOFTNET).with_context(|| format!("reading {SOFTNET}"))?;
+    let dropped = text.lines().map(|line| {
+        let number = line.split_whitespace().nth(1).unwrap_or_default();
+        usize::from_str_radix(number, 16).with_context(|| format!("reading {line:?} of {SOFTNET}"))
+    });
+    dropped.sum()
+}
+
 fn joined(thread: ScopedJoinHandle<'_, usize>) -> Result<usize> {
     thread
         .join()
@@ -112,7 +131,7 @@ fn stream_socket(own: End<'_>, other: End<'_>, port: u16) -> Result<UdpSocket> {
 /// open the same connection at once.
 fn establish(near: &UdpSocket, far: &UdpSocket) -> Result<()> {
     for (from, to) in [(near, far), (far, near)] {
-        wait_until("the first packet of a stream", CONNECT_LIMIT, || {
+        wait_until("the first packet of a stream", ESTABLISH_LIMIT, || {
             // A refusal is a packet that does not arrive.
             from.send(&FIRST).ok();
             Ok(to.recv(&mut [0; FIRST.len()]).is_ok())
