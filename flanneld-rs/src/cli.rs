@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::applets::{self, Applet};
 use crate::config::{self, Config, ConfigError, Invocation, StoreChoice};
 use crate::daemon;
 use crate::log::Log;
@@ -12,15 +13,21 @@ use crate::status;
 use crate::{check, cleanup};
 use lease_store::{EtcdStore, FileStore};
 
-/// Does what the command line asks for: a subcommand's work, or the daemon's.
+/// Does what the command line, with the program's own name first, asks for: a subcommand's work, or the daemon's.
 ///
 /// 0 after a signal or a revoked lease, 1 when the daemon cannot do its work, 2 for a bad flag.
 pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
-    let mut args = args.into_iter().peekable();
+    let mut args = args.into_iter();
+    if let Some(applet) = args.next().and_then(|program| applets::named(&program)) {
+        return applet.run(args);
+    }
+    let mut args = args.peekable();
     match args.peek().and_then(|arg| arg.to_str()) {
         Some("cleanup") => cleanup::command::main(args.skip(1), env),
         Some("status") => status::command::main(args.skip(1), env),
         Some("check") => check::command::main(args.skip(1), env),
+        Some("install-conf") => Applet::InstallConf.run(args.skip(1)),
+        Some("mk-docker-opts") => Applet::DockerOpts.run(args.skip(1)),
         Some(_) | None => daemon_main(args, env),
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Arguments and environment enter as data, so that nothing here touches the process. Start at [`parse`].
 
+mod cni_conf;
 mod command;
 mod flags;
 mod go_syntax;
@@ -23,12 +24,15 @@ use std::time::Duration;
 use net_types::IfName;
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::cni_conf::CniConfChoice;
 use crate::desired::is_usable_public_ip;
 use settings::{Setting, Settings};
 pub use store::{EtcdChoice, StoreChoice};
 
 /// Where the CNI plugin looks for the subnet file if not told otherwise (flannel `main.go`).
 pub(crate) const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
+/// Where container runtimes read network configurations (flannel `kube-flannel.yml`).
+const DEFAULT_CNI_CONF_DIR: &str = "/etc/cni/net.d";
 /// Name of the status socket beside the subnet file.
 pub(crate) const STATUS_SOCKET_NAME: &str = "flanneld.sock";
 /// Where health is served if only a port is given (flannel `main.go`).
@@ -64,6 +68,8 @@ pub struct Config {
     pub public_ip: Option<Ipv4Addr>,
     /// File that tells the CNI plugin this node's subnet.
     pub subnet_file: PathBuf,
+    /// The runtime's network configuration, if the daemon is to write it.
+    pub cni_conf: Option<CniConfChoice>,
     /// How long before its expiry the own lease is renewed; 1 to 1439 minutes.
     pub lease_renew_margin: Duration,
     /// How long a mass loss of peers is held back before they are removed; at most a day.
@@ -291,6 +297,7 @@ fn config(settings: &Settings) -> Result<Config, ConfigError> {
         subnet_file: settings
             .path("subnet-file")?
             .unwrap_or_else(|| DEFAULT_SUBNET_FILE.into()),
+        cni_conf: cni_conf::choice(settings)?,
         lease_renew_margin: lease_renew_margin(settings)?,
         mass_loss_grace: mass_loss_grace(settings)?,
         rules: rules(settings)?,

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::future::{Future, pending};
 use std::io;
 use std::net::Ipv4Addr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,6 +21,7 @@ use netlink_monitor::MonitorError;
 use netstate::{KernelError, Op};
 use tracing::{debug, info, warn};
 
+use crate::cni_conf::{CniConf, CniConfError, EndSignal};
 use crate::config::Config;
 use crate::executor::{Events, Executor, ExecutorEnded};
 use crate::host_facts::{self, HostFactsError};
@@ -47,6 +49,9 @@ pub enum DaemonError {
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
+    /// The network configuration for the runtime cannot be used, or not be removed.
+    #[error(transparent)]
+    CniConf(#[from] CniConfError),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -85,6 +90,21 @@ pub enum DaemonError {
 /// It cannot start, or cannot go on.
 pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), DaemonError> {
     let mut signals = Signals::open().map_err(DaemonError::Signals)?;
+    let cni_conf = config.cni_conf.as_ref().map(CniConf::read).transpose()?;
+    let ended_by = run_until_signal(config, store, &mut signals, cni_conf.clone()).await?;
+    if let (Some(cni_conf), Some(signal)) = (cni_conf, ended_by) {
+        cni_conf.end(signal).map_err(CniConfError::from)?;
+    }
+    Ok(())
+}
+
+/// Returns the signal that ended the daemon; none when its lease was revoked.
+async fn run_until_signal<S: LeaseStore>(
+    config: &Config,
+    store: &S,
+    signals: &mut Signals,
+    cni_conf: Option<CniConf>,
+) -> Result<Option<EndSignal>, DaemonError> {
     let mut desk = Desk::open(config).await?;
     for sentence in &config.notices {
         info!("{sentence}");
@@ -92,7 +112,7 @@ pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), Daemon
     let trouble = RefCell::new(None);
     let conf = tokio::select! {
         conf = read_config(store, &trouble) => conf?,
-        () = signals.end() => return Ok(()),
+        signal = signals.end() => return Ok(Some(signal)),
         never = desk.answer_without_node(|| trouble.borrow().clone()) => match never {},
     };
     if conf.backend_defaulted {
@@ -112,6 +132,7 @@ pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), Daemon
         config,
         store,
         conf,
+        cni_conf,
         kernel_watch,
         rules_watch,
         executor: Executor::start("executor", kernel, KERNEL_EVENTS).map_err(DaemonError::Thread)?,
@@ -122,7 +143,7 @@ pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), Daemon
         file: None,
         started: Instant::now(),
     };
-    driver.run(&mut signals, &mut desk).await
+    driver.run(signals, &mut desk).await
 }
 
 /// Waits for the configuration as long as the store has none or is out of reach.
@@ -170,6 +191,7 @@ struct Driver<'a, S: LeaseStore> {
     config: &'a Config,
     store: &'a S,
     conf: NetConf,
+    cni_conf: Option<CniConf>,
     kernel_watch: KernelWatch,
     rules_watch: RulesWatch,
     executor: Executor,
@@ -186,7 +208,7 @@ struct Driver<'a, S: LeaseStore> {
 }
 
 impl<S: LeaseStore> Driver<'_, S> {
-    async fn run(mut self, signals: &mut Signals, desk: &mut Desk) -> Result<(), DaemonError> {
+    async fn run(mut self, signals: &mut Signals, desk: &mut Desk) -> Result<Option<EndSignal>, DaemonError> {
         let mut event = Event::Start;
         loop {
             let now = self.now();
@@ -196,23 +218,23 @@ impl<S: LeaseStore> Driver<'_, S> {
                 }
                 self.carry_out(action)?;
             }
-            let Some(next) = self.serve_until_event(signals, desk).await? else {
-                return Ok(());
+            event = match self.serve_until_event(signals, desk).await? {
+                ControlFlow::Continue(next) => next,
+                ControlFlow::Break(signal) => return Ok(Some(signal)),
             };
-            event = next;
         }
     }
 
-    /// Answers questions until something happens; `None` when it is time to end.
+    /// Answers questions until something happens; breaks at a signal that ends the daemon.
     async fn serve_until_event(
         &mut self,
         signals: &mut Signals,
         desk: &mut Desk,
-    ) -> Result<Option<Event>, DaemonError> {
+    ) -> Result<ControlFlow<EndSignal, Event>, DaemonError> {
         loop {
             let event = tokio::select! {
                 request = signals.next() => match request {
-                    Request::End => return Ok(None),
+                    Request::End(signal) => return Ok(ControlFlow::Break(signal)),
                     Request::LookAgain => Event::KernelChanged,
                 },
                 event = self.next_event() => event?,
@@ -221,7 +243,7 @@ impl<S: LeaseStore> Driver<'_, S> {
                     continue;
                 }
             };
-            return Ok(Some(event));
+            return Ok(ControlFlow::Continue(event));
         }
     }
 
@@ -263,7 +285,11 @@ impl<S: LeaseStore> Driver<'_, S> {
             Action::WatchLeases => self.watch = Some(self.store.watch()?),
             Action::RenewLease(lease) => self.job = Some(renew(self.store, lease)),
             Action::WriteSubnetFile(env) => {
-                self.file = Some(write_file(self.config.subnet_file.clone(), env))
+                self.file = Some(write_files(
+                    self.config.subnet_file.clone(),
+                    env,
+                    self.cni_conf.clone(),
+                ))
             }
             Action::Stop(_) => {}
         }
@@ -293,11 +319,15 @@ impl<'a, S: LeaseStore> Driver<'a, S> {
     }
 }
 
-/// Writes the subnet file on a thread of its own: a slow disk must not keep peers and signals waiting.
-fn write_file<'a>(path: PathBuf, env: SubnetEnv) -> Job<'a> {
+/// Writes the subnet file, and then what makes the runtime start pods, on a thread of its own: a slow disk must not keep
+/// peers and signals waiting.
+fn write_files<'a>(path: PathBuf, env: SubnetEnv, cni_conf: Option<CniConf>) -> Job<'a> {
     let write = move || {
         subnet_file::write(&path, &env).map_err(|err| sentence(&err))?;
         info!(path = %path.display(), "Wrote subnet file");
+        if let Some(cni_conf) = cni_conf {
+            cni_conf.write().map_err(|err| sentence(&err))?;
+        }
         readiness::notify();
         Ok(())
     };
@@ -352,11 +382,11 @@ async fn sleep(wait: Option<Duration>) {
     }
 }
 
-fn stopped(reason: StopReason) -> Result<(), DaemonError> {
+fn stopped(reason: StopReason) -> Result<Option<EndSignal>, DaemonError> {
     match reason {
         StopReason::LeaseRevoked => {
             warn!("{reason}");
-            Ok(())
+            Ok(None)
         }
         StopReason::NoLease(_) => Err(DaemonError::Stopped(reason)),
     }

@@ -5,9 +5,11 @@
 //! the own lease. Edges (kernel, lease store, files, signals) are driven by one loop. The daemon must never remove
 //! what it does not own, and never tear the data plane down on exit.
 
+mod applets;
 pub mod check;
 pub mod cleanup;
 pub mod cli;
+pub mod cni_conf;
 pub mod config;
 pub mod daemon;
 pub mod desired;

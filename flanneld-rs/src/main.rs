@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    flanneld_rs::cli::main(std::env::args_os().skip(1), &|name| std::env::var_os(name))
+    flanneld_rs::cli::main(std::env::args_os(), &|name| std::env::var_os(name))
 }

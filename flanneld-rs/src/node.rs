@@ -408,7 +408,7 @@ impl Node {
                 // Peers are programmed all the same: pods that run already need them.
                 error!(
                     reason,
-                    "the subnet file could not be written: no pod can start here; will try again"
+                    "what tells the runtime of the network could not be written: no pod can start here; will try again"
                 );
                 self.retry_at = Some(now.monotonic + SUBNET_FILE_RETRY);
             }

@@ -5,11 +5,13 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
+use crate::cni_conf::EndSignal;
+
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// To end, and leave the kernel as it is (SIGINT, SIGTERM).
-    End,
+    /// To end, and leave the kernel as it is.
+    End(EndSignal),
     /// To look at everything again (SIGHUP). It must not end a daemon whose terminal closes; there is nothing to
     /// read anew, because flags and network configuration count for a whole run.
     LookAgain,
@@ -38,20 +40,24 @@ impl Signals {
 
     /// Waits for the next signal. Cancel-safe: each is taken in one step.
     pub async fn next(&mut self) -> Request {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        let signal = tokio::select! {
+            _ = self.interrupt.recv() => EndSignal::Interrupt,
+            _ = self.terminate.recv() => EndSignal::Terminate,
             _ = self.hangup.recv() => {
                 info!("SIGHUP: looking at the kernel again; flags and network configuration count until a restart");
                 return Request::LookAgain;
             }
-        }
+        };
         info!("Exiting cleanly...");
-        Request::End
+        Request::End(signal)
     }
 
     /// Waits for a signal that ends the daemon, while there is nothing yet to look at. Cancel-safe as [`Self::next`].
-    pub async fn end(&mut self) {
-        while self.next().await != Request::End {}
+    pub async fn end(&mut self) -> EndSignal {
+        loop {
+            if let Request::End(signal) = self.next().await {
+                return signal;
+            }
+        }
     }
 }

@@ -115,6 +115,25 @@ fn a_host_without_anything_of_flannels_is_told_so() {
 }
 
 #[test]
+fn the_runtimes_configuration_goes_when_asked_for_if_it_is_flannels() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("the tests of the cleanup need root");
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("10-flannel.conflist");
+    let flag = format!("--cni-conf-dir={}", dir.path().display());
+    fs::write(&list, r#"{"name":"x","plugins":[{"type":"bridge"}]}"#).unwrap();
+    assert_rows(&cleaned(dir.path(), &[&flag]), "kept", &["10-flannel.conflist"]);
+    fs::write(&list, r#"{"name":"x","plugins":[{"type":"flannel"}]}"#).unwrap();
+    cleaned(dir.path(), &[]);
+    assert!(list.exists());
+    assert_rows(
+        &cleaned(dir.path(), &[&flag]),
+        "removed",
+        &["10-flannel.conflist"],
+    );
+    assert!(!list.exists());
+}
+
+#[test]
 fn a_daemon_that_runs_is_not_cleaned_up_after() {
     let dir = prepare();
     make_ours(dir.path());

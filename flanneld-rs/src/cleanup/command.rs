@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, Command};
@@ -13,6 +13,7 @@ use net_types::sentence;
 use netlink::RealKernel;
 
 use super::{Mode, Outcome, Row, clean, device_scope, render};
+use crate::cni_conf;
 use crate::desired::rules_scope;
 use crate::rules_kernel::RulesKernel;
 use crate::status::command::{path_arg, socket, subnet_file};
@@ -21,7 +22,8 @@ use crate::status::command::{path_arg, socket, subnet_file};
 const SUBNET_FILE_PREFIX: &str = "FLANNEL_";
 
 const DETAILS: &str = "\
-Removed are, of this daemon and of upstream's: the subnet file and the status socket, the rules in nf_tables and in both
+Removed are, of this daemon and of upstream's: the subnet file and the status socket, with --cni-conf-dir also the
+file 10-flannel.conflist there if it runs the plugin flannel, the rules in nf_tables and in both
 variants of iptables, and the devices flannel.N and flannel-v6.N with what is on them. Never touched are the bridge and
 the interfaces of pods, the state of CNI plugins, and leases.
 
@@ -47,12 +49,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
         let path = socket.display();
         return crate::cli::fail(&format!("flanneld runs, it answers on {path}: stop it first"));
     }
-    // The subnet file first: without it no further pod starts.
+    // First what lets further pods start.
     let mut rows: Vec<_> = [
         file(&subnet_file, is_subnet_file, mode),
         file(&socket, is_socket, mode),
     ]
     .into_iter()
+    .chain(matches.get_one::<PathBuf>("cni-conf-dir").map(|dir| {
+        let conflist = dir.join(cni_conf::FILE_NAME);
+        file(&conflist, cni_conf::runs_flannel, mode)
+    }))
     .flatten()
     .collect();
     rows.extend(clean(&mut RulesKernel::open(), &rules_scope(), mode));
@@ -77,6 +83,10 @@ fn command() -> Command {
         .arg(path_arg(
             "status-socket",
             "Socket of the daemon, if it was given one",
+        ))
+        .arg(path_arg(
+            "cni-conf-dir",
+            "Directory of the runtime's network configuration, if flannel's is to go too",
         ))
 }
 

@@ -8,7 +8,13 @@ pub(super) const USAGE: &str = "flanneld [FLAG]... (flanneld --help lists the fl
 
 const SUBCOMMANDS: &str = "\
 flanneld status   prints how this host's node stands (flanneld status --help)
-flanneld check    names what is wrong with this host (flanneld check --help)";
+flanneld check    names what is wrong with this host (flanneld check --help)
+flanneld cleanup  removes what flanneld made on this host (flanneld cleanup --help)
+flanneld install-conf SRC DST
+                  replaces the file DST by a copy of SRC
+flanneld mk-docker-opts
+                  writes options for Docker's daemon (flanneld mk-docker-opts -h)
+Under the names install-conf, mk-docker-opts.sh and cp (which copies one file) it is these programs.";
 
 const ENVIRONMENT_RULE: &str = "\
 Flags take one dash or two, and their value after = or as the next argument; a boolean is set by its bare name or

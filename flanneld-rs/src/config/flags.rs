@@ -45,6 +45,7 @@ const fn not_yet(idle: &'static [&'static str], way_out: &'static str) -> Suppor
 }
 
 const LEASES: &str = "Leases";
+const RUNTIME: &str = "Container runtime";
 const INTERFACE: &str = "External interface";
 const TRAFFIC: &str = "Traffic rules";
 const HEALTH: &str = "Health";
@@ -88,6 +89,30 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "60",
         group: LEASES,
         help: "When most peers vanish at once, keep them programmed this long, 0 to 86400",
+        support: Support::Built,
+    },
+    Flag {
+        name: "cni-conf-src",
+        form: Form::Text("FILE"),
+        default: "",
+        group: RUNTIME,
+        help: "Network configuration list to give to the container runtime once pods can start; none if not given",
+        support: Support::Built,
+    },
+    Flag {
+        name: "cni-conf-dir",
+        form: Form::Text("DIR"),
+        default: super::DEFAULT_CNI_CONF_DIR,
+        group: RUNTIME,
+        help: "Where it is written, as 10-flannel.conflist",
+        support: Support::Built,
+    },
+    Flag {
+        name: "cni-conf-remove-on",
+        form: Form::Text("SIGNAL"),
+        default: "none",
+        group: RUNTIME,
+        help: "Remove it again when this signal ends the daemon: SIGINT, SIGTERM or none",
         support: Support::Built,
     },
     Flag {

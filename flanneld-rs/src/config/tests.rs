@@ -66,7 +66,15 @@ fn every_flag_of_upstream_is_known_with_its_default() {
             "{line}"
         );
     }
-    let ours = ["lease-dir", "mass-loss-grace", "status-socket", "log-format"];
+    let ours = [
+        "lease-dir",
+        "mass-loss-grace",
+        "cni-conf-src",
+        "cni-conf-dir",
+        "cni-conf-remove-on",
+        "status-socket",
+        "log-format",
+    ];
     let others = FLAGS
         .iter()
         .map(|flag| flag.name)
@@ -91,46 +99,52 @@ fn defaults_hold_when_only_the_lease_directory_is_given() {
     assert_eq!(config.iface.can_reach, None);
 }
 
+/// A value of each flag that differs from the default.
+const SAMPLES: &[(&str, &str)] = &[
+    ("lease-dir", "/tmp/l"),
+    ("subnet-file", "-odd/file"),
+    ("subnet-lease-renew-margin", "0x10"),
+    ("mass-loss-grace", "7"),
+    ("cni-conf-src", "/cni.json"),
+    ("cni-conf-dir", "/net.d"),
+    ("cni-conf-remove-on", "SIGTERM"),
+    ("iface", "192.0.2.1"),
+    ("iface-regex", "eth[0-9]=?"),
+    ("iface-can-reach", "198.51.100.9"),
+    ("public-ip", "203.0.113.5"),
+    ("ip-masq", "true"),
+    ("ip-masq-fully-random-disable", "true"),
+    ("iptables-forward-rules", "false"),
+    ("ip-blackhole-route", "true"),
+    ("iptables-resync", "60"),
+    ("v", "3"),
+    ("etcd-endpoints", "https://etcd-1:2379,http://[fd00::1]:4001"),
+    ("etcd-prefix", "/flannel/network"),
+    ("etcd-cafile", "/ca"),
+    ("etcd-keyfile", "/key"),
+    ("etcd-certfile", "/crt"),
+    ("etcd-username", "flannel"),
+    ("etcd-password", "offen"),
+    ("healthz-ip", "127.0.0.1"),
+    ("healthz-port", "8081"),
+    ("status-socket", "/run/s"),
+    ("log-format", "json"),
+];
+
 #[test]
 fn every_built_flag_reads_alike_in_each_syntax_and_from_the_environment() {
-    let samples = [
-        ("lease-dir", "/tmp/l"),
-        ("subnet-file", "-odd/file"),
-        ("subnet-lease-renew-margin", "0x10"),
-        ("mass-loss-grace", "7"),
-        ("iface", "192.0.2.1"),
-        ("iface-regex", "eth[0-9]=?"),
-        ("iface-can-reach", "198.51.100.9"),
-        ("public-ip", "203.0.113.5"),
-        ("ip-masq", "true"),
-        ("ip-masq-fully-random-disable", "true"),
-        ("iptables-forward-rules", "false"),
-        ("ip-blackhole-route", "true"),
-        ("iptables-resync", "60"),
-        ("v", "3"),
-        ("etcd-endpoints", "https://etcd-1:2379,http://[fd00::1]:4001"),
-        ("etcd-prefix", "/flannel/network"),
-        ("etcd-cafile", "/ca"),
-        ("etcd-keyfile", "/key"),
-        ("etcd-certfile", "/crt"),
-        ("etcd-username", "flannel"),
-        ("etcd-password", "offen"),
-        ("healthz-ip", "127.0.0.1"),
-        ("healthz-port", "8081"),
-        ("status-socket", "/run/s"),
-        ("log-format", "json"),
-    ];
     let built = FLAGS
         .iter()
         .filter(|flag| matches!(flag.support, Support::Built) && flag.name != "version");
     for flag in built {
-        let (name, value) = *samples.iter().find(|(name, _)| *name == flag.name).unwrap();
+        let (name, value) = *SAMPLES.iter().find(|(name, _)| *name == flag.name).unwrap();
         let beside: &[&str] = match name {
             "etcd-keyfile" => &["--etcd-certfile=/crt"],
             "etcd-certfile" => &["--etcd-keyfile=/key"],
             "etcd-username" => &["--etcd-password=offen"],
             "etcd-password" => &["--etcd-username=flannel"],
             "lease-dir" => &[],
+            "cni-conf-dir" | "cni-conf-remove-on" => &["--cni-conf-src=/a"],
             _ if name.starts_with("etcd-") => &[],
             _ => &[LEASES],
         };

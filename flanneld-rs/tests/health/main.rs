@@ -9,6 +9,7 @@
 )]
 
 mod check;
+mod cni_conf;
 mod http;
 mod node;
 mod privilege;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::cni_conf::EndSignal;
 
 #[test]
 fn verbosity_becomes_a_level() {
@@ -157,5 +158,43 @@ fn the_rules_that_are_wanted_are_upstreams_by_default() {
     for seconds in ["0", "-5", "x"] {
         let error = parse_args(&[LEASES, &format!("--iptables-resync={seconds}")], &[]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
+    }
+}
+
+#[test]
+fn the_runtimes_configuration_is_written_only_where_its_source_is_named() {
+    assert_eq!(run(&[]).cni_conf, None);
+    let conf = run(&["--cni-conf-src=/a"]).cni_conf.unwrap();
+    assert_eq!(
+        (conf.source.as_path(), conf.dir.as_path(), conf.remove_on),
+        (Path::new("/a"), Path::new("/etc/cni/net.d"), None)
+    );
+    for (signal, expected) in [
+        ("none", None),
+        ("SIGTERM", Some(EndSignal::Terminate)),
+        ("SIGINT", Some(EndSignal::Interrupt)),
+    ] {
+        let remove_on = format!("--cni-conf-remove-on={signal}");
+        let conf = run(&["--cni-conf-src=/a", "--cni-conf-dir=/b", &remove_on])
+            .cni_conf
+            .unwrap();
+        assert_eq!((conf.dir.as_path(), conf.remove_on), (Path::new("/b"), expected));
+    }
+    for (flags, named) in [
+        (
+            &["--cni-conf-dir=/b"][..],
+            "--cni-conf-dir has a meaning with --cni-conf-src only",
+        ),
+        (
+            &["--cni-conf-remove-on=SIGTERM"],
+            "--cni-conf-remove-on has a meaning",
+        ),
+        (
+            &["--cni-conf-src=/a", "--cni-conf-remove-on=KILL"],
+            "none, SIGINT or SIGTERM",
+        ),
+    ] {
+        let said = parse_args(flags, &[]).unwrap_err().to_string();
+        assert!(said.contains(named), "{said}");
     }
 }

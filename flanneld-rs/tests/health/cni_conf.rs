@@ -1,0 +1,122 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::Command;
+
+use super::node::{Node, get, on_a_node, try_get};
+
+const LIST: &str = r#"{"name":"cbr0","cniVersion":"1.0.0","plugins":[{"type":"flannel","delegate":{"isDefaultGateway":true}}]}"#;
+const HTTP: &str = "--healthz-port=8081";
+
+/// The flags that give the runtime's directory a list.
+fn flags(node: &Node) -> [String; 2] {
+    fs::write(node.file("list"), LIST).unwrap();
+    [
+        format!("--cni-conf-src={}", node.file("list").display()),
+        format!("--cni-conf-dir={}", node.file("net.d").display()),
+    ]
+}
+
+fn start(node: &mut Node, flags: &[String], more: &str) {
+    let flags: Vec<_> = flags.iter().map(String::as_str).chain([HTTP, more]).collect();
+    node.start(&flags);
+}
+
+#[test]
+fn the_runtime_hears_of_the_network_when_pods_can_start_and_a_restart_takes_nothing_away() {
+    on_a_node(|node| {
+        let flags = flags(node);
+        let list = node.file("net.d/10-flannel.conflist");
+        start(node, &flags, "-v=0");
+        node.wait("the health server", || try_get("/healthz").is_some());
+        assert_eq!(get("/readyz").0, 503);
+        assert!(!list.exists(), "there is no network configuration yet");
+        node.configure();
+        node.wait_ready();
+        assert_eq!(fs::read_to_string(&list).unwrap(), LIST);
+        assert_eq!(fs::read_dir(node.file("net.d")).unwrap().count(), 1);
+        let number = fs::metadata(&list).unwrap().ino();
+
+        node.stop();
+        assert!(list.exists(), "pods are added while a daemon is replaced");
+        start(node, &flags, "--cni-conf-remove-on=SIGTERM");
+        node.wait_ready();
+        assert_eq!(
+            fs::metadata(&list).unwrap().ino(),
+            number,
+            "it is not written anew"
+        );
+        node.stop();
+        assert!(!list.exists());
+    });
+}
+
+#[test]
+fn a_node_whose_runtime_cannot_be_told_is_not_ready_until_it_can() {
+    on_a_node(|node| {
+        node.configure();
+        let flags = flags(node);
+        fs::write(node.file("net.d"), "a file in the way").unwrap();
+        start(node, &flags, "-v=0");
+        node.wait("the failure", || node.log().contains("no pod can start here"));
+        assert_eq!(get("/readyz").0, 503);
+        fs::remove_file(node.file("net.d")).unwrap();
+        node.wait_ready();
+        assert!(node.file("net.d/10-flannel.conflist").exists());
+    });
+}
+
+#[test]
+fn a_list_that_no_runtime_would_take_ends_the_start() {
+    on_a_node(|node| {
+        node.configure();
+        let flags = flags(node);
+        fs::write(node.file("list"), "{}").unwrap();
+        let leases = format!("--lease-dir={}", node.file("leases").display());
+        let output = node.run(&[&flags[0], &flags[1], &leases]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            said.contains("is no network configuration list: it has no name"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn under_their_names_the_small_programs_work() {
+    on_a_node(|node| {
+        for name in ["cp", "install-conf", "mk-docker-opts.sh"] {
+            symlink(env!("CARGO_BIN_EXE_flanneld"), node.file(name)).unwrap();
+        }
+        let run = |words: &[&str]| {
+            let output = Command::new(node.file(words[0]))
+                .args(&words[1..])
+                .current_dir(node.file(""))
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            (output.status.code(), said)
+        };
+        fs::write(node.file("a"), "one").unwrap();
+        assert_eq!(run(&["install-conf", "a", "b"]), (Some(0), String::new()));
+        assert_eq!(run(&["cp", "-f", "b", "c"]), (Some(0), String::new()));
+        assert_eq!(fs::read_to_string(node.file("c")).unwrap(), "one");
+        fs::write(
+            node.file("env"),
+            "FLANNEL_SUBNET=10.5.57.1/24\nFLANNEL_MTU=1450\n",
+        )
+        .unwrap();
+        assert_eq!(
+            run(&["mk-docker-opts.sh", "-c", "-f", "env", "-d", "opts"]),
+            (Some(0), String::new())
+        );
+        assert_eq!(
+            fs::read_to_string(node.file("opts")).unwrap(),
+            "DOCKER_OPTS=\" --bip=10.5.57.1/24 --mtu=1450\"\n"
+        );
+        let (code, said) = run(&["install-conf", "absent", "b"]);
+        assert!(code == Some(1) && said.contains("absent"), "{said}");
+        let (code, said) = run(&["mk-docker-opts.sh", "-h"]);
+        assert!(code == Some(1) && said.starts_with("usage:"), "{said}");
+    });
+}
