@@ -83,6 +83,24 @@ fn a_list_that_no_runtime_would_take_ends_the_start() {
 }
 
 #[test]
+fn the_manifests_flags_are_flags_of_this_daemon() {
+    let manifest = include_str!("../../../deploy/kustomize/base/kube-flannel.yml");
+    let lines = manifest.lines().map(str::trim);
+    let flags: Vec<_> = lines.filter_map(|line| line.strip_prefix("- --")).collect();
+    assert!(flags.contains(&"kube-subnet-mgr"), "{flags:?}");
+    let flags = flags.iter().map(|flag| format!("--{flag}"));
+    let output = Command::new(env!("CARGO_BIN_EXE_flanneld"))
+        .args(flags.chain(["--version".to_owned()]))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
 fn under_their_names_the_small_programs_work() {
     on_a_node(|node| {
         for name in ["cp", "install-conf", "mk-docker-opts.sh"] {
