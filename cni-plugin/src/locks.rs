@@ -5,12 +5,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use netlink::Netns;
-use statefile::{Action, Error};
+use statefile::Error;
 
 /// Where the files are: gone with the namespaces when the machine stops.
 const DIR: &str = "/run/cni/flannel";
@@ -36,7 +34,7 @@ pub(crate) fn lock_file(netns: &Netns, guarded: Guarded) -> Result<File, Error> 
         Guarded::Container => "container",
         Guarded::Bridges => "bridges",
     };
-    let slot = inode(netns).map_err(Error::of(Action::Read, dir))? % SLOTS;
+    let slot = netns.inode() % SLOTS;
     let path = dir.join(format!("lock-{kind}-{slot}"));
     match statefile::lock_file(&path, FILE_MODE) {
         Err(error) if error.io().is_some_and(|e| e.kind() == io::ErrorKind::NotFound) => {
@@ -45,10 +43,4 @@ pub(crate) fn lock_file(netns: &Netns, guarded: Guarded) -> Result<File, Error> 
         }
         opened => opened,
     }
-}
-
-/// Tells a namespace from all others that exist.
-fn inode(netns: &Netns) -> io::Result<u64> {
-    let file = netns.as_fd().try_clone_to_owned().map(File::from)?;
-    Ok(file.metadata()?.ino())
 }

@@ -4,6 +4,7 @@
 mod attachment_file;
 mod bandwidth;
 mod bridge;
+mod data_dir;
 mod firewall;
 mod flannel;
 mod host_local;
@@ -100,7 +101,10 @@ impl Builtin {
     ) -> Result<AddResult, Failure> {
         match self {
             Self::Flannel => flannel::add(context, conf, target, &context.sandbox(netns)?),
-            Self::Bridge => bridge::add(context, conf, target, &context.sandbox(netns)?),
+            Self::Bridge => {
+                let sandbox = context.sandbox(netns)?;
+                bridge::add(context, conf, target, &sandbox, ipam::Earlier::Possible)
+            }
             Self::HostLocal => {
                 host_local::add(conf, &context.env.args, target, host_local::Duplicate::Refuse)
             }
@@ -144,8 +148,8 @@ impl Builtin {
         };
         match self {
             Self::Flannel => flannel::del(context, conf, target, sandbox()?.as_ref()),
-            Self::Bridge => bridge::del(context, conf, target, sandbox()?.as_ref()),
-            Self::HostLocal => host_local::del(conf, target),
+            Self::Bridge => bridge::del(context, conf, target, sandbox()?.as_ref(), &[]),
+            Self::HostLocal => host_local::del(conf, target, &[]),
             Self::Loopback => loopback::del(sandbox()?.as_ref()),
             Self::Bandwidth => bandwidth::del(conf, target),
             Self::Portmap => portmap::del(conf, target),

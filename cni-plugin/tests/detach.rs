@@ -116,7 +116,7 @@ fn two_networks_of_one_container_are_kept_apart() {
         // The networks have the same range here, which is nobody's configuration; each has its own store.
         for _ in 0..2 {
             call("DEL", "eth1").succeeds();
-            call("DEL", "eth0").succeeds();
+            call("DEL", "eth2").succeeds();
             assert_eq!(
                 (node.state_files(), node.leases().len()),
                 (vec!["a".to_owned()], 1)
@@ -125,6 +125,63 @@ fn two_networks_of_one_container_are_kept_apart() {
         assert!(pod.reaches("10.244.7.1"));
         node.del(&pod);
         node.assert_nothing_left(&["cni0", "cni1"]);
+    });
+}
+
+#[test]
+fn a_network_that_was_renamed_is_detached_by_the_configuration_of_the_add() {
+    on_a_node(|node| {
+        let (pod, kept) = (Pod::new("a"), Pod::new("b"));
+        node.add(&kept);
+        let mut renamed = node.conf("1.0.0");
+        renamed["name"] = json!("renamed");
+        for ifname in ["eth0", "eth1"] {
+            let add = node.call("ADD", &pod, &node.conf("1.0.0"));
+            add.var("CNI_IFNAME", ifname).succeeds();
+        }
+        let del = node.call("DEL", &pod, &renamed);
+        for ifname in ["eth0", "eth1", "eth0"] {
+            del.clone().var("CNI_IFNAME", ifname).succeeds();
+            assert!(!pod.sh("ip link").contains(&format!("{ifname}@")));
+        }
+        assert_eq!(
+            (node.state_files(), node.leases().len()),
+            (vec!["b".to_owned()], 1)
+        );
+        assert!(kept.reaches("10.244.7.1"));
+        node.del(&kept);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn a_del_finds_its_address_with_and_without_the_note_of_the_add() {
+    on_a_node(|node| {
+        let kept = Pod::new("b");
+        node.add(&kept);
+        let state = node.path("flannel/a");
+        let spoils: [&dyn Fn(); 3] = [
+            &|| {},
+            // A copy has the contents only.
+            &|| {
+                let text = fs::read(&state).unwrap();
+                fs::remove_file(&state).unwrap();
+                fs::write(&state, text).unwrap();
+            },
+            &|| assert!(statefile::mark(&state, "flannel.attachment", "eth0 10.244.7.2")),
+        ];
+        for (number, spoil) in spoils.iter().enumerate() {
+            let pod = Pod::new("a");
+            node.add(&pod);
+            spoil();
+            node.del(&pod);
+            assert_eq!(
+                (node.state_files(), node.leases().len()),
+                (vec!["b".to_owned()], 1),
+                "{number}"
+            );
+        }
+        assert!(kept.reaches("10.244.7.1"));
     });
 }
 

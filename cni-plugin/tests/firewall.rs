@@ -234,6 +234,35 @@ fn the_rules_in_iptables_are_those_of_the_reference_and_either_removes_them() {
 }
 
 #[test]
+fn a_node_that_mixes_both_variants_of_iptables_accepts_in_each_that_may_drop() {
+    on_a_node(|node| {
+        here("iptables-nft -P FORWARD DROP; iptables-legacy -P FORWARD DROP");
+        let (a, b) = (
+            attach(&node, "a", "cni0", "10.1.0.0/24"),
+            attach(&node, "b", "cni1", "10.2.0.0/24"),
+        );
+        assert!(!a.pod.reaches(&address(&b)));
+        let own = |attached: &Attached| conf(&node, attached, &json!({}));
+        for attached in [&a, &b] {
+            node.call("ADD", &attached.pod, &own(attached)).succeeds();
+        }
+        assert!(a.pod.reaches(&address(&b)));
+        node.call("CHECK", &a.pod, &own(&a)).succeeds();
+        here("iptables-legacy -F CNI-FORWARD");
+        node.call("CHECK", &a.pod, &own(&a)).fails();
+        node.call("ADD", &a.pod, &own(&a)).succeeds();
+        for attached in [&a, &b] {
+            node.call("DEL", &attached.pod, &own(attached)).succeeds();
+        }
+        let rules = here("iptables-nft-save; iptables-legacy-save");
+        assert!(
+            !rules.contains("10.1.0.2") && !rules.contains("10.2.0.2"),
+            "{rules}"
+        );
+    });
+}
+
+#[test]
 fn a_late_del_leaves_the_rules_of_the_addresses_next_holder() {
     on_a_node(|node| {
         let a = attach(&node, "a", "cni0", "10.1.0.0/24");

@@ -240,6 +240,26 @@ fn rules_without_state_are_found_by_the_container() {
 }
 
 #[test]
+fn the_ports_of_a_network_that_was_renamed_go_with_the_interface() {
+    for backend in BACKENDS {
+        on_a_node(move |node| {
+            let (_kept, _) = added(&node, "kept", backend, &[mapping(8081, 80, "tcp")]);
+            let before = containers_rules();
+            let (pod, mut conf) = added(&node, "a", backend, &[mapping(8080, 80, "tcp")]);
+            conf["name"] = "renamed".into();
+            conf.as_object_mut().unwrap().remove("runtimeConfig");
+            let del = call(&node, "DEL", &pod, &conf);
+            let other_interface = del.clone().var("CNI_IFNAME", "eth1");
+            other_interface.succeeds();
+            assert_eq!(node.stored_ports().len(), 2);
+            del.succeeds();
+            del.succeeds();
+            assert_eq!((containers_rules(), node.stored_ports().len()), (before, 1));
+        });
+    }
+}
+
+#[test]
 fn gc_removes_what_is_not_valid_in_this_network_only() {
     for backend in BACKENDS {
         on_a_node(move |node| {

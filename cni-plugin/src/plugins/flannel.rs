@@ -2,6 +2,7 @@
 
 mod cmd;
 mod conf;
+mod note;
 mod state;
 
 pub(crate) use cmd::{add, check, del, gc, status};

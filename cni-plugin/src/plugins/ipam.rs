@@ -1,5 +1,7 @@
 //! Address management for the plugins that make interfaces: host-local in this process, others as programs.
 
+use std::net::IpAddr;
+
 use cni_types::{AddResult, NetConf, Target};
 
 use super::host_local::{self, Detached, Duplicate};
@@ -14,6 +16,14 @@ pub(crate) enum Ipam {
     None,
     HostLocal,
     Program(String),
+}
+
+/// Whether an earlier ADD may have left something of an attachment that isn't alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Earlier {
+    Possible,
+    /// There was none, the caller knows.
+    None,
 }
 
 impl Ipam {
@@ -33,10 +43,15 @@ impl Ipam {
         context: &Context<'_>,
         conf: &NetConf,
         target: &Target,
+        earlier: Earlier,
     ) -> Result<AddResult, Failure> {
+        let duplicate = match earlier {
+            Earlier::Possible => Duplicate::Reuse,
+            Earlier::None => Duplicate::Impossible,
+        };
         match self {
             Self::None => Ok(AddResult::default()),
-            Self::HostLocal => host_local::add(conf, &context.env.args, target, Duplicate::Reuse),
+            Self::HostLocal => host_local::add(conf, &context.env.args, target, duplicate),
             Self::Program(name) => delegate::exec_add(context, name, conf),
         }
     }
@@ -50,10 +65,17 @@ impl Ipam {
         }
     }
 
-    pub(crate) fn del(&self, context: &Context<'_>, conf: &NetConf, target: &Target) -> Result<(), Failure> {
+    /// Frees an attachment's addresses; `noted` are all of them, if somebody took note.
+    pub(crate) fn del(
+        &self,
+        context: &Context<'_>,
+        conf: &NetConf,
+        target: &Target,
+        noted: &[IpAddr],
+    ) -> Result<(), Failure> {
         match self {
             Self::None => Ok(()),
-            Self::HostLocal => host_local::del(conf, target),
+            Self::HostLocal => host_local::del(conf, target, noted),
             Self::Program(name) => delegate::exec(context, name, Verb::Del, conf).map(drop),
         }
     }

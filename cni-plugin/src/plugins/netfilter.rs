@@ -232,6 +232,31 @@ pub(crate) fn iptables_for(
     Iptables::find(family, used.variant()).map_err(NetfilterError::Iptables)
 }
 
+/// The programs for a family, of each variant that holds anything in a table: what one accepts another may drop. Of a
+/// node without any, those of the administrator's choice.
+pub(crate) fn iptables_deciding(
+    nftables: Option<&mut Nftables>,
+    family: IptablesFamily,
+    table: &str,
+) -> Result<Vec<Iptables>, NetfilterError> {
+    let used = iptables_use(nftables, family).map_err(NetfilterError::Use)?;
+    let by_variant = [
+        (IptablesVariant::Nft, &used.nft),
+        (IptablesVariant::Legacy, &used.legacy),
+    ];
+    let holding = by_variant
+        .into_iter()
+        .filter(|(_, tables)| tables.contains(table));
+    let mut variants: Vec<_> = holding.map(|(variant, _)| Some(variant)).collect();
+    if variants.is_empty() {
+        variants.push(used.variant());
+    }
+    let found = variants
+        .into_iter()
+        .map(|variant| Iptables::find(family, variant));
+    found.collect::<Result<_, _>>().map_err(NetfilterError::Iptables)
+}
+
 /// The programs for a family whose table may hold this chain, of either variant.
 pub(crate) fn iptables_with(
     nftables: Option<&mut Nftables>,

@@ -105,6 +105,12 @@ impl ResultRoute {
 }
 
 impl AddResult {
+    /// The addresses, without the lengths of their prefixes.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.ips.iter().map(|ip| ip.address.ip()).collect()
+    }
+
     /// The container's interface of this name: the first with a sandbox, and its position in the list.
     #[must_use]
     pub fn container_interface(&self, ifname: &str) -> Option<(usize, &Interface)> {

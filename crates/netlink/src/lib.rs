@@ -38,3 +38,4 @@ pub use kernel::{RealKernel, Writes};
 pub use message::messages;
 pub use netns::{Netns, NetnsError};
 pub use settings::{LinkSetting, LinkSettings};
+pub use sysctl::read as read_sysctl;

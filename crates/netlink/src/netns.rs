@@ -1,13 +1,13 @@
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::libc::O_NONBLOCK;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+use rustix::fs::{Mode, OFlags};
 
 /// The caller's own namespace; `/proc/self` would be that of the main thread.
 const CURRENT: &str = "/proc/thread-self/ns/net";
@@ -63,11 +63,7 @@ impl Netns {
     /// Nothing is there, it is no namespace, or it cannot be opened. A namespace of another kind is found out when it
     /// is entered.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        let opened = OpenOptions::new()
-            .read(true)
-            // A path may name a FIFO, which would block.
-            .custom_flags(O_NONBLOCK)
-            .open(path);
+        let opened = open(path);
         let failed = |source: io::Error| NetnsError::Open {
             path: path.to_owned(),
             source,
@@ -121,6 +117,12 @@ impl Netns {
         self.identity == other.identity
     }
 
+    /// The number that tells the namespace from all others that exist.
+    #[must_use]
+    pub const fn inode(&self) -> u64 {
+        self.identity.1
+    }
+
     /// Runs a closure with the calling thread inside the namespace, and returns its value. The thread comes back,
     /// also from a panic.
     ///
@@ -150,6 +152,13 @@ impl Netns {
     }
 }
 
+/// One system call, where the C library musl makes two. A path may name a FIFO, which would block.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
+    Ok(opened?.into())
+}
+
 /// The namespace that a thread came from.
 struct Home {
     file: File,
@@ -158,7 +167,7 @@ struct Home {
 
 impl Home {
     fn of_this_thread() -> Result<Self, NetnsError> {
-        let file = File::open(CURRENT).map_err(|source| NetnsError::Open {
+        let file = open(Path::new(CURRENT)).map_err(|source| NetnsError::Open {
             path: CURRENT.into(),
             source,
         })?;

@@ -1,13 +1,13 @@
-use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Action, Error};
-use crate::open::open_regular;
+use crate::open::{Access, create_exclusively, open_regular};
 
 /// The first pause between two attempts to get a lock; each pause doubles the last.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
@@ -34,9 +34,7 @@ impl Lock {
     /// The file cannot be created or opened, is no regular file, or another process keeps the lock for longer than the
     /// time-out.
     pub fn acquire(path: &Path, mode: u32, timeout: Duration) -> Result<Self, Error> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        let (file, _) = open_locked(path, &options, mode, timeout)?;
+        let (file, _) = open_locked(path, timeout, || open_or_create(path, mode))?;
         let path = path.to_owned();
         Ok(Self { file, path })
     }
@@ -58,27 +56,25 @@ impl Lock {
 /// # Errors
 /// The file cannot be created or opened, or is no regular file.
 pub fn lock_file(path: &Path, mode: u32) -> Result<File, Error> {
-    let mut options = OpenOptions::new();
-    options.read(true);
     // Another process may create it between the two looks at it.
     for _ in 1..ATTEMPTS {
-        if let Some(file) = open_or_create(path, &options, mode)? {
+        if let Some(file) = open_or_create(path, mode)? {
             return Ok(file);
         }
     }
-    open_regular(path, &options).map(|(file, _)| file)
+    open_regular(path, Access::Read).map(|(file, _)| file)
 }
 
-/// Opens or creates a regular file and locks it; the locked file is the one that the path names. Tells what it is.
+/// Opens or creates a regular file by `open` and locks it; the locked file is the one that the path names. Tells what
+/// it is.
 pub(crate) fn open_locked(
     path: &Path,
-    options: &OpenOptions,
-    mode: u32,
     timeout: Duration,
+    open: impl Fn() -> Result<Option<File>, Error>,
 ) -> Result<(File, Metadata), Error> {
     let start = Instant::now();
     loop {
-        if let Some(file) = open_or_create(path, options, mode)? {
+        if let Some(file) = open()? {
             wait(&file, path, start, timeout)?;
             // Its last holder may have renamed or removed the file; a lock on it would then exclude nobody.
             if let Some(found) = found_at(&file, path)? {
@@ -98,8 +94,8 @@ pub(crate) fn open_locked(
 }
 
 /// Opens and locks a regular file that is there; `None` if somebody else has it locked, or has just replaced it.
-pub(crate) fn open_locked_existing(path: &Path, options: &OpenOptions) -> Result<Option<File>, Error> {
-    let (file, _) = open_regular(path, options)?;
+pub(crate) fn open_locked_existing(path: &Path) -> Result<Option<File>, Error> {
+    let (file, _) = open_regular(path, Access::Read)?;
     match file.try_lock() {
         Ok(()) => Ok(found_at(&file, path)?.map(|_| file)),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -107,26 +103,39 @@ pub(crate) fn open_locked_existing(path: &Path, options: &OpenOptions) -> Result
     }
 }
 
-/// `None` if the file appeared or vanished meanwhile.
-fn open_or_create(path: &Path, options: &OpenOptions, mode: u32) -> Result<Option<File>, Error> {
-    match open_regular(path, options) {
+/// Opens a lock file, or creates it; `None` if it appeared or vanished meanwhile.
+fn open_or_create(path: &Path, mode: u32) -> Result<Option<File>, Error> {
+    match open_regular(path, Access::Read) {
         Ok((file, _)) => return Ok(Some(file)),
         Err(err) if err.io().is_some_and(|io| io.kind() == ErrorKind::NotFound) => {}
         Err(err) => return Err(err),
     }
-    match OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-    {
-        Ok(file) => {
-            let permissions = Permissions::from_mode(mode);
-            file.set_permissions(permissions)
-                .map_err(Error::of(Action::SetMode, path))?;
-            Ok(Some(file))
-        }
+    let Some(file) = create(path, mode)? else {
+        return Ok(None);
+    };
+    let permissions = Permissions::from_mode(mode);
+    file.set_permissions(permissions)
+        .map_err(Error::of(Action::SetMode, path))?;
+    Ok(Some(file))
+}
+
+/// Creates a file that is hardly ever there, or opens it for reading and writing; `None` if it appeared or vanished
+/// meanwhile. The mode is less the umask, if it was created.
+pub(crate) fn create_or_open(path: &Path, mode: u32) -> Result<Option<File>, Error> {
+    if let Some(file) = create(path, mode)? {
+        return Ok(Some(file));
+    }
+    match open_regular(path, Access::ReadWrite) {
+        Ok((file, _)) => Ok(Some(file)),
+        Err(err) if err.io().is_some_and(|io| io.kind() == ErrorKind::NotFound) => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// Creates a file; `None` if there is one.
+fn create(path: &Path, mode: u32) -> Result<Option<File>, Error> {
+    match create_exclusively(path, mode) {
+        Ok(file) => Ok(Some(file)),
         Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(None),
         Err(err) => Err(Error::of(Action::Create, path)(err)),
     }

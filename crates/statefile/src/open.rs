@@ -1,26 +1,45 @@
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::libc::{O_NOCTTY, O_NONBLOCK};
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Action, Error};
 
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    ReadWrite,
+}
+
 /// Opens a regular file, and nothing else: a named pipe or a device that somebody put in its place is an error at
 /// once, where an ordinary call would wait for its other end.
-pub(crate) fn open_regular(path: &Path, options: &OpenOptions) -> Result<(File, Metadata), Error> {
-    let mut options = options.clone();
-    let file = match options.custom_flags(O_NONBLOCK | O_NOCTTY).open(path) {
-        Ok(file) => file,
-        Err(err) => return Err(refused(path, err)),
+pub(crate) fn open_regular(path: &Path, access: Access) -> Result<(File, Metadata), Error> {
+    let access = match access {
+        Access::Read => OFlags::RDONLY,
+        Access::ReadWrite => OFlags::RDWR,
     };
+    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = open(path, flags, Mode::empty()).map_err(|err| refused(path, err))?;
     let found = file.metadata().map_err(Error::of(Action::Read, path))?;
     if found.is_file() {
         Ok((file, found))
     } else {
         Err(Error::NotAFile(path.to_owned()))
     }
+}
+
+/// Creates a regular file that must not exist, for reading and writing, with this mode less the umask.
+pub(crate) fn create_exclusively(path: &Path, mode: u32) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+    open(path, flags, Mode::from_raw_mode(mode))
+}
+
+/// One system call, where the C library musl makes two: it does not trust the kernel to close the file for programs.
+fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
+    let opened = rustix::io::retry_on_intr(|| rustix::fs::open(path, flags | OFlags::CLOEXEC, mode));
+    Ok(opened?.into())
 }
 
 /// Sockets, directories and devices without a driver answer the opening itself with errors of their own.

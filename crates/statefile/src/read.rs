@@ -1,9 +1,9 @@
-use std::fs::OpenOptions;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use crate::error::{Action, Error};
-use crate::open::open_regular;
+use crate::open::{Access, open_regular};
 use crate::write::is_absent;
 
 /// The size in bytes that no state file exceeds; a larger one is an error instead of an allocation.
@@ -14,19 +14,39 @@ pub const MAX_BYTES: u64 = 1 << 20;
 /// # Errors
 /// The path names something else than a regular file, or one of more than [`MAX_BYTES`], or it cannot be read.
 pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    let (file, found) = match open_regular(path, OpenOptions::new().read(true)) {
+    let (file, found) = match open_regular(path, Access::Read) {
         Ok(opened) => opened,
         Err(err) if err.io().is_some_and(|io| is_absent(io.kind())) => return Ok(None),
         Err(err) => return Err(err),
     };
     let size = usize::try_from(found.len().min(MAX_BYTES)).unwrap_or_default();
-    let mut contents = Vec::with_capacity(size.saturating_add(1));
-    let count = file.take(MAX_BYTES + 1).read_to_end(&mut contents);
-    let count = count.map_err(Error::of(Action::Read, path))?;
-    if u64::try_from(count).is_ok_and(|count| count <= MAX_BYTES) {
-        return Ok(Some(contents));
+    let contents = read_to_end(&file, size).map_err(Error::of(Action::Read, path))?;
+    contents.map(Some).ok_or_else(|| Error::TooLarge(path.to_owned()))
+}
+
+/// Reads a regular file of about this size; `None` if it is too large. A read that comes back short has met the end, so
+/// that most files take one.
+fn read_to_end(mut file: &File, size: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut contents = vec![0; size.saturating_add(1)];
+    let mut filled = 0;
+    loop {
+        let room = contents.get_mut(filled..).unwrap_or_default();
+        let count = match file.read(room) {
+            Ok(count) => count,
+            Err(err) if err.kind() == ErrorKind::Interrupted => continue,
+            Err(err) => return Err(err),
+        };
+        let is_end = count < room.len();
+        filled += count;
+        if u64::try_from(filled).map_or(true, |filled| filled > MAX_BYTES) {
+            return Ok(None);
+        }
+        if is_end {
+            contents.truncate(filled);
+            return Ok(Some(contents));
+        }
+        contents.resize(filled.saturating_mul(2), 0);
     }
-    Err(Error::TooLarge(path.to_owned()))
 }
 
 /// Reads a text file; `None` if there is none.
@@ -50,7 +70,7 @@ pub fn read_text(path: &Path) -> Result<Option<String>, Error> {
 pub fn is_dir(path: &Path) -> Result<bool, Error> {
     match std::fs::metadata(path) {
         Ok(found) => Ok(found.is_dir()),
-        Err(err) if is_absent(err.kind()) || err.kind() == std::io::ErrorKind::NotADirectory => Ok(false),
+        Err(err) if is_absent(err.kind()) || err.kind() == ErrorKind::NotADirectory => Ok(false),
         Err(err) => Err(Error::of(Action::Read, path)(err)),
     }
 }

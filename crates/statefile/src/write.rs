@@ -1,5 +1,5 @@
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Action, Error};
-use crate::lock::{open_locked, open_locked_existing};
+use crate::lock::{create_or_open, open_locked, open_locked_existing};
 
 /// How long a writer waits for another writer of the same name.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,9 +110,7 @@ pub fn remove_abandoned(dir: &Path) -> Result<(), Error> {
 }
 
 fn remove_if_abandoned(unfinished: &Path) -> Result<(), Error> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    match open_locked_existing(unfinished, &options) {
+    match open_locked_existing(unfinished) {
         // Whoever opens it meanwhile finds that it has lost its name, and begins anew.
         Ok(Some(_locked)) => remove(unfinished, Durability::Crash).map(drop),
         Ok(None) => Ok(()),
@@ -190,10 +188,9 @@ impl Drop for Prepared {
 
 /// Locks the temporary file, and makes sure that it has no other name. Tells what it was found to be.
 fn open_alone(path: &Path) -> Result<(File, Metadata), Error> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
     loop {
-        let (file, found) = open_locked(path, &options, PREPARING_MODE, WRITER_TIMEOUT)?;
+        let open = || create_or_open(path, PREPARING_MODE);
+        let (file, found) = open_locked(path, WRITER_TIMEOUT, open)?;
         if found.nlink() == 1 {
             return Ok((file, found));
         }

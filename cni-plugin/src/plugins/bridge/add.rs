@@ -1,8 +1,5 @@
-use std::path::Path;
-
 use cni_types::{AddResult, Dns, Interface, NetConf, Target};
 use net_types::MacAddr;
-use netlink::Netns;
 
 use super::conf::Conf;
 use super::del;
@@ -14,7 +11,7 @@ use super::names::{HostVeth, mac, mac_of_holder};
 use super::pod::Pod;
 use crate::context::Context;
 use crate::error::Failure;
-use crate::plugins::ipam::Ipam;
+use crate::plugins::ipam::{Earlier, Ipam};
 use crate::sandbox::Sandbox;
 
 /// Fails if an ADD would, by its configuration alone.
@@ -31,6 +28,7 @@ pub(crate) fn add(
     conf: &NetConf,
     target: &Target,
     sandbox: &Sandbox,
+    earlier: Earlier,
 ) -> Result<AddResult, Failure> {
     let mut work = Add {
         own: Conf::parse(conf, &context.env.args)?,
@@ -49,9 +47,9 @@ pub(crate) fn add(
     }
     let mut pod = Pod::without(sandbox, &target.ifname)?;
     work.host.refuse_attached(&work.veth, target)?;
-    let given = ipam.add(context, conf, target)?;
+    let given = ipam.add(context, conf, target, earlier)?;
     work.attach(&mut pod, &ipam, &given).map_err(|mut failure| {
-        if let Err(e) = ipam.del(context, conf, target) {
+        if let Err(e) = ipam.del(context, conf, target, &given.addresses()) {
             failure.append_details(&e.msg);
         }
         failure
@@ -98,7 +96,7 @@ impl Add<'_> {
         pod: &mut Pod<'_>,
         made: &mut Made,
     ) -> Result<(Attached, Attachment), LinkError> {
-        let netns = Netns::open(Path::new(&self.sandbox.path)).map_err(LinkError::Enter)?;
+        let netns = self.sandbox.netns.try_clone().map_err(LinkError::Enter)?;
         let gateway = attachment.gateways.first();
         let request = Request {
             own: &self.own,

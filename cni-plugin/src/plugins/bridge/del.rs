@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use cni_types::{Code, NetConf, Target};
 
 use super::conf::{self, Conf, Gateway, OnConflict};
@@ -12,12 +14,13 @@ use crate::plugins::host_local::{self, Detached};
 use crate::plugins::ipam::Ipam;
 use crate::sandbox::Sandbox;
 
-/// Detaches a container, then frees its addresses. Whatever is gone already is fine, the container's namespace too.
+/// Detaches a container, then frees its addresses; `noted` are all of them, if somebody took note. Whatever is gone already is fine, the container's namespace too.
 pub(crate) fn del(
     context: &Context<'_>,
     conf: &NetConf,
     target: &Target,
     sandbox: Option<&Sandbox>,
+    noted: &[IpAddr],
 ) -> Result<(), Failure> {
     let removed = detach(conf, target)?;
     let ipam = Ipam::of(conf)?;
@@ -30,7 +33,7 @@ pub(crate) fn del(
     }
     // Before the addresses are free for others.
     remove_rules(conf, target)?;
-    ipam.del(context, conf, target)
+    ipam.del(context, conf, target, noted)
 }
 
 /// Removes the packet filter's rules of the attachment.

@@ -68,10 +68,11 @@ fn add_iptables(
     let notes = Notes::lock(&conf::data_dir(conf)?)?;
     notes.write(&conf.name, target, &attachment.hosts)?;
     for (family, hosts) in netfilter::by_family(&attachment.hosts) {
-        let programs = netfilter::iptables_for(nftables.as_mut(), family)?;
-        netfilter::settle_iptables(&programs, iptables::TABLE, |table| {
-            iptables::setup(table, own, attachment, &hosts)
-        })?;
+        for programs in netfilter::iptables_deciding(nftables.as_mut(), family, iptables::TABLE)? {
+            netfilter::settle_iptables(&programs, iptables::TABLE, |table| {
+                iptables::setup(table, own, attachment, &hosts)
+            })?;
+        }
     }
     Ok(())
 }
@@ -89,12 +90,14 @@ pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
     }
     for (family, hosts) in netfilter::by_family(&attachment.hosts) {
         let all = netfilter::iptables_with(nftables.as_mut(), family, iptables::TABLE, iptables::CONTAINERS)?;
-        let Some(programs) = all.first() else {
+        if all.is_empty() {
             return Err(FirewallError::Incomplete.into());
-        };
-        let table = programs.save(iptables::TABLE).map_err(NetfilterError::Iptables)?;
-        if let Some(missing) = iptables::missing(&table, &own, &attachment, &hosts) {
-            return Err(FirewallError::Missing(missing).into());
+        }
+        for programs in all {
+            let table = programs.save(iptables::TABLE).map_err(NetfilterError::Iptables)?;
+            if let Some(missing) = iptables::missing(&table, &own, &attachment, &hosts) {
+                return Err(FirewallError::Missing(missing).into());
+            }
         }
     }
     Ok(())

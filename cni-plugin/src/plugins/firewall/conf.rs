@@ -1,10 +1,11 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cni_types::{AddResult, Code, DecodeError, NetConf};
 use ipnetwork::IpNetwork;
 use net_types::IfName;
 
 use crate::error::CniError;
+use crate::plugins::data_dir::{self, DataDirError};
 use crate::plugins::netfilter::Backend;
 
 /// The chain that an administrator may fill, which is asked before the containers' rules.
@@ -93,11 +94,9 @@ impl IngressPolicy {
     }
 }
 
-/// The directory with the notes; it depends on nothing that an ADD could refuse.
-pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, ConfError> {
-    let dir = conf.object.string("dataDir").map_err(ConfError::Decode)?;
-    let dir = dir.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_DATA_DIR);
-    Ok(Path::new(dir).to_owned())
+/// The directory with the notes.
+pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, DataDirError> {
+    data_dir::data_dir(&conf.object, DEFAULT_DATA_DIR)
 }
 
 impl Conf {

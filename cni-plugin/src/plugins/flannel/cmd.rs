@@ -1,16 +1,19 @@
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use cni_types::{AddResult, Code, ContainerId, NetConf, Target};
 use net_types::IfName;
 
 use super::conf::{self, Conf};
+use super::note;
 use super::state::{self, StateFiles, StateName, Stored};
 use crate::context::{Attachments, Context};
 use crate::delegate::{self, Known, Verb};
 use crate::error::{CniError, Failure, Failures};
+use crate::plugins::bridge;
 use crate::plugins::host_local::{self, Holder};
-use crate::plugins::{bridge, ipam::Ipam};
+use crate::plugins::ipam::{Earlier, Ipam};
 use crate::sandbox::Sandbox;
 
 #[derive(Debug, thiserror::Error)]
@@ -64,16 +67,26 @@ pub(crate) fn add(
     let files = StateFiles::of(&conf::data_dir(conf)?, target);
     let path = path_for_add(&files, &delegate_conf, target)?;
     let before = files.write(&path, &object)?;
+    // The file is there before anything is reserved, and until all of it is freed.
+    let earlier = before.as_ref().map_or(Earlier::None, |_| Earlier::Possible);
     let added = match &delegate {
-        Delegate::Bridge => bridge::add(context, &delegate_conf, target, sandbox),
+        Delegate::Bridge => bridge::add(context, &delegate_conf, target, sandbox, earlier),
         Delegate::Program(name) => program_add(context, name, &delegate_conf),
     };
-    added.map_err(|mut failure| {
-        if let Err(e) = state::restore(&path, before.as_deref()) {
-            failure.add_details(&e);
+    match added {
+        Ok(result) => {
+            if matches!(delegate, Delegate::Bridge) {
+                note::write(&path, target, &result.addresses());
+            }
+            Ok(result)
         }
-        failure
-    })
+        Err(mut failure) => {
+            if let Err(e) = state::restore(&path, before.as_deref()) {
+                failure.add_details(&e);
+            }
+            Err(failure)
+        }
+    }
 }
 
 /// Runs a program's ADD, and its DEL if that fails (CNI SPEC 1.1.0 §Delegated plugin execution procedure).
@@ -118,23 +131,31 @@ pub(crate) fn del(
     sandbox: Option<&Sandbox>,
 ) -> Result<(), Failure> {
     let files = StateFiles::of(&conf::data_dir(conf)?, target);
-    let (path, stored) = find(&files, conf)?;
+    let (path, stored) = match find(&files, conf)? {
+        (path, Stored::Missing) => find_renamed(&files, target)?.unwrap_or((path, Stored::Missing)),
+        found => found,
+    };
     match stored {
         Stored::Conf(mut delegate_conf) => {
             pass_on_prev_result(&mut delegate_conf, conf);
-            delegate_del(context, &delegate_conf, target, sandbox)?;
-            forget(&files, &path, &delegate_conf, target)?;
+            let noted = note::read(&path, target);
+            delegate_del(context, &delegate_conf, target, sandbox, &noted)?;
+            if noted.is_empty() {
+                forget(&files, &path, &delegate_conf, target)?;
+            } else {
+                state::remove(&path)?;
+            }
         }
         // A crash before this plugin wrote whole files only; what the ADD made is named by the configuration.
         Stored::Garbage => {
             let delegate_conf = computed(conf)?;
-            delegate_del(context, &delegate_conf, target, sandbox)?;
+            delegate_del(context, &delegate_conf, target, sandbox, &[])?;
             forget(&files, &path, &delegate_conf, target)?;
         }
         // Nothing is attached, so far as flannel knows; looking for leftovers of our own is cheap.
         Stored::Missing => match computed(conf) {
             Ok(delegate_conf) if matches!(Delegate::of(&delegate_conf), Ok(Delegate::Bridge)) => {
-                bridge::del(context, &delegate_conf, target, sandbox)?;
+                bridge::del(context, &delegate_conf, target, sandbox, &[])?;
             }
             Ok(_) | Err(_) => {}
         },
@@ -154,6 +175,19 @@ fn find(files: &StateFiles, conf: &NetConf) -> Result<(PathBuf, Stored), Failure
     Ok((files.first(), Stored::Missing))
 }
 
+/// The stored configuration of this interface under another network's name: the network was renamed while the container
+/// ran. An interface is of one attachment, and which one it is of the reservation of its address tells.
+fn find_renamed(files: &StateFiles, target: &Target) -> Result<Option<(PathBuf, Stored)>, Failure> {
+    for path in [files.further(), files.first()] {
+        if let Stored::Conf(stored) = state::read(&path)?
+            && holders(&stored, target)?.contains(&target.ifname)
+        {
+            return Ok(Some((path, Stored::Conf(stored))));
+        }
+    }
+    Ok(None)
+}
+
 /// The delegate's configuration anew, with what the subnet file tells if it can be read.
 fn computed(conf: &NetConf) -> Result<NetConf, Failure> {
     let own = Conf::parse(conf)?;
@@ -168,9 +202,10 @@ fn delegate_del(
     conf: &NetConf,
     target: &Target,
     sandbox: Option<&Sandbox>,
+    noted: &[IpAddr],
 ) -> Result<(), Failure> {
     match Delegate::of(conf)? {
-        Delegate::Bridge => bridge::del(context, conf, target, sandbox),
+        Delegate::Bridge => bridge::del(context, conf, target, sandbox, noted),
         Delegate::Program(name) => delegate::exec(context, &name, Verb::Del, conf).map(drop),
     }
 }

@@ -1,5 +1,5 @@
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cni_types::{Code, DecodeError, NetConf, Object, network_of};
 use flannel_types::{SubnetEnv, SubnetEnvError};
@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use serde_json::{Map, Value, json};
 
 use crate::error::CniError;
+use crate::plugins::data_dir::{self, DataDirError};
 
 const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
 const DEFAULT_DATA_DIR: &str = "/var/lib/cni/flannel";
@@ -57,14 +58,16 @@ impl CniError for ConfError {
 }
 
 /// The directory with the state files.
-pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, ConfError> {
-    path_of(conf, "dataDir", DEFAULT_DATA_DIR)
+pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, DataDirError> {
+    data_dir::data_dir(&conf.object, DEFAULT_DATA_DIR)
 }
 
-fn path_of(conf: &NetConf, key: &str, default: &str) -> Result<PathBuf, ConfError> {
-    let text = conf.object.string(key).map_err(ConfError::Decode)?;
-    let text = text.filter(|text| !text.is_empty()).unwrap_or(default);
-    Ok(Path::new(text).to_owned())
+fn subnet_file(conf: &NetConf) -> Result<PathBuf, ConfError> {
+    let text = conf.object.string("subnetFile").map_err(ConfError::Decode)?;
+    let text = text
+        .filter(|text| !text.is_empty())
+        .unwrap_or(DEFAULT_SUBNET_FILE);
+    Ok(PathBuf::from(text))
 }
 
 impl Conf {
@@ -80,7 +83,7 @@ impl Conf {
             return Err(ConfError::DelegateType);
         }
         Ok(Self {
-            subnet_file: path_of(conf, "subnetFile", DEFAULT_SUBNET_FILE)?,
+            subnet_file: subnet_file(conf)?,
             delegate,
             ipam: object("ipam")?.unwrap_or_default().into_map(),
         })
@@ -144,6 +147,8 @@ impl Conf {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// What the reference stored for the captured pods.

@@ -18,9 +18,12 @@
 //!
 //! Only the first ADD after a start looks at every reservation; the directory's own mark tells that it was done.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+
+use netstate::SysctlKey;
 
 /// The mark's name; the value is a boot id.
 const MARK: &str = "flannel.boot_id";
@@ -29,7 +32,8 @@ const MARK: &str = "flannel.boot_id";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Boot {
     id: String,
-    began: SystemTime,
+    /// Read when it is needed, which is at most once a run of the machine.
+    began: OnceCell<Option<SystemTime>>,
 }
 
 /// When a file was made, so far as it can be told.
@@ -43,13 +47,10 @@ pub(super) enum Origin {
 impl Boot {
     /// This run; `None` where the kernel does not tell, and nothing can be concluded.
     pub(crate) fn current() -> Option<Self> {
-        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        let uptime = fs::read_to_string("/proc/uptime").ok()?;
-        let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-        let uptime = Duration::try_from_secs_f64(seconds).ok()?;
+        let key = SysctlKey::new("kernel/random/boot_id")?;
         Some(Self {
-            id: id.trim().to_owned(),
-            began: SystemTime::now().checked_sub(uptime)?,
+            id: netlink::read_sysctl(&key).ok()??,
+            began: OnceCell::new(),
         })
     }
 
@@ -76,9 +77,19 @@ impl Boot {
     }
 
     fn is_younger_than(&self, path: &Path) -> bool {
+        let Some(began) = *self.began.get_or_init(began) else {
+            return false;
+        };
         let modified = fs::metadata(path).and_then(|found| found.modified());
-        modified.is_ok_and(|modified| modified < self.began)
+        modified.is_ok_and(|modified| modified < began)
     }
+}
+
+/// When this run began; `None` where the kernel does not tell.
+fn began() -> Option<SystemTime> {
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    SystemTime::now().checked_sub(Duration::try_from_secs_f64(seconds).ok()?)
 }
 
 #[cfg(test)]
@@ -87,7 +98,7 @@ impl Boot {
     pub(super) fn next(&self) -> Self {
         Self {
             id: format!("after {}", self.id),
-            began: SystemTime::now() + Duration::from_secs(86_400),
+            began: OnceCell::from(Some(SystemTime::now() + Duration::from_secs(86_400))),
         }
     }
 
@@ -95,7 +106,7 @@ impl Boot {
     pub(super) fn masked(&self) -> Self {
         Self {
             id: "masked".to_owned(),
-            began: self.began,
+            began: self.began.clone(),
         }
     }
 }
@@ -107,7 +118,10 @@ mod tests {
     #[test]
     fn this_run_began_before_now_and_has_an_id() {
         let boot = Boot::current().unwrap();
-        assert!(boot.began < SystemTime::now() && boot.id.len() == 36, "{boot:?}");
+        assert!(
+            began().unwrap() < SystemTime::now() && boot.id.len() == 36,
+            "{boot:?}"
+        );
     }
 
     #[test]

@@ -8,9 +8,10 @@ use net_types::IfName;
 use super::boot::Boot;
 use super::conf::{self, Conf, store_dir};
 use super::range::RangeSet;
-use super::store::{Holder, Reservation, Store, addresses};
+use super::store::{Holder, Reservation, Store, StoreError, addresses};
 use crate::context::Attachments;
 use crate::error::{CniError, Failure, Failures};
+use crate::plugins::prev_result;
 
 /// What to do when the attachment holds an address already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub(crate) enum Duplicate {
     Refuse,
     /// Give the same address again: the caller knows that the attachment isn't alive, but was left by a crash.
     Reuse,
+    /// There is none, the caller knows. Then nobody's reservations have to be read, which is what most of the time goes
+    /// into on a node full of containers.
+    Impossible,
 }
 
 /// Why host-local gives no address.
@@ -78,42 +82,76 @@ pub(crate) fn add(
     let boot = Boot::current();
     if let Some(boot) = &boot {
         let own = match duplicate {
-            Duplicate::Refuse => None,
+            Duplicate::Refuse | Duplicate::Impossible => None,
             Duplicate::Reuse => Some(target),
         };
         store.reclaim(boot, own)?;
     }
-    let reservations = store.reservations()?;
-    let mut allocation = Allocation {
-        store: &store,
-        boot: boot.as_ref(),
-        reservations: &reservations,
-        target,
-        duplicate,
-        requested: own.requested,
-        made: Vec::new(),
-    };
-    let result = allocation.ips(&own.sets);
-    let ips = match result {
-        Ok(ips) => ips,
-        Err(failure) => {
+    let allocate = |known| {
+        let mut allocation = Allocation {
+            store: &store,
+            boot: boot.as_ref(),
+            known,
+            target,
+            duplicate,
+            requested: own.requested.clone(),
+            made: Vec::new(),
+        };
+        let ips = allocation.ips(&own.sets);
+        if ips.is_err() {
             allocation.roll_back();
-            return Err(failure);
         }
+        ips
+    };
+    let ips = match duplicate {
+        Duplicate::Impossible => {
+            // What crashed writers left may be in the way: reading it all removes that.
+            allocate(Known::by_names(&store)?).or_else(|_| allocate(Known::by_contents(&store, target)?))
+        }
+        Duplicate::Refuse | Duplicate::Reuse => allocate(Known::by_contents(&store, target)?),
     };
     Ok(AddResult {
-        ips,
+        ips: ips?,
         routes: own.routes,
         dns: own.dns,
         ..AddResult::default()
     })
 }
 
+/// What is reserved.
+#[derive(Debug)]
+struct Known {
+    /// For the attachment.
+    own: Vec<IpAddr>,
+    /// For it and others.
+    taken: BTreeSet<IpAddr>,
+}
+
+impl Known {
+    fn by_contents(store: &Store, target: &Target) -> Result<Self, StoreError> {
+        let reservations = store.reservations()?;
+        let own = reservations
+            .iter()
+            .filter(|reservation| reservation.is_of(target));
+        Ok(Self {
+            own: own.map(|reservation| reservation.ip).collect(),
+            taken: addresses(&reservations),
+        })
+    }
+
+    fn by_names(store: &Store) -> Result<Self, StoreError> {
+        Ok(Self {
+            own: Vec::new(),
+            taken: store.names()?,
+        })
+    }
+}
+
 /// One ADD's way through the range sets.
 struct Allocation<'a> {
     store: &'a Store,
     boot: Option<&'a Boot>,
-    reservations: &'a [Reservation],
+    known: Known,
     target: &'a Target,
     duplicate: Duplicate,
     /// Addresses asked for that no set has given yet.
@@ -160,11 +198,10 @@ impl Allocation<'_> {
     /// The address to give, and whether it has to be reserved.
     fn choose(&mut self, position: usize, set: &RangeSet) -> Result<(IpAddr, bool), Reason> {
         let in_set = |ip: &IpAddr| set.range_of(*ip).is_some();
-        let mut own = self.reservations.iter().filter(|r| r.is_of(self.target));
-        let own = own.find(|reservation| in_set(&reservation.ip));
+        let own = self.known.own.iter().copied().find(in_set);
         let asked_at = self.requested.iter().position(in_set);
         let asked = asked_at.map(|at| self.requested.remove(at));
-        match (own.map(|reservation| reservation.ip), asked) {
+        match (own, asked) {
             (Some(ip), None) if self.duplicate == Duplicate::Reuse => Ok((ip, false)),
             (Some(ip), Some(asked)) if self.duplicate == Duplicate::Reuse && ip == asked => Ok((ip, false)),
             (Some(ip), _) => Err(Reason::Duplicate {
@@ -173,8 +210,7 @@ impl Allocation<'_> {
             }),
             (None, Some(asked)) => self.requested_free(asked, set),
             (None, None) => {
-                let taken = addresses(self.reservations);
-                let next = set.next_free(self.store.last_reserved(position), &taken);
+                let next = set.next_free(self.store.last_reserved(position), &self.known.taken);
                 let (ip, _) = next.ok_or_else(|| Reason::Exhausted(set.to_string()))?;
                 Ok((ip, true))
             }
@@ -185,7 +221,7 @@ impl Allocation<'_> {
         if set.range_of(ip).is_some_and(|range| range.gateway == ip) {
             return Err(Reason::Gateway(ip));
         }
-        if self.reservations.iter().any(|reservation| reservation.ip == ip) {
+        if self.known.taken.contains(&ip) {
             let set = set.to_string();
             return Err(Reason::Taken { ip, set });
         }
@@ -202,11 +238,31 @@ impl Allocation<'_> {
 }
 
 /// Frees every address of an attachment. Needs no valid ranges and creates nothing.
-pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
+///
+/// `noted` is all that it was given, if somebody took note of that: then only these reservations are read. If one is not
+/// the attachment's, all are.
+pub(crate) fn del(conf: &NetConf, target: &Target, noted: &[IpAddr]) -> Result<(), Failure> {
     let Some(store) = Store::open(&store_dir(conf)?)? else {
         return Ok(());
     };
-    release_where(&store, |reservation| reservation.is_of(target))
+    if !holds_all(&store, target, noted)? {
+        return release_where(&store, |reservation| reservation.is_of(target));
+    }
+    let mut failures = Failures::default();
+    for ip in noted {
+        failures.note(store.release(*ip));
+    }
+    failures.into_result()
+}
+
+/// Whether the addresses are some, and each is reserved for the attachment.
+fn holds_all(store: &Store, target: &Target, ips: &[IpAddr]) -> Result<bool, StoreError> {
+    for ip in ips {
+        if !store.holds(*ip, target)? {
+            return Ok(false);
+        }
+    }
+    Ok(!ips.is_empty())
 }
 
 /// Whether the attachment holds an address.
@@ -215,9 +271,14 @@ pub(crate) fn holds(conf: &NetConf, target: &Target) -> Result<bool, Failure> {
     Ok(all.iter().any(|reservation| reservation.is_of(target)))
 }
 
-/// Fails unless the attachment holds an address.
+/// Fails unless the attachment holds an address. That of its result is looked at first.
 pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
-    if holds(conf, target)? {
+    let given = prev_result::required(conf).map_or_else(|_| Vec::new(), |result| result.addresses());
+    let is_held = match Store::open(&store_dir(conf)?)? {
+        Some(store) => holds_all(&store, target, &given)?,
+        None => false,
+    };
+    if is_held || holds(conf, target)? {
         Ok(())
     } else {
         Err(AllocateError::NotReserved(target.container_id.clone()).into())
@@ -227,8 +288,15 @@ pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
 /// Fails unless every range set has a free address.
 pub(crate) fn status(conf: &NetConf) -> Result<(), Failure> {
     let sets = conf::range_sets(conf, &conf::ipam(conf)?)?;
-    let taken = addresses(&all(conf)?);
-    match sets.iter().find(|set| set.next_free(None, &taken).is_none()) {
+    let full = |taken: &BTreeSet<IpAddr>| sets.iter().find(|set| set.next_free(None, taken).is_none());
+    let names = match Store::open(&store_dir(conf)?)? {
+        Some(store) => store.names()?,
+        None => BTreeSet::new(),
+    };
+    if full(&names).is_none() {
+        return Ok(());
+    }
+    match full(&addresses(&all(conf)?)) {
         None => Ok(()),
         Some(full) => Err(AllocateError::Full(full.to_string()).into()),
     }

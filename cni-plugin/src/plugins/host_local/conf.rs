@@ -9,6 +9,7 @@ use super::range::{Range, RangeError, RangeSet};
 use super::resolv;
 use crate::error::CniError;
 use crate::known_args::KNOWN_ARGS;
+use crate::plugins::data_dir::{DataDirError, data_dir};
 
 /// Where the reference keeps its reservations.
 const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
@@ -88,11 +89,9 @@ impl Conf {
 
 /// The directory with the network's reservations. It depends on nothing that an ADD could refuse, so that a DEL works
 /// with ranges that are invalid or gone.
-pub(crate) fn store_dir(conf: &NetConf) -> Result<PathBuf, ConfError> {
-    let ipam = conf.ipam().map_err(ConfError::Decode)?.unwrap_or_default();
-    let dir = ipam.string("dataDir").map_err(ConfError::Decode)?;
-    let dir = dir.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_DATA_DIR);
-    Ok(Path::new(dir).join(conf.name.as_str()))
+pub(crate) fn store_dir(conf: &NetConf) -> Result<PathBuf, DataDirError> {
+    let ipam = conf.ipam().map_err(DataDirError::Decode)?.unwrap_or_default();
+    Ok(data_dir(&ipam, DEFAULT_DATA_DIR)?.join(conf.name.as_str()))
 }
 
 /// The range sets of a configuration: those of the runtime come first, then the legacy single range, then `ranges`.

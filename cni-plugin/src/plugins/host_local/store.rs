@@ -117,6 +117,22 @@ impl Store {
         })
     }
 
+    /// The addresses that are taken, by the names of the files alone: perhaps by what crashed writers left.
+    pub(crate) fn names(&self) -> Result<BTreeSet<IpAddr>, StoreError> {
+        let mut found = BTreeSet::new();
+        for entry in fs::read_dir(&self.dir).map_err(io_error(Action::Read, &self.dir))? {
+            let name = entry.map_err(io_error(Action::Read, &self.dir))?.file_name();
+            found.extend(name.to_str().and_then(|name| name.parse::<IpAddr>().ok()));
+        }
+        Ok(found)
+    }
+
+    /// Whether an address is reserved for an attachment.
+    pub(crate) fn holds(&self, ip: IpAddr, target: &Target) -> Result<bool, StoreError> {
+        let content = self.read(&ip.to_string())?;
+        Ok(matches!(content, Content::Holder(holder) if holder.is(target)))
+    }
+
     /// Reads all reservations and removes what crashed writers left.
     pub(crate) fn reservations(&self) -> Result<Vec<Reservation>, StoreError> {
         let mut found = Vec::new();

@@ -7,7 +7,7 @@ use netlink::conntrack::OriginalDestination;
 use super::attachment::{Attachment, IpFamily, Mapping, addresses_of};
 use super::conf::{self, Backend, Conf, data_dir, default_data_dir};
 use super::rules::{self, Goal, Look, RulesError};
-use super::store::Store;
+use super::store::{Store, StoreError};
 use crate::context::Attachments;
 use crate::error::{Failure, Failures};
 use crate::plugins::prev_result;
@@ -115,19 +115,36 @@ fn is_of(attachment: &Attachment, network: &NetworkName, target: &Target) -> boo
 }
 
 /// Removes the attachment's rules, whoever made them and whatever the configuration says.
+///
+/// A container's interface is of one attachment. If it is stored under another network's name, the network was renamed.
 pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
     let store = Store::open(&data_dir(conf)?)?;
+    let mut networks = match &store {
+        Some(store) => networks_of(store, target)?,
+        None => BTreeSet::new(),
+    };
     // Without state there is nothing to be kept from others, nor to be found for most containers.
     let lock = match &store {
-        Some(store) => store.get(&conf.name, target)?.map(|_| store.lock()).transpose()?,
-        None => None,
+        Some(store) if !networks.is_empty() => Some(store.lock()?),
+        Some(_) | None => None,
     };
+    networks.insert(conf.name.clone());
     // What cannot be read here was never mapped.
     let asked = conf::mappings(conf).unwrap_or_default();
-    let flows = asked.iter().flat_map(Mapping::udp_destinations).collect();
-    let removed = remove(store.as_ref(), &conf.name, target, flows);
+    let flows: BTreeSet<_> = asked.iter().flat_map(Mapping::udp_destinations).collect();
+    let mut failures = Failures::default();
+    for network in networks {
+        failures.note(remove(store.as_ref(), &network, target, flows.clone()));
+    }
     drop(lock);
-    removed
+    failures.into_result()
+}
+
+/// The networks that the interface's ports are stored under.
+fn networks_of(store: &Store, target: &Target) -> Result<BTreeSet<NetworkName>, StoreError> {
+    let stored = store.of_container(&target.container_id)?.into_iter();
+    let own = stored.filter(|stored| stored.target == *target);
+    Ok(own.map(|stored| stored.network).collect())
 }
 
 /// Removes an attachment's rules, then its state; `flows` went perhaps to UDP ports that it had beside those known here.

@@ -6,6 +6,7 @@ use net_types::registry::PORTMAP_MARK_BIT;
 
 use super::attachment::{IpFamily, Mapping, MappingError, MarkBy};
 use crate::error::CniError;
+use crate::plugins::data_dir::{self, DataDirError};
 
 /// Where attachments are kept; the reference keeps nothing. It is emptied by a reboot, as the rules are: what was
 /// mapped before would lead to addresses that other containers have since.
@@ -76,8 +77,6 @@ pub(crate) enum ConfError {
     Chain(String),
     #[error("{key} {text:?} is not one line of text")]
     Condition { key: &'static str, text: String },
-    #[error("dataDir {0:?} must be an absolute path without '..'")]
-    DataDir(String),
     #[error("{0}")]
     Mapping(MappingError),
 }
@@ -93,7 +92,6 @@ impl CniError for ConfError {
             | Self::MarkBit(_)
             | Self::Chain(_)
             | Self::Condition { .. }
-            | Self::DataDir(_)
             | Self::Mapping(_) => Code::BAD_CONFIG,
         }
     }
@@ -135,24 +133,13 @@ pub(crate) fn mappings(conf: &NetConf) -> Result<Vec<Mapping>, ConfError> {
 }
 
 /// The directory of the state.
-pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, ConfError> {
-    let given = conf.object.string("dataDir").map_err(ConfError::Decode)?;
-    let text = given.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_DATA_DIR);
-    checked_data_dir(text)
+pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, DataDirError> {
+    data_dir::data_dir(&conf.object, DEFAULT_DATA_DIR)
 }
 
 /// The directory of the state where no configuration names another.
 pub(crate) fn default_data_dir() -> PathBuf {
     PathBuf::from(DEFAULT_DATA_DIR)
-}
-
-fn checked_data_dir(text: &str) -> Result<PathBuf, ConfError> {
-    let is_plain = text.starts_with('/') && !text.contains('\0') && text.split('/').all(|part| part != "..");
-    if is_plain {
-        Ok(PathBuf::from(text))
-    } else {
-        Err(ConfError::DataDir(text.to_owned()))
-    }
 }
 
 fn conditions(object: &Object, key: &'static str) -> Result<Vec<String>, ConfError> {

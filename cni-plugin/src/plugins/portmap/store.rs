@@ -13,8 +13,9 @@ use crate::error::CniError;
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
-/// How long other calls may keep the rules locked; fifty at once with iptables take a second.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long other calls may keep the rules locked. Fifty at once with iptables take a second, but each of the two
+/// families of legacy iptables may wait 20 s for another program's lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Digits of the digests in a file's name. Two attachments of one name would have to agree in 128 bits.
 const DIGITS: usize = 32;

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cni_types::{Code, DecodeError, NetConf, Object};
 use netlink::LinkSetting;
@@ -7,6 +7,7 @@ use netstate::SysctlKey;
 use serde_json::Value;
 
 use crate::error::CniError;
+use crate::plugins::data_dir::{self, DataDirError};
 use crate::requested_mac::{RequestedMacError, requested_mac};
 
 /// Where the reference keeps what it must put back.
@@ -54,11 +55,9 @@ impl CniError for ConfError {
     }
 }
 
-/// The directory with what must be put back; it depends on nothing that an ADD could refuse.
-pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, ConfError> {
-    let dir = conf.object.string("dataDir").map_err(ConfError::Decode)?;
-    let dir = dir.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_DATA_DIR);
-    Ok(Path::new(dir).to_owned())
+/// The directory with what must be put back.
+pub(crate) fn data_dir(conf: &NetConf) -> Result<PathBuf, DataDirError> {
+    data_dir::data_dir(&conf.object, DEFAULT_DATA_DIR)
 }
 
 impl Conf {

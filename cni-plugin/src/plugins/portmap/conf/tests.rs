@@ -1,5 +1,3 @@
-use std::path::Path;
-
 use super::super::attachment::Protocol;
 use super::*;
 
@@ -134,12 +132,4 @@ fn the_mark_is_one_bit_or_a_chain() {
     );
     let chain = parse(r#","externalSetMarkChain":"KUBE-MARK-MASQ""#).unwrap().mark;
     assert_eq!(chain, MarkBy::Chain("KUBE-MARK-MASQ".to_owned()));
-}
-
-#[test]
-fn the_state_is_in_a_plain_absolute_directory() {
-    assert_eq!(checked_data_dir("/a/b").unwrap(), Path::new("/a/b"));
-    for text in ["a", "../a", "/a/../b", "/a\0"] {
-        assert!(checked_data_dir(text).is_err(), "{text:?}");
-    }
 }
