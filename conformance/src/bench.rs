@@ -22,6 +22,7 @@ mod profile;
 mod report;
 mod rtnl;
 mod sample;
+mod scale;
 mod side;
 mod start;
 mod stats;
@@ -53,6 +54,8 @@ pub enum Subject {
     Daemon,
     /// Sizes and idle costs.
     Footprint,
+    /// The daemon among thousands of peers.
+    Scale,
 }
 
 /// What a run of measurements is made of.
@@ -70,6 +73,8 @@ pub struct BenchConfig {
     pub json: Option<PathBuf>,
     /// Instead of measuring the plugin, show what its time is spent on.
     pub profile: bool,
+    /// Measure scale at the smaller sizes and in fewer runs.
+    pub quick: bool,
 }
 
 /// Measures, and prints the report on standard output; progress goes to standard error.
@@ -91,6 +96,7 @@ pub fn run(config: &BenchConfig) -> Result<bool> {
             Subject::Cni => sections.extend(cni::measure(config)?),
             Subject::Daemon => sections.push(daemon::measure(config)?),
             Subject::Footprint => sections.push(footprint::measure(config)?),
+            Subject::Scale => sections.extend(scale::measure(config)?),
         }
     }
     machine.finish();

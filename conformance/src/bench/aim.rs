@@ -1,4 +1,4 @@
-//! What the plugin's figures are meant to reach, and whether they do.
+//! What figures are meant to reach, and whether they do.
 
 use std::fmt::Write as _;
 
@@ -63,7 +63,7 @@ fn words(figure: &Figure, aim: &Aim, value: f64, percent: u8) -> (String, String
             format!("{:.2}", 1.0 / value),
             format!("≤ {:.1} × {FLOOR}", 1.0 / least),
         ),
-        Aim::Ratio { peer, least } => (format!("×{value:.1}"), format!("≥ ×{least:.0} {peer}")),
+        Aim::Ratio { peer, least } => (format!("×{value:.1}"), format!("≥ ×{} {peer}", shortest(*least))),
         Aim::TailRatio { peer, least } => (
             format!("×{value:.1}"),
             format!("≥ ×{least:.0} {peer}, p{percent}"),
@@ -73,6 +73,15 @@ fn words(figure: &Figure, aim: &Aim, value: f64, percent: u8) -> (String, String
             format!("{value:.1}"),
             format!("≤ {most} {}, p{percent}", figure.unit),
         ),
+    }
+}
+
+/// A whole number without decimals.
+fn shortest(number: f64) -> String {
+    if number.fract() == 0.0 {
+        format!("{number:.0}")
+    } else {
+        format!("{number:.1}")
     }
 }
 

@@ -79,6 +79,24 @@ pub(super) const IDLE_CPU: [Peer; 2] = [
     at("reference, iptables, looks after its rules", 490.0, None),
     at("reference, nftables, never looks", 0.0, None),
 ];
+/// What a reader has to know of the reference's figures at scale.
+pub(super) const SCALE_NOTE: &str = "* reference flanneld = spec baseline, other sitting; programmed: in iptables mode, 3 rounds; its RSS is the peak";
+/// Among so many peers: milliseconds from a start to all peers programmed, MiB of memory at most, KiB of log.
+pub(super) const fn at_scale(peers: u16) -> [Option<Peer>; 3] {
+    match peers {
+        1000 => [
+            Some(at(DAEMON, 1400.0, None)),
+            Some(at(DAEMON, 43.0, None)),
+            Some(at(DAEMON, 3100.0, None)),
+        ],
+        5000 => [
+            Some(at(DAEMON, 6500.0, None)),
+            Some(at(DAEMON, 51.0, None)),
+            Some(at(DAEMON, 15_500.0, None)),
+        ],
+        _ => [None, None, None],
+    }
+}
 /// MiB of the plugin programs: flannel, bridge, host-local and portmap.
 pub(super) const PLUGIN_SIZE: Peer = at(CHAIN, 18.3, None);
 /// MiB of memory that the chain holds at once in an ADD: flannel, bridge and host-local.

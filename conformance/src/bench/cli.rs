@@ -23,7 +23,7 @@ pub(crate) fn command() -> Command {
         .about("Measures the plugin and the daemon, paired with whom they can be compared with")
         .arg(
             Arg::new("subject")
-                .value_parser(["cni", "daemon", "footprint", "all"])
+                .value_parser(["cni", "daemon", "footprint", "scale", "all"])
                 .default_value("all")
                 .help("What is measured"),
         )
@@ -40,6 +40,12 @@ pub(crate) fn command() -> Command {
                 .long("profile")
                 .action(clap::ArgAction::SetTrue)
                 .help("Show what the plugin's time is spent on, instead of measuring"),
+        )
+        .arg(
+            Arg::new("quick")
+                .long("quick")
+                .action(clap::ArgAction::SetTrue)
+                .help("Measure scale at up to 1,000 peers and in few runs only"),
         )
         .arg(path("json", "FILE").help("Write the report, with every sample, as JSON too"))
         .arg(
@@ -68,7 +74,8 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         Some("cni") => vec![Subject::Cni],
         Some("daemon") => vec![Subject::Daemon],
         Some("footprint") => vec![Subject::Footprint],
-        Some(_) | None => vec![Subject::Cni, Subject::Daemon, Subject::Footprint],
+        Some("scale") => vec![Subject::Scale],
+        Some(_) | None => vec![Subject::Cni, Subject::Daemon, Subject::Footprint, Subject::Scale],
     };
     super::run(&BenchConfig {
         subjects,
@@ -79,6 +86,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         peer_dir: path("peer-dir").filter(is_peer),
         json: path("json"),
         profile: arguments.get_flag("profile"),
+        quick: arguments.get_flag("quick"),
     })
 }
 

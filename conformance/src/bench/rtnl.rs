@@ -17,18 +17,25 @@ pub(super) const RTM_DELLINK: u16 = 17;
 pub(super) const RTM_NEWADDR: u16 = 20;
 pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
+pub(super) const RTM_GETROUTE: u16 = 26;
 pub(super) const RTM_NEWNEIGH: u16 = 28;
 pub(super) const RTM_DELNEIGH: u16 = 29;
+pub(super) const RTM_GETNEIGH: u16 = 30;
 
+/// Flags of requests: `NLM_F_REQUEST`, `NLM_F_ACK`, and `NLM_F_DUMP` of one for a whole table.
+pub(super) const REQUEST: u16 = 0x001;
+pub(super) const ACKNOWLEDGE: u16 = 0x004;
+pub(super) const DUMP: u16 = 0x300;
 /// Flags of a request that changes something: `NLM_F_REQUEST | NLM_F_ACK`, and for a new object also
 /// `NLM_F_CREATE | NLM_F_EXCL`.
-pub(super) const CHANGE: u16 = 0x005;
+pub(super) const CHANGE: u16 = REQUEST | ACKNOWLEDGE;
 pub(super) const CREATE: u16 = 0x605;
 
 /// Multicast groups `RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE`.
 pub(super) const NEIGHBOURS_AND_ROUTES: u32 = 0x4 | 0x40;
 
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const HEADER_BYTES: usize = 16;
 
 /// A netlink socket in the network namespace in which it was opened.
@@ -53,11 +60,7 @@ impl Socket {
 
     /// Sends requests in one batch, each with the flags of [`CHANGE`], and waits until all are acknowledged.
     pub(super) fn apply(&self, requests: &[Vec<u8>]) -> Result<()> {
-        let batch = requests.concat();
-        let sent = send(self.fd.as_raw_fd(), &batch, MsgFlags::empty()).context("sending to the kernel")?;
-        if sent != batch.len() {
-            bail!("the kernel took {sent} of {} bytes", batch.len());
-        }
+        self.send(&requests.concat())?;
         let mut buffer = vec![0; 1 << 16];
         let mut open = requests.len();
         while open > 0 {
@@ -65,12 +68,53 @@ impl Socket {
                 if message.kind != NLMSG_ERROR {
                     continue;
                 }
-                match message.body.first_chunk().copied().map(i32::from_ne_bytes) {
-                    Some(0) => open = open.saturating_sub(1),
-                    Some(code) => bail!("the kernel refused a change: {}", Errno::from_raw(-code)),
-                    None => bail!("the kernel's answer is cut short"),
+                message.result()?;
+                open = open.saturating_sub(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a batch of which only the last request is acknowledged, and waits until it is.
+    pub(super) fn apply_batch(&self, batch: &[u8]) -> Result<()> {
+        self.send(batch)?;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            for message in self.receive(&mut buffer)? {
+                if message.kind == NLMSG_ERROR {
+                    return message.result();
                 }
             }
+        }
+    }
+
+    /// Asks for one object; hands on the kernel's answer, which may be a refusal.
+    pub(super) fn ask(&self, question: &[u8], mut each: impl FnMut(&Message<'_>)) -> Result<()> {
+        self.send(question)?;
+        let mut buffer = vec![0; 1 << 16];
+        self.receive(&mut buffer)?.iter().for_each(&mut each);
+        Ok(())
+    }
+
+    /// Asks for a table, and hands on each object.
+    pub(super) fn list(&self, question: &[u8], mut each: impl FnMut(&Message<'_>)) -> Result<()> {
+        self.send(question)?;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            for message in self.receive(&mut buffer)? {
+                match message.kind {
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => return message.result(),
+                    _ => each(&message),
+                }
+            }
+        }
+    }
+
+    fn send(&self, batch: &[u8]) -> Result<()> {
+        let sent = send(self.fd.as_raw_fd(), batch, MsgFlags::empty()).context("sending to the kernel")?;
+        if sent != batch.len() {
+            bail!("the kernel took {sent} of {} bytes", batch.len());
         }
         Ok(())
     }
@@ -106,6 +150,15 @@ pub(super) struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// What an answer of the type `NLMSG_ERROR` says.
+    fn result(&self) -> Result<()> {
+        match self.body.first_chunk().copied().map(i32::from_ne_bytes) {
+            Some(0) => Ok(()),
+            Some(code) => bail!("the kernel refused: {}", Errno::from_raw(code.saturating_neg())),
+            None => bail!("the kernel's answer is cut short"),
+        }
+    }
+
     /// The value of an attribute that follows a fixed part of `fixed` bytes.
     pub(super) fn attribute(&self, fixed: usize, wanted: u16) -> Option<&'a [u8]> {
         let mut rest = self.body.get(fixed..)?;

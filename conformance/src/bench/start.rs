@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
-use crate::lab::{BIN_DIR, LEASE_DIR, Lab, Node, Process, SUBNET_FILE};
+use crate::lab::{BIN_DIR, Lab, Node, Process, SUBNET_FILE};
 
 /// The pause between two looks: what a figure may be too high by.
 pub(super) const PAUSE: Duration = Duration::from_micros(100);
 /// Longer than this nothing may take.
-pub(super) const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A daemon, and when its program was started.
 pub(super) struct Started {
@@ -33,7 +33,7 @@ pub(super) fn start_all(lab: &Lab) -> Result<Vec<Started>> {
     lab.nodes().iter().map(run).collect()
 }
 
-/// Starts the daemon on a node, on the lab's lease directory; does not wait for anything.
+/// Starts the daemon on a node, on the lab's store of leases; does not wait for anything.
 ///
 /// # Errors
 /// Fails when the program cannot be started.
@@ -44,7 +44,7 @@ pub(super) fn start(node: &Node) -> Result<Started> {
         let log = log.context("opening the daemon's log")?;
         let mut flanneld = Command::new(format!("{BIN_DIR}/flanneld"));
         flanneld
-            .arg(format!("--lease-dir={LEASE_DIR}"))
+            .arg(node.store_flag())
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null())

@@ -24,6 +24,8 @@ const PORT: u16 = 2379;
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long one answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// etcd takes 128 at most (`--max-txn-ops`).
+const PUTS_PER_TRANSACTION: usize = 100;
 /// Below which key configuration and leases are (flannel `main.go`, `etcd-prefix`).
 const PREFIX: &str = "/coreos.com/network";
 
@@ -118,6 +120,22 @@ impl Lab {
             request.insert("lease".to_owned(), id.clone());
         }
         self.ask_etcd("/v3/kv/put", &request).map(drop)
+    }
+
+    /// Writes many values below the prefix, a hundred in each transaction; none of them ends.
+    ///
+    /// # Errors
+    /// Fails when etcd does not answer.
+    pub fn put_many_in_etcd(&self, values: &[(String, String)]) -> Result<()> {
+        let put = |(name, value): &(String, String)| {
+            let key = base64(format!("{PREFIX}/{name}").as_bytes());
+            json!({ "requestPut": { "key": key, "value": base64(value.as_bytes()) } })
+        };
+        for some in values.chunks(PUTS_PER_TRANSACTION) {
+            let puts: Vec<_> = some.iter().map(put).collect();
+            self.ask_etcd("/v3/kv/txn", &json!({ "success": puts }))?;
+        }
+        Ok(())
     }
 
     /// Removes a lease from etcd, as a person would.

@@ -100,7 +100,8 @@ impl Node {
     }
 
     /// The flag that tells a daemon where its lease is.
-    pub(super) fn store_flag(&self) -> String {
+    #[must_use]
+    pub fn store_flag(&self) -> String {
         match self.store {
             Store::Directory => format!("--lease-dir={LEASE_DIR}"),
             Store::Etcd => format!("--etcd-endpoints={}", etcd::endpoint()),

@@ -21,6 +21,7 @@ mod plugin;
 mod prune;
 mod restart;
 mod rules;
+mod scale;
 mod support;
 mod takeover;
 mod upstream;
