@@ -49,6 +49,12 @@ pub struct RangeRequest {
     /// As of which revision; 0 for the latest.
     #[prost(int64, tag = "4")]
     pub revision: i64,
+    /// Whether values are left out.
+    #[prost(bool, tag = "8")]
+    pub keys_only: bool,
+    /// Only keys that were made at this revision or later; 0 for all.
+    #[prost(int64, tag = "12")]
+    pub min_create_revision: i64,
 }
 
 /// Answers a [`RangeRequest`], in the order of the keys.

@@ -19,8 +19,8 @@ mod watch;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use ::etcd::messages::RangeRequest;
 use ::etcd::{Client, Error, Options};
@@ -29,6 +29,7 @@ use flannel_types::{Lease, NetConf};
 use crate::error::StoreError;
 use crate::{Clock, LEASE_TTL, LeaseRequest, LeaseStore};
 use keys::Keys;
+use listing::Listing;
 
 pub use watch::EtcdWatch;
 
@@ -45,6 +46,9 @@ struct Store {
     keys: Keys,
     lease_ttl: Duration,
     clock: Clock,
+    /// What was read for the first of two questions that follow each other: thousands of leases take tens of
+    /// milliseconds.
+    recent: Mutex<Option<(Instant, Listing)>>,
 }
 
 impl EtcdStore {
@@ -62,6 +66,7 @@ impl EtcdStore {
             keys: Keys::new(prefix),
             lease_ttl,
             clock: Clock::system(),
+            recent: Mutex::default(),
         }))
     }
 }
@@ -86,12 +91,12 @@ impl LeaseStore for EtcdStore {
 
     async fn find(&self, public_ip: Ipv4Addr) -> Result<Option<Lease>, StoreError> {
         let listing = self.0.list().await?;
-        let own = listing
-            .leases
-            .into_values()
-            .filter(|lease| lease.attrs.public_ip == public_ip);
+        let mut leases = listing.leases.values();
         // The one that will be used: the first, as in the choice of a subnet.
-        Ok(own.min_by_key(|lease| lease.key))
+        let own = leases.find(|lease| lease.attrs.public_ip == public_ip).cloned();
+        // Who looks for the own lease acquires it next.
+        self.0.keep(listing);
+        Ok(own)
     }
 
     async fn acquire(&self, request: &LeaseRequest) -> Result<Lease, StoreError> {

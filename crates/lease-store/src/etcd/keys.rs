@@ -3,8 +3,9 @@ use net_types::SubnetKey;
 /// The names of a network's keys (flannel `pkg/subnet/etcd/registry.go`).
 #[derive(Debug)]
 pub(super) struct Keys {
-    /// Ends without a slash.
-    prefix: String,
+    config: String,
+    /// What all leases' keys begin with.
+    subnets: String,
 }
 
 /// The keys from a first one to before a last one.
@@ -19,27 +20,30 @@ impl Keys {
     pub(super) fn new(prefix: &str) -> Self {
         let parts: Vec<_> = prefix.split('/').filter(|part| !part.is_empty()).collect();
         let root = if prefix.starts_with('/') { "/" } else { "" };
+        let prefix = format!("{root}{}", parts.join("/"));
+        let prefix = prefix.trim_end_matches('/');
         Self {
-            prefix: format!("{root}{}", parts.join("/")),
+            config: format!("{prefix}/config"),
+            subnets: format!("{prefix}/subnets/"),
         }
     }
 
     pub(super) fn config(&self) -> String {
-        format!("{}/config", self.prefix.trim_end_matches('/'))
+        self.config.clone()
     }
 
     pub(super) fn lease(&self, key: SubnetKey) -> String {
-        format!("{}{key}", self.subnets())
+        format!("{}{key}", self.subnets)
     }
 
     /// What all leases' keys begin with.
-    pub(super) fn subnets(&self) -> String {
-        format!("{}/subnets/", self.prefix.trim_end_matches('/'))
+    pub(super) fn subnets(&self) -> &str {
+        &self.subnets
     }
 
     /// All keys of leases.
     pub(super) fn leases(&self) -> KeyRange {
-        KeyRange::of_prefix(&self.subnets())
+        KeyRange::of_prefix(&self.subnets)
     }
 
     /// The keys of all leases of an IPv4 subnet, whatever their IPv6 subnet is.
@@ -49,7 +53,7 @@ impl Keys {
 
     /// The lease that a key names; only one spelling of each counts.
     pub(super) fn parse(&self, key: &[u8]) -> Option<SubnetKey> {
-        let name = std::str::from_utf8(key).ok()?.strip_prefix(&self.subnets())?;
+        let name = std::str::from_utf8(key).ok()?.strip_prefix(&self.subnets)?;
         let key: SubnetKey = name.parse().ok()?;
         (key.to_string() == name).then_some(key)
     }

@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ::etcd::Error;
 use ::etcd::messages::{
@@ -12,6 +14,8 @@ use crate::error::StoreError;
 
 /// How many leases are read at once; a page takes about 200 kB.
 const PAGE: i64 = 1000;
+/// How long a listing counts as recent.
+const RECENT: Duration = Duration::from_secs(2);
 /// How often a listing begins anew because its revision was compacted away meanwhile.
 const MAX_LISTINGS: u32 = 5;
 
@@ -36,6 +40,23 @@ pub(super) struct Malformed {
 }
 
 impl Store {
+    /// Keeps a listing for [`Self::recent`].
+    pub(super) fn keep(&self, listing: Listing) {
+        *self.lock_recent() = Some((Instant::now(), listing));
+    }
+
+    /// What was read a moment ago and kept, once. Who writes by it must do so under conditions, as ever: etcd has gone
+    /// on meanwhile.
+    pub(super) fn recent(&self) -> Option<Listing> {
+        let (at, listing) = self.lock_recent().take()?;
+        (at.elapsed() < RECENT).then_some(listing)
+    }
+
+    fn lock_recent(&self) -> MutexGuard<'_, Option<(Instant, Listing)>> {
+        // No change leaves it half done, so a panic elsewhere spoils nothing.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads everything, in pages that are all of one revision.
     pub(super) async fn list(&self) -> Result<Listing, StoreError> {
         let mut left = MAX_LISTINGS;
@@ -43,7 +64,7 @@ impl Store {
             left -= 1;
             match self.list_once().await {
                 Err(Error::Compacted { .. }) if left > 0 => {}
-                listing => return listing.map_err(|err| store_error(&self.keys.subnets(), err)),
+                listing => return listing.map_err(|err| store_error(self.keys.subnets(), err)),
             }
         }
     }
@@ -58,7 +79,7 @@ impl Store {
             key: range.first,
             range_end: range.end,
             limit: PAGE,
-            revision: 0,
+            ..RangeRequest::default()
         };
         let request = TxnRequest {
             success: vec![reading(config), reading(page.clone())],

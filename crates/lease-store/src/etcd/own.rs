@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use tracing::debug;
 
 use super::keys::KeyRange;
-use super::listing::{Listing, parse_attrs, ranges, reading, revision};
+use super::listing::{parse_attrs, ranges, reading, revision};
 use super::{Store, random, store_error};
 use crate::LeaseRequest;
 use crate::allocation::{AllocationInput, Decision, allocate, overlap};
@@ -51,7 +51,10 @@ impl Store {
     }
 
     async fn try_acquire(&self, conf: &ValidNetConf, request: &LeaseRequest) -> Result<Lease, StoreError> {
-        let listing = self.list().await?;
+        let listing = match self.recent() {
+            Some(listing) => listing,
+            None => self.list().await?,
+        };
         let public_ip = request.attrs.public_ip;
         let mut leases = listing.leases;
         // A subnet is in use although its holder cannot be read.
@@ -69,7 +72,7 @@ impl Store {
         }
         match allocation.decision {
             Decision::Reuse(key) => self.hold(key, &request.attrs).await,
-            Decision::Create(key) => self.create(key, &request.attrs).await,
+            Decision::Create(key) => self.create(key, &request.attrs, listing.revision).await,
         }
     }
 
@@ -133,14 +136,13 @@ impl Store {
         Ok(done.then(|| lease(Some(now.plus(ttl)))))
     }
 
-    /// Makes a lease for a subnet that nobody holds.
-    async fn create(&self, key: SubnetKey, attrs: &LeaseAttrs) -> Result<Lease, StoreError> {
+    /// Makes a lease for a subnet that nobody held at some revision.
+    async fn create(&self, key: SubnetKey, attrs: &LeaseAttrs, chosen_at: i64) -> Result<Lease, StoreError> {
         let created = self.put_new(key, attrs).await;
         let created = created
             .map_err(|err| store_error(&self.keys.lease(key), err))?
             .ok_or(StoreError::Conflict(key))?;
-        let listing = self.list().await?;
-        if self.is_second(key, &created, &listing).await? {
+        if self.is_second(key, &created, chosen_at).await? {
             self.revoke(created.etcd_lease).await;
             return Err(StoreError::Conflict(key));
         }
@@ -190,23 +192,28 @@ impl Store {
         }))
     }
 
-    /// Whether an older lease overlaps a new one. Of nodes that choose in the same moment, the second one yields: no
-    /// condition of a transaction can tell an overlap of IPv6 subnets.
-    async fn is_second(
-        &self,
-        key: SubnetKey,
-        created: &Created,
-        listing: &Listing,
-    ) -> Result<bool, StoreError> {
-        let others = listing.leases.keys().chain(listing.malformed.keys());
-        for other in others.filter(|other| **other != key && overlap(**other, key)) {
-            let stored = self.read(*other).await;
-            let stored = stored.map_err(|err| store_error(&self.keys.lease(*other), err))?;
-            if stored.is_some_and(|stored| stored.create_revision < created.revision) {
-                return Ok(true);
-            }
+    /// Whether another lease that overlaps a new one was made before it, and after the subnet was chosen. Of nodes that
+    /// choose in the same moment, the second one yields: no condition of a transaction can tell an overlap of IPv6
+    /// subnets.
+    async fn is_second(&self, key: SubnetKey, created: &Created, chosen_at: i64) -> Result<bool, StoreError> {
+        // A cluster that was restored from a backup counts from an earlier revision: what was known then is void.
+        if created.revision <= chosen_at {
+            return Ok(true);
         }
-        Ok(false)
+        let range = self.keys.leases();
+        let request = RangeRequest {
+            key: range.first,
+            range_end: range.end,
+            keys_only: true,
+            min_create_revision: chosen_at + 1,
+            ..RangeRequest::default()
+        };
+        let answer = self.client.range(request).await;
+        let answer = answer.map_err(|err| store_error(self.keys.subnets(), err))?;
+        let before = |found: &&KeyValue| found.create_revision < created.revision;
+        let others = answer.kvs.iter().filter(before);
+        let mut others = others.filter_map(|found| self.keys.parse(&found.key));
+        Ok(others.any(|other| other != key && overlap(other, key)))
     }
 
     /// Removes a lease of the node's that it cannot use.

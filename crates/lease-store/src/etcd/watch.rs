@@ -311,7 +311,7 @@ impl Watcher {
     }
 
     fn failed(&self, err: Error) -> End {
-        End::Failed(store_error(&self.store.keys.subnets(), err))
+        End::Failed(store_error(self.store.keys.subnets(), err))
     }
 
     async fn tell_unsynced(&mut self, err: &StoreError) -> Result<(), End> {
