@@ -76,7 +76,7 @@ impl LeaseView {
     }
 
     /// Takes all leases that the store holds.
-    pub fn snapshot(&mut self, now: Duration, leases: BTreeMap<SubnetKey, Lease>) -> SnapshotOutcome {
+    pub fn snapshot(&mut self, now: Duration, mut leases: BTreeMap<SubnetKey, Lease>) -> SnapshotOutcome {
         if !leases.get(&self.own).is_some_and(|own| self.is_ours(own)) {
             self.synced = false;
             return SnapshotOutcome::OwnLeaseGone;
@@ -110,7 +110,8 @@ impl LeaseView {
         self.known
             .retain(|key, _| held.contains_key(key) && !leases.contains_key(key));
         self.held.retain(|key, _| !leases.contains_key(key));
-        self.known.extend(leases);
+        // Makes the tree anew, with full nodes.
+        self.known.append(&mut leases);
         outcome
     }
 

@@ -17,12 +17,14 @@ use std::time::Duration;
 use net_types::IfName;
 use netstate::{ErrorClass, KernelError, ObjectKey, Op, Prune, Scope, Spot, State, plan};
 
+use attempted::Attempted;
 use effect::{adds, difference, flushes};
 use held::HeldRoutes;
 use insight::Insight;
 use mirror::{Mirror, Unseen};
 use pace::Pace;
 
+mod attempted;
 mod effect;
 mod held;
 pub mod insight;
@@ -106,7 +108,7 @@ pub struct Reconciler {
     pace: Pace,
     audit_at: Duration,
     observe_retry_at: Option<Duration>,
-    attempted: BTreeMap<ObjectKey, Result<(), KernelError>>,
+    attempted: Attempted,
     failures: BTreeMap<ObjectKey, Failure>,
     held_routes: HeldRoutes,
     /// Why the last observation failed, so that it is reported once.
@@ -162,7 +164,7 @@ impl Reconciler {
             pace: Pace::default(),
             audit_at: Duration::ZERO,
             observe_retry_at: None,
-            attempted: BTreeMap::new(),
+            attempted: Attempted::default(),
             failures: BTreeMap::new(),
             held_routes: HeldRoutes::default(),
             unobservable: None,
@@ -174,10 +176,11 @@ impl Reconciler {
     }
 
     /// Sets what the kernel should hold; takes effect at once, within the pace.
-    pub fn set_goal(&mut self, goal: Goal) {
+    pub fn set_goal(&mut self, mut goal: Goal) {
         if self.goal.as_ref() == Some(&goal) {
             return;
         }
+        goal.desired.pack();
         self.forget_acknowledged(|_| true);
         let old = self.goal.as_ref().map(|goal| &goal.desired);
         self.held_routes.change_goal(old, &goal.desired);
@@ -208,8 +211,7 @@ impl Reconciler {
 
     /// What was acknowledged for an old goal says nothing about a new one.
     fn forget_acknowledged(&mut self, is_changed: impl Fn(&ObjectKey) -> bool) {
-        self.attempted
-            .retain(|object, result| result.is_err() || !is_changed(object));
+        self.attempted.forget_acknowledged(is_changed);
         if let Phase::Applying(applying) = &mut self.phase {
             applying.outdated = true;
         }
@@ -468,17 +470,16 @@ impl Reconciler {
             if outdated && result.is_ok() {
                 continue;
             }
-            // Of several changes to one object the first refusal is the cause of the others.
-            let outcome = self.attempted.entry(object).or_insert(Ok(()));
-            if outcome.is_ok() {
-                *outcome = result;
-            }
+            self.attempted.add(object, result);
         }
         self.verify = true;
     }
 
     /// What was attempted and still differs has failed; what differs no more has recovered.
     fn count_failures(&mut self, now: Duration, ops: &[Op]) {
+        if self.failures.is_empty() && self.attempted.is_empty() {
+            return;
+        }
         let differing: BTreeSet<ObjectKey> = ops.iter().map(Op::object).collect();
         let recovered: Vec<_> = self
             .failures
@@ -490,12 +491,8 @@ impl Reconciler {
             self.failures.remove(&key);
             self.reports.push(Report::Recovered(key));
         }
-        for (key, result) in std::mem::take(&mut self.attempted) {
-            if !differing.contains(&key) {
-                continue;
-            }
+        for (key, refusal) in self.attempted.take_vain(|key| differing.contains(key)) {
             let attempts = self.failures.get(&key).map_or(0, |failure| failure.attempts) + 1;
-            let refusal = result.err();
             let retry_at = now + delay(refusal.as_ref(), attempts);
             let failure = Failure {
                 refusal,

@@ -145,6 +145,8 @@ fn resolved(raw: RawLink, names: &BTreeMap<IfIndex, IfName>) -> (IfName, netstat
     (raw.name, link)
 }
 
+/// Reads what is on a link. Tables are collected and then put in as a whole: entries that come one by one in their order
+/// leave the nodes of a tree half empty.
 fn content(
     socket: &mut Socket,
     link: &RawLink,
@@ -191,25 +193,33 @@ fn addrs(
 
 fn neighs(socket: &mut Socket, link: &RawLink, state: &mut State) -> Result<(), KernelError> {
     let found = socket.dump(&encode::neighs_of(link.index), |message| {
-        decode::neigh(&only!(message, RouteNetlinkMessage::NewNeighbour)?)
+        let (index, ip, mac) = decode::neigh(&only!(message, RouteNetlinkMessage::NewNeighbour)?)?;
+        let link_name = || link.name.clone();
+        (index == link.index).then(|| {
+            (
+                NeighKey {
+                    link: link_name(),
+                    ip,
+                },
+                Neigh { mac },
+            )
+        })
     })?;
-    let in_scope = found.into_iter().filter(|(index, ..)| *index == link.index);
-    state.neighs.extend(in_scope.map(|(_, ip, mac)| {
-        let link = link.name.clone();
-        (NeighKey { link, ip }, Neigh { mac })
-    }));
+    state.neighs.append(&mut found.into_iter().collect());
     Ok(())
 }
 
 pub(crate) fn fdb(socket: &mut Socket, link: &RawLink, state: &mut State) -> Result<(), KernelError> {
     let found = socket.dump(&encode::fdb_of(link.index), |message| {
-        decode::fdb(&only!(message, RouteNetlinkMessage::NewNeighbour)?)
+        let (index, mac, remote) = decode::fdb(&only!(message, RouteNetlinkMessage::NewNeighbour)?)?;
+        let link_name = || link.name.clone();
+        (index == link.index).then(|| FdbKey {
+            link: link_name(),
+            mac,
+            remote,
+        })
     })?;
-    let in_scope = found.into_iter().filter(|(index, ..)| *index == link.index);
-    state.fdb.extend(in_scope.map(|(_, mac, remote)| {
-        let link = link.name.clone();
-        FdbKey { link, mac, remote }
-    }));
+    state.fdb.append(&mut found.into_iter().collect());
     Ok(())
 }
 
@@ -221,12 +231,12 @@ pub(crate) fn routes(
     state: &mut State,
 ) -> Result<(), KernelError> {
     let question = encode::routes(family, table, Some(link.index));
-    let found = socket.dump_routes(question, decode::route)?;
     let is_meant = |route: &RawRoute| route.oif == link.index && route.table == table;
-    let in_scope = found.into_iter().filter(is_meant);
-    state
-        .routes
-        .extend(in_scope.map(|route| route_of(link.name.clone(), &route)));
+    let found = socket.dump_routes(question, |message| {
+        let route = decode::route(message).filter(is_meant)?;
+        Some(route_of(link.name.clone(), &route))
+    })?;
+    state.routes.append(&mut found.into_iter().collect());
     Ok(())
 }
 

@@ -104,6 +104,14 @@ impl State {
         self.iptables.extend(other.iptables);
     }
 
+    /// Packs the large tables. Entries that came one by one in their order have left the trees' nodes half empty, and
+    /// those that are collected at once fill them.
+    pub fn pack(&mut self) {
+        self.routes = std::mem::take(&mut self.routes).into_iter().collect();
+        self.neighs = std::mem::take(&mut self.neighs).into_iter().collect();
+        self.fdb = std::mem::take(&mut self.fdb).into_iter().collect();
+    }
+
     /// The spots where something stands.
     #[must_use]
     pub fn spots(&self) -> BTreeSet<Spot> {

@@ -162,6 +162,8 @@ impl Insight {
                 since.difference = difference;
             }
         }
+        // Thousands that came in their order have left the tree's nodes half empty.
+        self.changing = std::mem::take(&mut self.changing).into_iter().collect();
         let changing = &self.changing;
         for repaired in self.drifted.extract_if(.., |key| !changing.contains_key(key)) {
             count(&mut self.counts.repaired, kind_name(&repaired));
