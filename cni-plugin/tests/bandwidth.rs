@@ -359,13 +359,25 @@ fn traffic_is_as_slow_as_it_shall_be_once_the_burst_is_over() {
         let pod = Attached::new(&node, "a2");
         let free = megabits(&pod.pod, &["-t", "1"]);
         pod.call(&node, "ADD", &both()).succeeds();
-        // The bursts, 1 MB and 0.5 MB, are over within the first second, which is left out.
-        let received = megabits(&pod.pod, &["-O", "1", "-t", "2"]);
-        let sent = megabits(&pod.pod, &["-R", "-O", "1", "-t", "2"]);
         assert!(free > 100.0, "unlimited: {free} Mbit/s");
-        assert!((12.0..22.0).contains(&received), "20 Mbit/s: {received}");
-        assert!((6.0..11.0).contains(&sent), "10 Mbit/s: {sent}");
+        // The bursts, 1 MB and 0.5 MB, are over within the first second, which is left out.
+        settles(&pod.pod, &["-O", "1", "-t", "2"], 12.0..22.0);
+        settles(&pod.pod, &["-R", "-O", "1", "-t", "2"], 6.0..11.0);
     });
+}
+
+/// Measures until the rate is in a range: on a busy machine a sender that waited has a burst to catch up with. Without
+/// a limit it never is.
+fn settles(pod: &Pod, options: &[&str], range: std::ops::Range<f64>) {
+    let mut seen = Vec::new();
+    while seen.len() < 8 {
+        let rate = megabits(pod, options);
+        if range.contains(&rate) {
+            return;
+        }
+        seen.push(rate);
+    }
+    panic!("{seen:?} Mbit/s are not in {range:?}");
 }
 
 /// Measures from the node to the pod (with `-R` the other way) what arrives.

@@ -1,9 +1,9 @@
 //! The command line and the environment as one typed, validated configuration.
 //!
 //! Flags, defaults and variables are upstream's (flannel `main.go`), plus our own `--lease-dir`, `--mass-loss-grace`,
-//! `--status-socket` and `--log-format`. What upstream knows and is not built is refused when the user asks for it;
-//! nothing that the user sets is ignored silently. The one exception is `FLANNELD_VERSION`, which has no effect upstream
-//! either: a variable shall not keep a daemon from starting by making it print its version.
+//! `--status-socket`, `--log-format` and `--portmap-plugin`. What upstream knows and is not built is refused when the
+//! user asks for it; nothing that the user sets is ignored silently. The one exception is `FLANNELD_VERSION`, which
+//! has no effect upstream either: a variable shall not keep a daemon from starting by making it print its version.
 //!
 //! Arguments and environment enter as data, so that nothing here touches the process. Start at [`parse`].
 
@@ -33,6 +33,8 @@ pub use store::{EtcdChoice, StoreChoice};
 pub(crate) const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
 /// Where container runtimes read network configurations (flannel `kube-flannel.yml`).
 const DEFAULT_CNI_CONF_DIR: &str = "/etc/cni/net.d";
+/// Where runtimes look for plugins, and `flannel install` puts them (containerd, CRI-O, kubelet).
+pub(crate) const DEFAULT_PORTMAP_PLUGIN: &str = "/opt/cni/bin/flannel";
 /// Name of the status socket beside the subnet file.
 pub(crate) const STATUS_SOCKET_NAME: &str = "flanneld.sock";
 /// Where health is served if only a port is given (flannel `main.go`).
@@ -76,6 +78,8 @@ pub struct Config {
     pub mass_loss_grace: Duration,
     /// What the node does about packet filter rules.
     pub rules: RulesConfig,
+    /// The program that puts back the rules of mapped ports.
+    pub portmap_plugin: PathBuf,
     /// Whether packets to addresses of the own subnet that no pod has are dropped.
     pub blackhole: bool,
     /// How much to log.
@@ -301,6 +305,9 @@ fn config(settings: &Settings) -> Result<Config, ConfigError> {
         lease_renew_margin: lease_renew_margin(settings)?,
         mass_loss_grace: mass_loss_grace(settings)?,
         rules: rules(settings)?,
+        portmap_plugin: settings
+            .path("portmap-plugin")?
+            .unwrap_or_else(|| DEFAULT_PORTMAP_PLUGIN.into()),
         blackhole: settings
             .one("ip-blackhole-route")
             .map_or(Ok(false), Setting::boolean)?,

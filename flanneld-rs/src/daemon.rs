@@ -27,13 +27,14 @@ use crate::executor::{Events, Executor, ExecutorEnded};
 use crate::host_facts::{self, HostFactsError};
 use crate::kernel_watch::{Change, KernelWatch};
 use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
+use crate::port_rules::PortRules;
 use crate::reconciler::Work;
 use crate::rules_kernel::RulesKernel;
 use crate::rules_watch::RulesWatch;
 use crate::serve::{Desk, ServeError};
 use crate::settings::{self, SettingsError};
 use crate::signals::{Request, Signals};
-use crate::{readiness, subnet_file};
+use crate::{port_rules, readiness, subnet_file};
 
 /// A configuration that is missing is looked for again after this long (flannel `main.go`).
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
@@ -128,6 +129,7 @@ async fn run_until_signal<S: LeaseStore>(
     let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
     let settings = settings::settings(config, &conf, &external, mac, (rules, rules_audit))?;
     let kernel_watch = KernelWatch::open(settings.device.clone(), settings.parent.clone())?;
+    let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());
     let driver = Driver {
         config,
         store,

@@ -22,6 +22,7 @@ pub mod lease_view;
 pub mod log;
 pub mod metrics;
 pub mod node;
+pub mod port_rules;
 pub mod readiness;
 pub mod reconciler;
 pub mod rules_kernel;

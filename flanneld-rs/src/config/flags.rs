@@ -188,6 +188,14 @@ pub(super) static FLAGS: &[Flag] = &[
         support: Support::Built,
     },
     Flag {
+        name: "portmap-plugin",
+        form: Form::Text("FILE"),
+        default: super::DEFAULT_PORTMAP_PLUGIN,
+        group: TRAFFIC,
+        help: "This plugin puts back the rules of mapped ports that somebody flushed",
+        support: Support::Built,
+    },
+    Flag {
         name: "ip-blackhole-route",
         form: Form::Switch,
         default: "",

@@ -117,6 +117,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("iptables-forward-rules", "false"),
     ("ip-blackhole-route", "true"),
     ("iptables-resync", "60"),
+    ("portmap-plugin", "/usr/lib/cni/flannel"),
     ("v", "3"),
     ("etcd-endpoints", "https://etcd-1:2379,http://[fd00::1]:4001"),
     ("etcd-prefix", "/flannel/network"),
