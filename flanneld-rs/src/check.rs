@@ -174,7 +174,11 @@ impl Facts {
             .iter()
             .filter_map(|(name, link)| match &link.kind {
                 LinkKind::Vxlan(vxlan) if is_flannels(name) => Some((name, link, vxlan)),
-                LinkKind::Vxlan(_) | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => None,
+                LinkKind::Vxlan(_)
+                | LinkKind::Wireguard
+                | LinkKind::Bridge
+                | LinkKind::Veth(_)
+                | LinkKind::Other(_) => None,
             })
     }
 

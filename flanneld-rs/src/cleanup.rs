@@ -104,7 +104,9 @@ fn strangeness(name: &IfName, link: &Link) -> Option<String> {
     match &link.kind {
         LinkKind::Vxlan(vxlan) if vxlan.vni == wanted => None,
         LinkKind::Vxlan(vxlan) => Some(format!("it has the network identifier {}", vxlan.vni)),
-        LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => Some("it is no VXLAN device".to_owned()),
+        LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
+            Some("it is no VXLAN device".to_owned())
+        }
     }
 }
 

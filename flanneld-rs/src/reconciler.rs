@@ -19,6 +19,7 @@ use netstate::{ErrorClass, KernelError, ObjectKey, Op, Prune, Scope, Spot, State
 
 use attempted::Attempted;
 use effect::{adds, difference, flushes};
+use endpoints::ToldEndpoints;
 use held::HeldRoutes;
 use insight::Insight;
 use mirror::{Mirror, Unseen};
@@ -26,6 +27,7 @@ use pace::Pace;
 
 mod attempted;
 mod effect;
+mod endpoints;
 mod held;
 pub mod insight;
 mod mirror;
@@ -111,6 +113,7 @@ pub struct Reconciler {
     attempted: Attempted,
     failures: BTreeMap<ObjectKey, Failure>,
     held_routes: HeldRoutes,
+    told_endpoints: ToldEndpoints,
     /// Why the last observation failed, so that it is reported once.
     unobservable: Option<KernelError>,
     /// Whether the last observation for this goal showed all that is desired.
@@ -167,6 +170,7 @@ impl Reconciler {
             attempted: Attempted::default(),
             failures: BTreeMap::new(),
             held_routes: HeldRoutes::default(),
+            told_endpoints: ToldEndpoints::default(),
             unobservable: None,
             settled: false,
             clean: false,
@@ -308,6 +312,7 @@ impl Reconciler {
         }
         match std::mem::take(&mut self.phase) {
             Phase::Planned(ops) => {
+                self.told_endpoints.tell(&ops);
                 self.phase = Phase::Applying(Applying {
                     objects: ops.iter().map(Op::object).collect(),
                     outdated: false,
@@ -391,10 +396,11 @@ impl Reconciler {
             return;
         };
         let Some(goal) = &self.goal else { return };
-        let state = match observation {
+        let mut state = match observation {
             Ok(state) => state,
             Err(err) => return self.unobservable(now, err),
         };
+        self.told_endpoints.settle(&goal.desired, &mut state);
         self.unobservable = None;
         self.goal_changed = false;
         if let Some(spots) = spots {
@@ -464,6 +470,7 @@ impl Reconciler {
         let Phase::Applying(Applying { objects, outdated }) = std::mem::take(&mut self.phase) else {
             return;
         };
+        self.told_endpoints.applied(&results);
         for (object, result) in objects.into_iter().zip(results) {
             self.insight.applied(&object, &result);
             self.unseen.add_object(&object);

@@ -112,6 +112,9 @@ impl RulesKernel {
             | Op::DelRoute(..)
             | Op::SetNeigh(..)
             | Op::DelNeigh(_)
+            | Op::SetWireguard(..)
+            | Op::SetWgPeer(..)
+            | Op::DelWgPeer(_)
             | Op::SetFdb(_)
             | Op::DelFdb(_)
             | Op::SetSysctl(..) => Err(other("links and routes are changed by another part".to_owned())),

@@ -175,7 +175,7 @@ impl Fabric {
                 let is_local = own.local.is_none_or(|local| local == remote);
                 device.is_up() && (own.vni, own.port) == (vxlan.vni, vxlan.port) && is_local
             }
-            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
+            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
         };
         let mut devices = receiver.namespace.links.values();
         let device = devices.find(|device| takes(device));
@@ -207,7 +207,7 @@ fn step(namespace: &Namespace, dst: IpAddr) -> Step<'_> {
         LinkKind::Other(_) => Step::ToAddress(next_hop),
         LinkKind::Vxlan(vxlan) => tunnel_step(device, vxlan, next_hop),
         LinkKind::Bridge | LinkKind::Veth(_) if hop.gateway.is_none() => Step::Here,
-        LinkKind::Bridge | LinkKind::Veth(_) => Step::Drop(DropReason::NoWay),
+        LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) => Step::Drop(DropReason::NoWay),
     }
 }
 

@@ -32,7 +32,7 @@
 //!
 //! # What it leaves out
 //! Carrier state, traffic (nothing is learned by itself), duplicate address detection, link-local addresses, routes
-//! of tables other than those written, forwarding entries of anything but VXLAN devices, and next-hop groups. It also
+//! of tables other than those written, handshakes and roaming of WireGuard peers, a UDP port that is taken, forwarding entries of anything but VXLAN devices, and next-hop groups. It also
 //! behaves as if `lo` were up: in a namespace that never had an IPv4 address the kernel refuses every onlink gateway.
 
 mod addrs;
@@ -49,6 +49,7 @@ mod rules;
 #[cfg(feature = "strategy")]
 pub mod strategy;
 mod sysctls;
+mod wireguard;
 
 pub use fabric::{Delivery, DropReason, Fabric};
 pub use faults::Counters;

@@ -9,6 +9,8 @@ use crate::refusal::{Answer, exists, invalid, no_device, not_found, refusal, uns
 
 /// MTU of a new Ethernet device in bytes (linux `ETH_DATA_LEN`).
 pub(crate) const ETHERNET_MTU: u32 = 1500;
+/// MTU of a new WireGuard device in bytes (linux `drivers/net/wireguard/device.c`).
+const WIREGUARD_MTU: u32 = 1420;
 /// Smallest MTU of an Ethernet device in bytes (linux `ETH_MIN_MTU`).
 const SMALLEST_MTU: u32 = 68;
 /// Largest MTU of an Ethernet device in bytes (linux `ETH_MAX_MTU`).
@@ -27,7 +29,7 @@ impl Namespace {
         }
         match &link.kind {
             LinkKind::Vxlan(vxlan) => self.check_new_vxlan(vxlan)?,
-            LinkKind::Bridge => {}
+            LinkKind::Bridge | LinkKind::Wireguard => {}
             LinkKind::Veth(None) => return Err(unsupported("a veth link is made with its peer")),
             LinkKind::Veth(Some(peer)) => self.check_veth_peer(name, peer)?,
             LinkKind::Other(_) => return Err(unsupported("links of this kind are not made")),
@@ -66,10 +68,16 @@ impl Namespace {
                 ..link.clone()
             },
             mac,
-            mtu_bytes: link.mtu_bytes.unwrap_or(ETHERNET_MTU),
+            mtu_bytes: link.mtu_bytes.unwrap_or(match link.kind {
+                LinkKind::Wireguard => WIREGUARD_MTU,
+                LinkKind::Vxlan(_) | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
+                    ETHERNET_MTU
+                }
+            }),
             addrs: BTreeMap::new(),
             neighs: BTreeMap::new(),
             fdb: BTreeMap::new(),
+            wireguard: None,
             peer: Peer::None,
             mac_is_fixed: link.mac.is_some(),
             mtu_is_fixed: false,
@@ -127,7 +135,7 @@ impl Namespace {
                 (other.vni, other.port, other.gbp) == (vxlan.vni, vxlan.port, vxlan.gbp)
                     && is_v6(other.local) == is_v6(vxlan.local)
             }
-            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
+            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
         };
         match self.links.iter().find(|(_, device)| is_equal(device)) {
             Some((holder, _)) => Err(vni_taken(holder, vxlan)),
@@ -199,7 +207,7 @@ impl Namespace {
         }
         let largest = match &device.link.kind {
             LinkKind::Vxlan(vxlan) => self.largest_vxlan_mtu(vxlan),
-            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => LARGEST_MTU,
+            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => LARGEST_MTU,
         };
         if mtu < SMALLEST_MTU || mtu > largest {
             return Err(invalid("the MTU is out of the device's range"));
@@ -238,7 +246,7 @@ impl Namespace {
     fn vxlan_mut(&mut self, name: &IfName) -> Result<&mut Vxlan, netstate::KernelError> {
         match &mut self.device_mut(name)?.link.kind {
             LinkKind::Vxlan(vxlan) => Ok(vxlan),
-            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
+            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
                 Err(unsupported("the link is no VXLAN device"))
             }
         }
@@ -247,7 +255,7 @@ impl Namespace {
     pub(crate) fn del_link(&mut self, name: &IfName) -> Answer {
         match self.device(name)?.link.kind {
             LinkKind::Other(_) => Err(unsupported("the link is not one that can be deleted")),
-            LinkKind::Vxlan(_) | LinkKind::Bridge | LinkKind::Veth(_) => {
+            LinkKind::Vxlan(_) | LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) => {
                 self.remove_link(name);
                 Ok(())
             }
@@ -291,7 +299,7 @@ impl Namespace {
     fn vxlans_over(&self, parent: &IfName) -> Vec<IfName> {
         let is_over = |device: &Device| match &device.link.kind {
             LinkKind::Vxlan(vxlan) => vxlan.parent.as_ref() == Some(parent),
-            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
+            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
         };
         let over = self.links.iter().filter(|(_, device)| is_over(device));
         over.map(|(name, _)| name.clone()).collect()
@@ -336,7 +344,7 @@ impl Namespace {
 fn needed_links(link: &Link) -> impl Iterator<Item = &IfName> {
     let parent = match &link.kind {
         LinkKind::Vxlan(vxlan) => vxlan.parent.as_ref(),
-        LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => None,
+        LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => None,
     };
     link.port.iter().map(|port| &port.bridge).chain(parent)
 }

@@ -12,6 +12,7 @@ use netstate::{
 use crate::FakeKernel;
 use crate::refusal::{Answer, no_device};
 use crate::rules::Rules;
+use crate::wireguard::{self, HeldWireguard};
 
 /// One network namespace: what the kernel holds and by which rules it changes.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +36,7 @@ pub(crate) struct Device {
     pub(crate) addrs: BTreeMap<IpNetwork, HeldAddr>,
     pub(crate) neighs: BTreeMap<IpAddr, HeldNeigh>,
     pub(crate) fdb: BTreeMap<MacAddr, Vec<IpAddr>>,
+    pub(crate) wireguard: Option<HeldWireguard>,
     pub(crate) peer: Peer,
     /// Whether a bridge keeps its MAC whatever its ports have.
     pub(crate) mac_is_fixed: bool,
@@ -88,7 +90,8 @@ impl Device {
     /// The link as it is observed.
     fn observed(&self) -> Link {
         Link {
-            mac: Some(self.mac),
+            // A tunnel of IP packets has no hardware address.
+            mac: (self.link.kind != LinkKind::Wireguard).then_some(self.mac),
             mtu_bytes: Some(self.mtu_bytes),
             ..self.link.clone()
         }
@@ -111,6 +114,9 @@ impl Namespace {
             Op::DelNeigh(key) => self.del_neigh(key),
             Op::SetFdb(key) => self.set_fdb(key),
             Op::DelFdb(key) => self.del_fdb(key),
+            Op::SetWireguard(name, settings) => self.set_wireguard(name, settings),
+            Op::SetWgPeer(key, peer) => self.set_wg_peer(key, peer),
+            Op::DelWgPeer(key) => self.del_wg_peer(key),
             Op::SetSysctl(key, value) => self.set_sysctl(key, value),
             Op::SetNftTable(key, table) => {
                 self.rules.set_nft_table(key, table);
@@ -141,6 +147,10 @@ impl Namespace {
                 });
                 if !content.neighs {
                     state.neighs.retain(|key, _| key.link != *name);
+                }
+                if !content.wireguard {
+                    state.wireguard.remove(name);
+                    state.wg_peers.retain(|key, _| key.link != *name);
                 }
                 if !content.fdb {
                     state.fdb.retain(|key| key.link != *name);
@@ -209,6 +219,7 @@ fn observe_device(
         let neigh = Neigh { mac: neigh.mac };
         state.neighs.insert(NeighKey { link, ip: *ip }, neigh);
     }
+    wireguard::observe(state, name, device);
     for (mac, remotes) in &device.fdb {
         for remote in remotes {
             state.fdb.insert(FdbKey {

@@ -49,7 +49,7 @@ impl Namespace {
 fn vxlan_device(device: &mut Device) -> Result<&mut Device, netstate::KernelError> {
     match device.link.kind {
         LinkKind::Vxlan(_) => Ok(device),
-        LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
+        LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
             Err(unsupported("forwarding entries are for VXLAN devices"))
         }
     }

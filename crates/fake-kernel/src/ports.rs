@@ -3,7 +3,7 @@ use netstate::{BridgePort, LinkKind};
 
 use crate::links::ETHERNET_MTU;
 use crate::namespace::{Device, Namespace};
-use crate::refusal::{Answer, enslaves_itself, unsupported};
+use crate::refusal::{Answer, enslaves_itself, invalid, unsupported};
 
 impl Namespace {
     /// A link leaves its bridge before the next one is asked, and stays out when that one refuses.
@@ -32,6 +32,7 @@ impl Namespace {
         }
         match kind {
             LinkKind::Bridge => Err(enslaves_itself()),
+            LinkKind::Wireguard => Err(invalid("a link without a hardware address is no port")),
             LinkKind::Vxlan(_) | LinkKind::Veth(_) | LinkKind::Other(_) => Ok(()),
         }
     }

@@ -13,9 +13,11 @@ pub mod registry;
 mod sentence;
 mod subnet_key;
 mod vni;
+mod wireguard_key;
 
 pub use ifname::{IfIndex, IfName, IfNameError};
 pub use mac::{MacAddr, MacAddrError};
 pub use sentence::sentence;
 pub use subnet_key::{SubnetKey, SubnetKeyError};
 pub use vni::{Vni, VniError};
+pub use wireguard_key::{WgKeyError, WgPublicKey, WgSecret};

@@ -12,19 +12,13 @@ use crate::errno::other;
 use crate::observe::index_of;
 use crate::raw::Requests;
 use crate::socket::{Socket, is_full};
+use crate::wireguard::{self, Devices};
 use crate::{Netns, conflict, sysctl};
 
 /// Applies changes in order, as few sends as possible, and returns the result of each.
-pub(crate) fn apply(
-    socket: &mut Socket,
-    peers: &BTreeMap<NetnsLabel, Netns>,
-    sysctls_written: &mut u64,
-    ops: &[Op],
-) -> Vec<Result<(), KernelError>> {
+pub(crate) fn apply(edges: &mut Edges<'_>, ops: &[Op]) -> Vec<Result<(), KernelError>> {
     let mut run = Run {
-        socket,
-        peers,
-        sysctls_written,
+        edges,
         results: vec![Ok(()); ops.len()],
         requests: Requests::default(),
         owners: Vec::new(),
@@ -42,11 +36,19 @@ pub(crate) fn apply(
     run.results
 }
 
+/// What changes are made through.
+pub(crate) struct Edges<'a> {
+    pub(crate) socket: &'a mut Socket,
+    pub(crate) wireguard: &'a mut Devices,
+    /// The namespace, if it is not the calling thread's.
+    pub(crate) netns: Option<&'a Netns>,
+    pub(crate) peers: &'a BTreeMap<NetnsLabel, Netns>,
+    pub(crate) sysctls_written: &'a mut u64,
+}
+
 /// One call of [`apply`].
-struct Run<'a> {
-    socket: &'a mut Socket,
-    peers: &'a BTreeMap<NetnsLabel, Netns>,
-    sysctls_written: &'a mut u64,
+struct Run<'a, 'b> {
+    edges: &'a mut Edges<'b>,
     results: Vec<Result<(), KernelError>>,
     requests: Requests,
     /// The change that each request in the queue is for.
@@ -55,7 +57,7 @@ struct Run<'a> {
     indexes: BTreeMap<IfName, Result<IfIndex, KernelError>>,
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     fn encode(&mut self, op: &Op) -> Result<Vec<Request>, KernelError> {
         let request = match op {
             Op::AddLink(name, link) => return self.add_link(name, link),
@@ -74,6 +76,7 @@ impl Run<'_> {
             Op::DelNeigh(key) => encode::del_neigh(self.index(&key.link)?, key.ip),
             Op::SetFdb(key) => encode::set_fdb(self.index(&key.link)?, key.mac, key.remote),
             Op::DelFdb(key) => encode::del_fdb(self.index(&key.link)?, key.mac, key.remote),
+            Op::SetWireguard(..) | Op::SetWgPeer(..) | Op::DelWgPeer(_) => return self.set_wireguard(op),
             Op::SetSysctl(key, value) => return self.set_sysctl(key, value),
             Op::SetNftTable(..) | Op::DelNftTable(_) | Op::SetIptables(..) => {
                 return Err(other("packet filter rules are changed by another part"));
@@ -99,7 +102,7 @@ impl Run<'_> {
                 let netns = peer.netns.as_ref().map(|label| self.netns(label)).transpose()?;
                 refs.peer_netns = netns.map(AsRawFd::as_raw_fd);
             }
-            LinkKind::Bridge | LinkKind::Veth(None) | LinkKind::Other(_) => {}
+            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(None) | LinkKind::Other(_) => {}
         }
         let creation = encode::add_link(name, link, &refs)?;
         if let Some(port) = link.port.as_ref().filter(|port| port.hairpin || port.isolated) {
@@ -115,7 +118,7 @@ impl Run<'_> {
         self.flush();
         let mut requests = Requests::default();
         requests.push_route(request.message, request.flags);
-        self.socket.change(&mut requests).into_iter().collect()
+        self.edges.socket.change(&mut requests).into_iter().collect()
     }
 
     fn set_link(&mut self, name: &IfName, change: &LinkChange) -> Result<Vec<Request>, KernelError> {
@@ -134,11 +137,26 @@ impl Run<'_> {
         Ok(vec![request])
     }
 
+    /// Makes a change of a WireGuard device, which goes another way than the queue.
+    fn set_wireguard(&mut self, op: &Op) -> Result<Vec<Request>, KernelError> {
+        // The device may still be in the queue.
+        self.flush();
+        let Edges { wireguard, netns, .. } = &mut *self.edges;
+        if let Op::SetWireguard(name, device) = op {
+            wireguard.set(*netns, name, device)?;
+        } else if let Op::SetWgPeer(key, peer) = op {
+            wireguard.set_peer(*netns, key, peer)?;
+        } else if let Op::DelWgPeer(key) = op {
+            wireguard.remove_peer(*netns, key)?;
+        }
+        Ok(Vec::new())
+    }
+
     fn set_sysctl(&mut self, key: &SysctlKey, value: &str) -> Result<Vec<Request>, KernelError> {
         // The parameter may belong to a link that is still in the queue.
         self.flush();
         sysctl::write(key, value)?;
-        *self.sysctls_written = self.sysctls_written.saturating_add(1);
+        *self.edges.sysctls_written = self.edges.sysctls_written.saturating_add(1);
         Ok(Vec::new())
     }
 
@@ -155,7 +173,7 @@ impl Run<'_> {
             return known.clone();
         }
         self.flush();
-        let found = index_of(self.socket, name);
+        let found = index_of(self.edges.socket, name);
         // A look-up that failed for another reason may succeed the next time.
         if !found.as_ref().is_err_and(|e| e.class != ErrorClass::NoDevice) {
             self.indexes.insert(name.clone(), found.clone());
@@ -164,7 +182,7 @@ impl Run<'_> {
     }
 
     fn netns(&self, label: &NetnsLabel) -> Result<&Netns, KernelError> {
-        self.peers.get(label).ok_or_else(|| KernelError {
+        self.edges.peers.get(label).ok_or_else(|| KernelError {
             class: ErrorClass::NotFound,
             message: format!("no network namespace is registered as {:?}", label.0),
         })
@@ -191,6 +209,9 @@ impl Run<'_> {
             | Op::DelNeigh(_)
             | Op::SetFdb(_)
             | Op::DelFdb(_)
+            | Op::SetWireguard(..)
+            | Op::SetWgPeer(..)
+            | Op::DelWgPeer(_)
             | Op::SetSysctl(..)
             | Op::SetNftTable(..)
             | Op::DelNftTable(_)
@@ -212,7 +233,7 @@ impl Run<'_> {
         if self.requests.is_empty() {
             return;
         }
-        let results = self.socket.change(&mut self.requests);
+        let results = self.edges.socket.change(&mut self.requests);
         self.requests.clear();
         for (number, result) in std::mem::take(&mut self.owners).into_iter().zip(results) {
             if let Err(e) = result {
@@ -221,14 +242,20 @@ impl Run<'_> {
         }
     }
 
-    /// Names what stands in the way of VXLAN devices that were refused.
+    /// Names what stands in the way of devices that were refused.
     fn explain(&mut self, ops: &[Op]) {
         for (op, result) in ops.iter().zip(&mut self.results) {
+            if let (Op::AddLink(_, link), Err(refusal)) = (op, &mut *result)
+                && link.kind == LinkKind::Wireguard
+                && refusal.class == ErrorClass::Unsupported
+            {
+                *refusal = wireguard::absent();
+            }
             if let Op::AddLink(name, link) = op
                 && let LinkKind::Vxlan(vxlan) = &link.kind
                 && let Err(refusal) = result
             {
-                *refusal = conflict::explained(self.socket, name, vxlan, refusal.clone());
+                *refusal = conflict::explained(self.edges.socket, name, vxlan, refusal.clone());
             }
         }
     }

@@ -102,6 +102,8 @@ fn kind(infos: &[LinkInfo], vxlan: &[InfoVxlan]) -> LinkKind {
     let other = || LinkKind::Other(kind.to_string());
     if *kind == InfoKind::Bridge {
         LinkKind::Bridge
+    } else if *kind == InfoKind::Wireguard {
+        LinkKind::Wireguard
     } else if *kind == InfoKind::Veth {
         LinkKind::Veth(None)
     } else if *kind == InfoKind::Vxlan {

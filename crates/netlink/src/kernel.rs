@@ -9,6 +9,7 @@ use netstate::{Kernel, KernelError, NetnsLabel, Op, Scope, Spot, State};
 use crate::attr::find;
 use crate::errno::{busy, unusable_netns};
 use crate::socket::Socket;
+use crate::wireguard::Devices;
 use crate::{Netns, apply, observe, spots};
 
 /// First pause between two looks at a link's operational state.
@@ -27,6 +28,7 @@ pub struct RealKernel {
     netns: Option<Netns>,
     peers: BTreeMap<NetnsLabel, Netns>,
     sysctls_written: u64,
+    wireguard: Devices,
 }
 
 /// How often the kernel was asked to change something.
@@ -56,12 +58,13 @@ impl RealKernel {
         Ok(Self::new(socket, Some(netns)))
     }
 
-    const fn new(socket: Socket, netns: Option<Netns>) -> Self {
+    fn new(socket: Socket, netns: Option<Netns>) -> Self {
         Self {
             socket,
             netns,
             peers: BTreeMap::new(),
             sysctls_written: 0,
+            wireguard: Devices::default(),
         }
     }
 
@@ -114,16 +117,25 @@ impl RealKernel {
 impl Kernel for RealKernel {
     fn observe(&mut self, scope: &Scope) -> Result<State, KernelError> {
         let socket = &mut self.socket;
-        match &self.netns {
+        let mut state = match &self.netns {
             Some(netns) if !scope.sysctls.is_empty() => netns
                 .run(|| observe::observe(socket, scope))
                 .unwrap_or_else(|e| Err(unusable_netns(&e))),
             _ => observe::observe(socket, scope),
-        }
+        }?;
+        self.wireguard.observe(self.netns.as_ref(), scope, &mut state)?;
+        Ok(state)
     }
 
     fn observe_at(&mut self, scope: &Scope, spots: &BTreeSet<Spot>) -> Result<State, KernelError> {
-        spots::observe_at(&mut self.socket, scope, spots)
+        let mut state = spots::observe_at(&mut self.socket, scope, spots)?;
+        // The kernel has no question for a single peer.
+        if spots.iter().any(|spot| matches!(spot, Spot::WgPeer(_))) {
+            let mut listed = State::default();
+            self.wireguard.observe(self.netns.as_ref(), scope, &mut listed)?;
+            state.absorb(listed.at(spots));
+        }
+        Ok(state)
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
@@ -132,13 +144,22 @@ impl Kernel for RealKernel {
             netns,
             peers,
             sysctls_written,
+            wireguard,
         } = self;
+        let netns = netns.as_ref();
+        let edges = &mut apply::Edges {
+            socket,
+            wireguard,
+            netns,
+            peers,
+            sysctls_written,
+        };
         let sysctls = ops.iter().any(|op| matches!(op, Op::SetSysctl(..)));
         match netns {
             Some(netns) if sysctls => netns
-                .run(|| apply::apply(socket, peers, sysctls_written, ops))
+                .run(|| apply::apply(edges, ops))
                 .unwrap_or_else(|e| vec![Err(unusable_netns(&e)); ops.len()]),
-            _ => apply::apply(socket, peers, sysctls_written, ops),
+            _ => apply::apply(edges, ops),
         }
     }
 }

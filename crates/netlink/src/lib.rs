@@ -17,6 +17,7 @@ mod decode;
 mod encode;
 mod errno;
 mod frame;
+mod generic;
 pub mod inventory;
 mod kernel;
 mod message;
@@ -31,6 +32,7 @@ mod spots;
 mod sysctl;
 pub mod tc;
 pub mod tlv;
+mod wireguard;
 
 pub use bridge::{BridgeVlans, PortVlans};
 pub use frame::{Answer, Consistency, Frame, MalformedMessage, frames};

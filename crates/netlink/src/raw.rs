@@ -7,7 +7,7 @@ use std::time::Duration;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::SocketAddr;
-use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
 use netstate::KernelError;
 use nix::libc::MSG_TRUNC;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -39,6 +39,8 @@ const DUMP_ATTEMPTS: u32 = 10;
 pub enum Protocol {
     /// Links, addresses, routes, neighbours.
     Route,
+    /// Families with numbers of their own, such as WireGuard.
+    Generic,
     /// Packet filter rules and tracked connections.
     Netfilter,
 }
@@ -145,6 +147,7 @@ impl RawSocket {
     fn try_open(protocol: Protocol) -> io::Result<Self> {
         let inner = netlink_sys::Socket::new(match protocol {
             Protocol::Route => NETLINK_ROUTE,
+            Protocol::Generic => NETLINK_GENERIC,
             Protocol::Netfilter => NETLINK_NETFILTER,
         })?;
         inner.set_ext_ack(true)?;

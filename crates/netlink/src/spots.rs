@@ -72,6 +72,8 @@ fn question<'a>(scope: &Scope, links: &Links<'a>, spot: &'a Spot) -> Option<Ques
             let (link, content) = links.get(name)?;
             content.fdb.then_some(Question::Fdb(link, *mac))
         }
+        // Route netlink knows nothing of it.
+        Spot::WgPeer(_) => None,
     }
 }
 

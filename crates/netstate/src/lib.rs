@@ -20,6 +20,7 @@ mod scope;
 mod spot;
 mod state;
 mod text;
+mod wireguard;
 
 pub use kernel::{ErrorClass, Kernel, KernelError};
 pub use link::{AdminState, BridgePort, Link, LinkKind, NetnsLabel, VethPeer, Vxlan};
@@ -30,3 +31,4 @@ pub use scope::{LinkScope, Scope};
 pub use spot::Spot;
 pub use state::State;
 pub use text::TextError;
+pub use wireguard::{WgPeer, WgPeerKey, Wireguard};

@@ -31,6 +31,8 @@ pub enum AdminState {
 pub enum LinkKind {
     /// A VXLAN tunnel end point.
     Vxlan(Vxlan),
+    /// A WireGuard device; what it is beside a link is in [`crate::Wireguard`].
+    Wireguard,
     /// An Ethernet bridge.
     Bridge,
     /// One end of a virtual Ethernet pair. The peer is needed to create it and is not observed.

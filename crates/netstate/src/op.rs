@@ -5,7 +5,8 @@ use net_types::{IfName, MacAddr};
 use crate::iptables::{IptablesKey, OwnRules};
 use crate::nft::{Table, TableKey};
 use crate::{
-    Addr, AddrKey, AdminState, BridgePort, FdbKey, Link, Neigh, NeighKey, Route, RouteKey, SysctlKey,
+    Addr, AddrKey, AdminState, BridgePort, FdbKey, Link, Neigh, NeighKey, Route, RouteKey, SysctlKey, WgPeer,
+    WgPeerKey, Wireguard,
 };
 
 /// One change to the kernel, as one netlink request (or one write below `/proc/sys`) makes it.
@@ -36,6 +37,12 @@ pub enum Op {
     SetFdb(FdbKey),
     /// Removes one forwarding entry.
     DelFdb(FdbKey),
+    /// Sets up a WireGuard device.
+    SetWireguard(IfName, Wireguard),
+    /// Creates or changes a peer of a WireGuard device. Its allowed addresses are taken from other peers.
+    SetWgPeer(WgPeerKey, WgPeer),
+    /// Removes a peer of a WireGuard device.
+    DelWgPeer(WgPeerKey),
     /// Writes a kernel parameter.
     SetSysctl(SysctlKey, String),
     /// Gives a table of nf_tables exactly this content at one instant, whatever it held.
@@ -85,6 +92,10 @@ pub enum ObjectKey {
     Neigh(NeighKey),
     /// A forwarding entry.
     Fdb(FdbKey),
+    /// What a WireGuard device is beside a link.
+    Wireguard(IfName),
+    /// A peer of a WireGuard device.
+    WgPeer(WgPeerKey),
     /// A kernel parameter.
     Sysctl(SysctlKey),
     /// A table of nf_tables.
@@ -107,6 +118,8 @@ impl Op {
             }
             Self::SetNeigh(key, _) | Self::DelNeigh(key) => ObjectKey::Neigh(key.clone()),
             Self::SetFdb(key) | Self::DelFdb(key) => ObjectKey::Fdb(key.clone()),
+            Self::SetWireguard(name, _) => ObjectKey::Wireguard(name.clone()),
+            Self::SetWgPeer(key, _) | Self::DelWgPeer(key) => ObjectKey::WgPeer(key.clone()),
             Self::SetSysctl(key, _) => ObjectKey::Sysctl(key.clone()),
             Self::SetNftTable(key, _) | Self::DelNftTable(key) => ObjectKey::NftTable(key.clone()),
             Self::SetIptables(key, _) => ObjectKey::Iptables(key.clone()),
@@ -117,7 +130,11 @@ impl Op {
     #[must_use]
     pub const fn link(&self) -> Option<&IfName> {
         match self {
-            Self::AddLink(name, _) | Self::SetLink(name, _) | Self::DelLink(name) => Some(name),
+            Self::AddLink(name, _)
+            | Self::SetLink(name, _)
+            | Self::DelLink(name)
+            | Self::SetWireguard(name, _) => Some(name),
+            Self::SetWgPeer(key, _) | Self::DelWgPeer(key) => Some(&key.link),
             Self::AddAddr(key, _) | Self::DelAddr(key) => Some(&key.link),
             Self::AddRoute(_, route) | Self::ReplaceRoute(_, route) | Self::DelRoute(_, route) => {
                 route.kind.link()

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use net_types::IfName;
 
 use crate::iptables::{IptablesKey, OwnRules};
-use crate::{AddrKey, AdminState, FdbKey, IptablesChange, Link, LinkChange, LinkKind, Op, State, Vxlan};
+use crate::{
+    AddrKey, AdminState, FdbKey, IptablesChange, Link, LinkChange, LinkKind, Op, State, Vxlan, Wireguard,
+};
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ pub fn plan(desired: &State, observed: &State, prune: Prune) -> Vec<Op> {
     let remaining = remaining(&links, desired, observed, prune);
     let mut ops = links.ops;
     ops.extend(sysctls(desired, observed, &links.made));
+    ops.extend(wireguard(desired, &remaining));
     ops.extend(links.ups);
     ops.extend(plan_addrs(desired, &remaining, prune));
     ops.extend(plan_content(desired, &remaining));
@@ -173,9 +176,18 @@ fn is_changeable_into(observed: &Link, desired: &Link) -> bool {
                 && parent_fits
                 && is_same_family(observed, desired)
         }
-        (LinkKind::Bridge, LinkKind::Bridge) | (LinkKind::Veth(_), LinkKind::Veth(_)) => true,
+        (LinkKind::Bridge, LinkKind::Bridge)
+        | (LinkKind::Veth(_), LinkKind::Veth(_))
+        | (LinkKind::Wireguard, LinkKind::Wireguard) => true,
         (LinkKind::Other(observed), LinkKind::Other(desired)) => observed == desired,
-        (LinkKind::Vxlan(_) | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_), _) => false,
+        (
+            LinkKind::Vxlan(_)
+            | LinkKind::Wireguard
+            | LinkKind::Bridge
+            | LinkKind::Veth(_)
+            | LinkKind::Other(_),
+            _,
+        ) => false,
     }
 }
 
@@ -232,6 +244,8 @@ fn remaining<'a>(links: &LinkPlan, desired: &State, observed: &'a State, prune: 
     left.addrs
         .retain(|key, _| !gone(&key.link) && !links.flushes(key));
     left.fdb.retain(|key| !gone(&key.link));
+    left.wireguard.retain(|link, _| !gone(link));
+    left.wg_peers.retain(|key, _| !gone(&key.link));
     left.neighs
         .retain(|key, _| !flushed(&key.link) && !links.neighs_flushed.contains(&key.link));
     left.routes
@@ -303,6 +317,33 @@ fn plan_addrs(desired: &State, observed: &State, prune: Prune) -> Vec<Op> {
     ops
 }
 
+/// WireGuard devices are set up before they are up: a device that comes up without its port takes a random one.
+fn wireguard(desired: &State, observed: &State) -> Vec<Op> {
+    let differs = |(link, wanted): &(&IfName, &Wireguard)| observed.wireguard.get(*link) != Some(*wanted);
+    let differing = desired.wireguard.iter().filter(differs);
+    differing
+        .map(|(link, wanted)| Op::SetWireguard(link.clone(), wanted.clone()))
+        .collect()
+}
+
+/// New peers and changed ones, before the removal of others: an allowed address moves without a gap. A peer's endpoint
+/// is told only where it differs, so that another change does not undo the kernel's own roaming.
+fn plan_wg_peers(desired: &State, observed: &State) -> Vec<Op> {
+    let mut ops = Vec::new();
+    for (key, wanted) in &desired.wg_peers {
+        let present = observed.wg_peers.get(key);
+        if present == Some(wanted) {
+            continue;
+        }
+        let mut peer = wanted.clone();
+        if present.is_some_and(|present| present.endpoint == wanted.endpoint) {
+            peer.endpoint = None;
+        }
+        ops.push(Op::SetWgPeer(key.clone(), peer));
+    }
+    ops
+}
+
 /// Forwarding entries, then neighbours, then routes: a packet never meets a route whose next steps are missing.
 fn plan_content(desired: &State, observed: &State) -> Vec<Op> {
     let mut ops: Vec<_> = desired
@@ -311,6 +352,7 @@ fn plan_content(desired: &State, observed: &State) -> Vec<Op> {
         .cloned()
         .map(Op::SetFdb)
         .collect();
+    ops.extend(plan_wg_peers(desired, observed));
     for (key, neigh) in &desired.neighs {
         if observed.neighs.get(key) != Some(neigh) {
             ops.push(Op::SetNeigh(key.clone(), *neigh));
@@ -342,6 +384,11 @@ fn removals(desired: &State, observed: &State) -> Vec<Op> {
     {
         ops.push(Op::DelNeigh(key.clone()));
     }
+    let stale = observed
+        .wg_peers
+        .keys()
+        .filter(|key| !desired.wg_peers.contains_key(*key));
+    ops.extend(stale.cloned().map(Op::DelWgPeer));
     let wanted: BTreeSet<_> = desired.fdb.iter().map(|key| (&key.link, key.mac)).collect();
     let replaced = |key: &FdbKey| key.mac.is_unicast() && wanted.contains(&(&key.link, key.mac));
     for key in observed.fdb.difference(&desired.fdb).filter(|key| !replaced(key)) {

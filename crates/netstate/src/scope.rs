@@ -35,6 +35,8 @@ pub struct LinkScope {
     pub neighs: bool,
     /// Whether the permanent forwarding entries are (VXLAN devices).
     pub fdb: bool,
+    /// Whether the device's own settings and its peers are (WireGuard devices).
+    pub wireguard: bool,
     /// Whether the routes of the main table through it are.
     pub routes: bool,
     /// Further tables whose routes through it are.

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use net_types::{IfName, MacAddr};
 
-use crate::{FdbKey, NeighKey, ObjectKey, RouteKey, State};
+use crate::{FdbKey, NeighKey, ObjectKey, RouteKey, State, WgPeerKey};
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +20,8 @@ pub enum Spot {
     Neigh(NeighKey),
     /// The forwarding entries of one MAC address on a link: of a unicast one, setting another replaces the one.
     Fdb(IfName, MacAddr),
+    /// A peer of a WireGuard device.
+    WgPeer(WgPeerKey),
 }
 
 impl Spot {
@@ -30,7 +32,9 @@ impl Spot {
             ObjectKey::Route(key) => Some(Self::Route(key.clone())),
             ObjectKey::Neigh(key) => Some(Self::Neigh(key.clone())),
             ObjectKey::Fdb(key) => Some(Self::of_fdb(key)),
+            ObjectKey::WgPeer(key) => Some(Self::WgPeer(key.clone())),
             ObjectKey::Link(_)
+            | ObjectKey::Wireguard(_)
             | ObjectKey::Addr(_)
             | ObjectKey::Sysctl(_)
             | ObjectKey::NftTable(_)
@@ -50,6 +54,7 @@ impl State {
         Self {
             links: self.links.clone(),
             addrs: self.addrs.clone(),
+            wireguard: self.wireguard.clone(),
             sysctls: self.sysctls.clone(),
             nft: self.nft.clone(),
             iptables: self.iptables.clone(),
@@ -73,6 +78,10 @@ impl State {
                     part.neighs.extend(neigh.map(|neigh| (key.clone(), *neigh)));
                 }
                 Spot::Fdb(link, mac) => part.fdb.extend(self.fdb_at(link, *mac).cloned()),
+                Spot::WgPeer(key) => {
+                    let peer = self.wg_peers.get(key);
+                    part.wg_peers.extend(peer.map(|peer| (key.clone(), peer.clone())));
+                }
             }
         }
         part
@@ -83,6 +92,7 @@ impl State {
         match spot {
             Spot::Route(key) => drop(self.routes.remove(key)),
             Spot::Neigh(key) => drop(self.neighs.remove(key)),
+            Spot::WgPeer(key) => drop(self.wg_peers.remove(key)),
             Spot::Fdb(link, mac) => {
                 let there: Vec<_> = self.fdb_at(link, *mac).cloned().collect();
                 for key in &there {
@@ -99,6 +109,8 @@ impl State {
         self.routes.extend(other.routes);
         self.neighs.extend(other.neighs);
         self.fdb.extend(other.fdb);
+        self.wireguard.extend(other.wireguard);
+        self.wg_peers.extend(other.wg_peers);
         self.sysctls.extend(other.sysctls);
         self.nft.extend(other.nft);
         self.iptables.extend(other.iptables);
@@ -117,8 +129,10 @@ impl State {
     pub fn spots(&self) -> BTreeSet<Spot> {
         let routes = self.routes.keys().cloned().map(Spot::Route);
         let neighs = self.neighs.keys().cloned().map(Spot::Neigh);
+        let wg_peers = self.wg_peers.keys().cloned().map(Spot::WgPeer);
         routes
             .chain(neighs)
+            .chain(wg_peers)
             .chain(self.fdb.iter().map(Spot::of_fdb))
             .collect()
     }
@@ -129,7 +143,8 @@ impl State {
         let routes = differing_keys(&self.routes, &other.routes).map(Spot::Route);
         let neighs = differing_keys(&self.neighs, &other.neighs).map(Spot::Neigh);
         let fdb = self.fdb.symmetric_difference(&other.fdb).map(Spot::of_fdb);
-        routes.chain(neighs).chain(fdb).collect()
+        let wg_peers = differing_keys(&self.wg_peers, &other.wg_peers).map(Spot::WgPeer);
+        routes.chain(neighs).chain(fdb).chain(wg_peers).collect()
     }
 
     /// Whether another state holds the same at a spot.
@@ -138,6 +153,7 @@ impl State {
         match spot {
             Spot::Route(key) => self.routes.get(key) == other.routes.get(key),
             Spot::Neigh(key) => self.neighs.get(key) == other.neighs.get(key),
+            Spot::WgPeer(key) => self.wg_peers.get(key) == other.wg_peers.get(key),
             Spot::Fdb(link, mac) => self.fdb_at(link, *mac).eq(other.fdb_at(link, *mac)),
         }
     }

@@ -4,7 +4,9 @@ use net_types::IfName;
 
 use crate::iptables::{IptablesKey, OwnRules};
 use crate::nft;
-use crate::{Addr, AddrKey, FdbKey, Link, Neigh, NeighKey, Route, RouteKey, SysctlKey};
+use crate::{
+    Addr, AddrKey, FdbKey, Link, Neigh, NeighKey, Route, RouteKey, SysctlKey, WgPeer, WgPeerKey, Wireguard,
+};
 
 /// What one network namespace holds, or should hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +21,10 @@ pub struct State {
     pub neighs: BTreeMap<NeighKey, Neigh>,
     /// Permanent forwarding entries of VXLAN devices.
     pub fdb: BTreeSet<FdbKey>,
+    /// What WireGuard devices are beside links.
+    pub wireguard: BTreeMap<IfName, Wireguard>,
+    /// Peers of WireGuard devices.
+    pub wg_peers: BTreeMap<WgPeerKey, WgPeer>,
     /// Kernel parameters; absent when the kernel has no such parameter.
     pub sysctls: BTreeMap<SysctlKey, String>,
     /// Tables of nf_tables, whole.

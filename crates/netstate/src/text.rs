@@ -16,6 +16,9 @@
 //! del addr flannel.1 10.244.4.0/32
 //! ```
 //!
+//! WireGuard's settings and peers (`wireguard`, `wgpeer`) and packet filter rules are only printed: the first without
+//! their keys, the second by their names.
+//!
 //! Printing is canonical: equal values print equally, a state in the order of its maps. Reading takes the attributes
 //! of an object in any order, skips blank lines and lines that begin with `#`, and reads back whatever was printed.
 //! A word that is empty, or holds white space, a quote or a backslash, stands in double quotes.

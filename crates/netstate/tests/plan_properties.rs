@@ -11,10 +11,11 @@ use std::net::IpAddr;
 
 use fake_kernel::FakeKernel;
 use ipnetwork::IpNetwork;
-use net_types::{IfName, MacAddr, Vni};
+use net_types::{IfName, MacAddr, Vni, WgPublicKey, WgSecret};
 use netstate::{
     Addr, AddrKey, AdminState, FdbKey, Kernel, Link, LinkChange, LinkKind, LinkScope, Neigh, NeighKey,
-    Nexthop, ObjectKey, Op, Prune, Route, RouteKey, RouteKind, Scope, State, SysctlKey, Vxlan, plan,
+    Nexthop, ObjectKey, Op, Prune, Route, RouteKey, RouteKind, Scope, State, SysctlKey, Vxlan, WgPeer,
+    WgPeerKey, Wireguard, plan,
 };
 use proptest::prelude::*;
 
@@ -54,7 +55,7 @@ proptest! {
         let ops = plan(&desired, &observed, Prune::Keep);
         let keeps = |op: &Op| match op {
             Op::DelLink(name) => desired.links.contains_key(name),
-            Op::DelAddr(_) | Op::DelRoute(..) | Op::DelNeigh(_) | Op::DelFdb(_) => false,
+            Op::DelAddr(_) | Op::DelRoute(..) | Op::DelNeigh(_) | Op::DelFdb(_) | Op::DelWgPeer(_) => false,
             Op::AddLink(..)
             | Op::SetLink(..)
             | Op::AddAddr(..)
@@ -62,6 +63,8 @@ proptest! {
             | Op::ReplaceRoute(..)
             | Op::SetNeigh(..)
             | Op::SetFdb(..)
+            | Op::SetWireguard(..)
+            | Op::SetWgPeer(..)
             | Op::SetSysctl(..)
             | Op::SetNftTable(..)
             | Op::DelNftTable(_)
@@ -88,6 +91,8 @@ proptest! {
                     ObjectKey::Neigh(key) => !mac_set && desired.neighs.get(&key) == observed.neighs.get(&key),
                     ObjectKey::Fdb(key) => desired.fdb.contains(&key) == observed.fdb.contains(&key),
                     ObjectKey::Addr(key) => desired.addrs.contains_key(&key) == observed.addrs.contains_key(&key),
+                    ObjectKey::WgPeer(key) => desired.wg_peers.get(&key) == observed.wg_peers.get(&key),
+                    ObjectKey::Wireguard(link) => desired.wireguard.get(&link) == observed.wireguard.get(&link),
                     ObjectKey::Link(_)
                     | ObjectKey::Sysctl(_)
                     | ObjectKey::NftTable(_)
@@ -117,6 +122,82 @@ proptest! {
                 prop_assert_eq!(now.routes.get(key), Some(route), "after {:?}", op);
             }
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn wireguard_is_as_desired_after_one_pass_whatever_was_there(
+        before in wireguard_node(),
+        desired in wireguard_node(),
+        strangers in proptest::collection::vec(wireguard_edit(), 0..4),
+    ) {
+        let mut kernel = kernel_after(&[Past::Made(Box::new(before))]);
+        kernel.apply(&strangers);
+        let refused = apply_plan(&mut kernel, &desired, Prune::Remove);
+        prop_assert!(refused.is_empty(), "{refused:?}");
+        let observed = kernel.observe(&scope()).unwrap();
+        prop_assert_eq!(&observed.wg_peers, &desired.wg_peers);
+        prop_assert_eq!(plan(&desired, &observed, Prune::Remove), vec![]);
+    }
+}
+
+/// Which peers there are, with what: keys are given to other subnets, and subnets to other keys.
+fn wireguard_node() -> impl Strategy<Value = State> {
+    let peers = proptest::collection::btree_map(1..5_u8, (1..5_u8, any::<bool>(), 1..3_u8), 0..4);
+    (peers, 1..3_u8, 1..3_u16).prop_map(|(by_subnet, private, port)| {
+        let mut state = State::default();
+        let link = Link {
+            kind: LinkKind::Wireguard,
+            mac: None,
+            mtu_bytes: Some(1420),
+            admin: AdminState::Up,
+            port: None,
+        };
+        state.links.insert(name(), link);
+        let device = Wireguard {
+            private_key: Some(WgSecret::new([private; 32])),
+            listen_port: port,
+        };
+        state.wireguard.insert(name(), device);
+        for (subnet, (key, psk, endpoint)) in by_subnet {
+            let allowed = route_key(subnet).dst;
+            let peer = state
+                .wg_peers
+                .entry(wg_key(key))
+                .or_insert_with(|| wg_peer(psk, endpoint));
+            peer.allowed_ips.insert(allowed);
+        }
+        state
+    })
+}
+
+fn wireguard_edit() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        (1..6_u8).prop_map(|key| Op::DelWgPeer(wg_key(key))),
+        (1..6_u8, 1..5_u8, any::<bool>()).prop_map(|(key, subnet, psk)| {
+            let mut peer = wg_peer(psk, 9);
+            peer.allowed_ips.insert(route_key(subnet).dst);
+            Op::SetWgPeer(wg_key(key), peer)
+        }),
+        Just(Op::DelLink(name())),
+    ]
+}
+
+fn wg_key(n: u8) -> WgPeerKey {
+    WgPeerKey {
+        link: name(),
+        public_key: WgPublicKey::new([n; 32]),
+    }
+}
+
+fn wg_peer(psk: bool, endpoint: u8) -> WgPeer {
+    WgPeer {
+        preshared_key: psk.then(|| WgSecret::new([9; 32])),
+        endpoint: Some((IpAddr::from([192, 168, 77, endpoint]), 51820).into()),
+        keepalive_secs: 0,
+        allowed_ips: BTreeSet::new(),
+        answers: false,
     }
 }
 
@@ -260,6 +341,7 @@ fn scope() -> Scope {
             neighs: true,
             fdb: true,
             routes: true,
+            wireguard: true,
             ..LinkScope::default()
         },
     );

@@ -29,6 +29,8 @@ pub(super) const fn adds(op: &Op) -> bool {
         | Op::ReplaceRoute(..)
         | Op::SetNeigh(..)
         | Op::SetFdb(_)
+        | Op::SetWireguard(..)
+        | Op::SetWgPeer(..)
         | Op::SetNftTable(..)
         | Op::SetIptables(..) => true,
         Op::DelLink(_)
@@ -36,6 +38,7 @@ pub(super) const fn adds(op: &Op) -> bool {
         | Op::DelRoute(..)
         | Op::DelNeigh(_)
         | Op::DelFdb(_)
+        | Op::DelWgPeer(_)
         | Op::SetSysctl(..)
         | Op::DelNftTable(_) => false,
     }

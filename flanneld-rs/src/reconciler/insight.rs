@@ -219,6 +219,8 @@ pub const fn kind_name(object: &ObjectKey) -> &'static str {
         ObjectKey::Route(_) => "route",
         ObjectKey::Neigh(_) => "neigh",
         ObjectKey::Fdb(_) => "fdb",
+        ObjectKey::Wireguard(_) => "wireguard",
+        ObjectKey::WgPeer(_) => "wgpeer",
         ObjectKey::Sysctl(_) => "sysctl",
         ObjectKey::NftTable(_) => "nft_table",
         ObjectKey::Iptables(_) => "iptables",

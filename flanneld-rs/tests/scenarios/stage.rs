@@ -186,6 +186,8 @@ impl Stage {
             ObjectKey::Route(key) => state.routes.contains_key(key),
             ObjectKey::Neigh(key) => state.neighs.contains_key(key),
             ObjectKey::Fdb(key) => state.fdb.contains(key),
+            ObjectKey::Wireguard(link) => state.wireguard.contains_key(link),
+            ObjectKey::WgPeer(key) => state.wg_peers.contains_key(key),
             ObjectKey::Sysctl(key) => state.sysctls.contains_key(key),
             ObjectKey::NftTable(key) => state.nft.contains_key(key),
             ObjectKey::Iptables(key) => state.iptables.contains_key(key),

@@ -38,6 +38,7 @@ pub(crate) fn add_link(name: &IfName, link: &Link, refs: &LinkRefs) -> Result<Re
             let data = InfoData::Vxlan(new_vxlan(vxlan, refs.parent));
             vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(data)]
         }
+        LinkKind::Wireguard => vec![LinkInfo::Kind(InfoKind::Wireguard)],
         LinkKind::Bridge => vec![LinkInfo::Kind(InfoKind::Bridge)],
         LinkKind::Veth(Some(peer)) => {
             let data = InfoData::Veth(InfoVeth::Peer(new_peer(peer, link, refs)));

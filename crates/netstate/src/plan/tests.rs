@@ -259,6 +259,9 @@ fn kinds(ops: &[Op]) -> Vec<&'static str> {
         Op::DelNeigh(..) => "del neigh",
         Op::SetFdb(..) => "set fdb",
         Op::DelFdb(..) => "del fdb",
+        Op::SetWireguard(..) => "set wireguard",
+        Op::SetWgPeer(..) => "set wgpeer",
+        Op::DelWgPeer(_) => "del wgpeer",
         Op::SetSysctl(..) => "set sysctl",
         Op::SetNftTable(..) | Op::DelNftTable(_) | Op::SetIptables(..) => "rules",
     };

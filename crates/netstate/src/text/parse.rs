@@ -202,7 +202,7 @@ fn link(words: &mut Words) -> Result<(net_types::IfName, Link), TextError> {
         "hairpin",
         "isolated",
     ];
-    const KIND: &str = "vxlan, bridge, veth, physical or other";
+    const KIND: &str = "vxlan, wireguard, bridge, veth, physical or other";
     let name = words.value(LINK_NAME)?;
     let kind = words.next(KIND)?;
     let other = match kind.as_str() {
@@ -212,6 +212,7 @@ fn link(words: &mut Words) -> Result<(net_types::IfName, Link), TextError> {
     let mut given = Attributes::read(words, VALUED, FLAGS)?;
     let kind = match kind.as_str() {
         "vxlan" => LinkKind::Vxlan(vxlan(&mut given)?),
+        "wireguard" => LinkKind::Wireguard,
         "bridge" => LinkKind::Bridge,
         "veth" => LinkKind::Veth(veth_peer(&mut given)?),
         "physical" | "other" => LinkKind::Other(other),

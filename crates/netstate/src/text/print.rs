@@ -6,7 +6,7 @@ use super::words::Word;
 use crate::iptables::{IptablesFamily, IptablesVariant};
 use crate::{
     Addr, AddrKey, AdminState, BridgePort, FdbKey, Link, LinkChange, LinkKind, Neigh, NeighKey, ObjectKey,
-    Op, Route, RouteKey, RouteKind, State, SysctlKey, VethPeer, Vxlan,
+    Op, Route, RouteKey, RouteKind, State, SysctlKey, VethPeer, Vxlan, WgPeer, WgPeerKey, Wireguard,
 };
 
 impl Display for State {
@@ -31,6 +31,14 @@ impl Display for State {
             print_fdb(f, key)?;
             writeln!(f)?;
         }
+        for (link, device) in &self.wireguard {
+            print_wireguard(f, link.as_str(), device)?;
+            writeln!(f)?;
+        }
+        for (key, peer) in &self.wg_peers {
+            print_wg_peer(f, key, peer)?;
+            writeln!(f)?;
+        }
         for (key, value) in &self.sysctls {
             print_sysctl(f, key, value)?;
             writeln!(f)?;
@@ -50,6 +58,8 @@ impl Display for ObjectKey {
             }
             Self::Neigh(key) => print_neigh_key(f, key),
             Self::Fdb(key) => print_fdb(f, key),
+            Self::Wireguard(link) => write!(f, "wireguard {}", Word(link.as_str())),
+            Self::WgPeer(key) => print_wg_peer_key(f, key),
             Self::Sysctl(key) => write!(f, "sysctl {}", Word(key.as_str())),
             Self::NftTable(key) => write!(f, "nft {} {}", key.family, Word(&key.name)),
             Self::Iptables(key) => write!(
@@ -70,6 +80,8 @@ impl Display for Op {
             Self::SetLink(..)
             | Self::SetNeigh(..)
             | Self::SetFdb(_)
+            | Self::SetWireguard(..)
+            | Self::SetWgPeer(..)
             | Self::SetSysctl(..)
             | Self::SetNftTable(..)
             | Self::SetIptables(..) => "set ",
@@ -78,6 +90,7 @@ impl Display for Op {
             | Self::DelRoute(..)
             | Self::DelNeigh(_)
             | Self::DelFdb(_)
+            | Self::DelWgPeer(_)
             | Self::DelNftTable(_) => "del ",
         })?;
         match self {
@@ -91,12 +104,15 @@ impl Display for Op {
                 print_route(f, key, route)
             }
             Self::SetNeigh(key, neigh) => print_neigh(f, key, *neigh),
+            Self::SetWireguard(link, device) => print_wireguard(f, link.as_str(), device),
+            Self::SetWgPeer(key, peer) => print_wg_peer(f, key, peer),
             Self::SetSysctl(key, value) => print_sysctl(f, key, value),
             Self::DelLink(_)
             | Self::DelAddr(_)
             | Self::DelNeigh(_)
             | Self::SetFdb(_)
             | Self::DelFdb(_)
+            | Self::DelWgPeer(_)
             | Self::SetNftTable(..)
             | Self::DelNftTable(_)
             | Self::SetIptables(..) => self.object().fmt(f),
@@ -108,6 +124,7 @@ fn print_link(f: &mut Formatter<'_>, name: &str, link: &Link) -> fmt::Result {
     write!(f, "link {} ", Word(name))?;
     match &link.kind {
         LinkKind::Vxlan(vxlan) => print_vxlan(f, vxlan)?,
+        LinkKind::Wireguard => f.write_str("wireguard")?,
         LinkKind::Bridge => f.write_str("bridge")?,
         LinkKind::Veth(peer) => print_veth(f, peer.as_ref())?,
         LinkKind::Other(kind) if kind.is_empty() => f.write_str("physical")?,
@@ -249,6 +266,30 @@ fn print_fdb(f: &mut Formatter<'_>, key: &FdbKey) -> fmt::Result {
         key.mac,
         key.remote
     )
+}
+
+/// Without keys: a text goes into logs.
+fn print_wireguard(f: &mut Formatter<'_>, link: &str, device: &Wireguard) -> fmt::Result {
+    write!(f, "wireguard {} port {}", Word(link), device.listen_port)
+}
+
+fn print_wg_peer_key(f: &mut Formatter<'_>, key: &WgPeerKey) -> fmt::Result {
+    write!(f, "wgpeer {} {}", Word(key.link.as_str()), key.public_key)
+}
+
+/// Without the preshared key, of which only the presence is told.
+fn print_wg_peer(f: &mut Formatter<'_>, key: &WgPeerKey, peer: &WgPeer) -> fmt::Result {
+    print_wg_peer_key(f, key)?;
+    if let Some(endpoint) = peer.endpoint {
+        write!(f, " endpoint {endpoint}")?;
+    }
+    for allowed in &peer.allowed_ips {
+        write!(f, " allowed {allowed}")?;
+    }
+    if peer.keepalive_secs != 0 {
+        write!(f, " keepalive {}", peer.keepalive_secs)?;
+    }
+    f.write_str(if peer.preshared_key.is_some() { " psk" } else { "" })
 }
 
 fn print_sysctl(f: &mut Formatter<'_>, key: &SysctlKey, value: &str) -> fmt::Result {
