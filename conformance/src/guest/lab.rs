@@ -1,7 +1,7 @@
 //! Guests in a lab.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -48,11 +48,11 @@ pub struct GuestLab {
 
 impl GuestLab {
     /// Boots guests, numbered from 1, and waits until each runs commands. Guest N has the addresses `192.168.88.N/24`
-    /// and `fd00:88::N/64` on its link `eth0`, the programs under test in `/opt/cni/bin`, and reaches etcd by `eth1`.
+    /// and `fd00:88::N/64` on its link `eth0`, the programs under test and `others` in `/opt/cni/bin`, and reaches etcd by `eth1`.
     ///
     /// # Errors
     /// Fails without root, QEMU, etcd or the kernel's package; nothing is left behind then.
-    pub fn start(guests: u8, binaries: &Binaries) -> Result<Self> {
+    pub fn start(guests: u8, binaries: &Binaries, others: &[PathBuf]) -> Result<Self> {
         let start = Instant::now();
         let kernel = KernelPackage::get()?;
         let lab = Lab::on(
@@ -64,7 +64,8 @@ impl GuestLab {
         )?;
         let dir = lab.shared_file("guests");
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-        write_image(&kernel, binaries, &dir.join("image"))?;
+        let programs = [binaries.present()?, others.to_vec()].concat();
+        write_image(&kernel, &programs, &dir.join("image"))?;
         let wire = Wire::new(&dir, guests)?;
         let mut this = Self {
             guests: Vec::new(),
@@ -136,7 +137,7 @@ fn network(number: u8) -> String {
     )
 }
 
-fn write_image(kernel: &KernelPackage, binaries: &Binaries, path: &Path) -> Result<()> {
+fn write_image(kernel: &KernelPackage, programs: &[PathBuf], path: &Path) -> Result<()> {
     let mut image = Image::new(kernel)?;
     for name in HOST_PROGRAMS {
         image.host_program(name)?;
@@ -150,13 +151,13 @@ fn write_image(kernel: &KernelPackage, binaries: &Binaries, path: &Path) -> Resu
     }
     let extensions = Path::new("/usr/lib/x86_64-linux-gnu/xtables");
     image.tree(extensions, "usr/lib/x86_64-linux-gnu/xtables")?;
-    for program in binaries.present()? {
+    for program in programs {
         let name = program
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        image.program(&program, &format!("opt/cni/bin/{name}"))?;
+        image.program(program, &format!("opt/cni/bin/{name}"))?;
     }
     image.write(path)
 }

@@ -9,13 +9,15 @@ mod bridge_vlan;
 mod kernel;
 mod rules;
 mod vxlan;
+mod wireguard;
 
 /// The guests, for one case at a time. Everything of them ends with this process, because the lab does.
 fn guests() -> MutexGuard<'static, GuestLab> {
     // A boot that failed is not tried again by every case.
     static GUESTS: OnceLock<Result<Mutex<GuestLab>, String>> = OnceLock::new();
     let guests = GUESTS.get_or_init(|| {
-        let lab = Binaries::find().and_then(|binaries| GuestLab::start(2, &binaries));
+        let lab =
+            Binaries::find().and_then(|binaries| GuestLab::start(2, &binaries, &wireguard::test_programs()));
         let lab = lab.map_err(|error| format!("{error:#}"))?;
         println!("two guests ran commands after {:.1} s", lab.took().as_secs_f64());
         Ok(Mutex::new(lab))
