@@ -7,13 +7,12 @@
 use std::cell::RefCell;
 use std::future::{Future, pending};
 use std::io;
-use std::net::Ipv4Addr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, UnixTime};
+use flannel_types::{Lease, LeaseAttrs, NetConf, PublicAddrs, SubnetEnv, UnixTime};
 use lease_store::{ErrorClass, LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
 use net_types::{MacAddr, sentence};
 use netlink::RealKernel;
@@ -282,7 +281,7 @@ impl<S: LeaseStore> Driver<'_, S> {
                 }
                 self.rules_executor.submit(work)?;
             }
-            Action::FindLease(public_ip) => self.job = Some(find(self.store, public_ip)),
+            Action::FindLease(node) => self.job = Some(find(self.store, node)),
             Action::AcquireLease(attrs) => self.job = Some(self.acquire(attrs)),
             Action::WatchLeases => self.watch = Some(self.store.watch()?),
             Action::RenewLease(lease) => self.job = Some(renew(self.store, lease)),
@@ -339,8 +338,8 @@ fn write_files<'a>(path: PathBuf, env: SubnetEnv, cni_conf: Option<CniConf>) -> 
     })
 }
 
-fn find<S: LeaseStore>(store: &S, public_ip: Ipv4Addr) -> Job<'_> {
-    Box::pin(async move { Event::LeaseFound(store.find(public_ip).await.map_err(StoreFailure::from)) })
+fn find<S: LeaseStore>(store: &S, node: PublicAddrs) -> Job<'_> {
+    Box::pin(async move { Event::LeaseFound(store.find(node).await.map_err(StoreFailure::from)) })
 }
 
 fn renew<S: LeaseStore>(store: &S, lease: Lease) -> Job<'_> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use ipnetwork::Ipv4Network;
 use net_types::registry::RTPROT_FLANNEL;
 use net_types::{IfName, SubnetKey};
 use netstate::{LinkScope, Scope, State};
@@ -20,20 +19,28 @@ mod vxlan;
 /// Returns what the kernel should hold for the device and its peers.
 #[must_use]
 pub fn desired(device: &VxlanDevice, peers: &BTreeMap<SubnetKey, Peer>) -> State {
-    let mut state = State::default();
+    let mut state = desired_peers(device, peers);
     vxlan::add_device(&mut state, device);
+    state
+}
+
+fn desired_peers<'a>(
+    device: &VxlanDevice,
+    peers: impl IntoIterator<Item = (&'a SubnetKey, &'a Peer)>,
+) -> State {
+    let mut state = State::default();
     for (key, peer) in peers {
-        vxlan::add_peer(&mut state, device, key.v4(), peer);
+        if let Some(subnet) = key.v4() {
+            vxlan::add_peer(&mut state, device, subnet, peer);
+        }
     }
     state
 }
 
 /// Returns what the kernel should hold for one peer alone.
 #[must_use]
-pub fn of_peer(device: &VxlanDevice, subnet: Ipv4Network, peer: &Peer) -> State {
-    let mut state = State::default();
-    vxlan::add_peer(&mut state, device, subnet, peer);
-    state
+pub fn of_peer(device: &VxlanDevice, key: SubnetKey, peer: &Peer) -> State {
+    desired_peers(device, [(&key, peer)])
 }
 
 /// Returns what is ours on this node.

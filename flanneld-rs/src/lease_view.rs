@@ -5,10 +5,9 @@
 //! counts: one that holds this node's own lease.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use flannel_types::Lease;
+use flannel_types::{Lease, PublicAddrs};
 use ipnetwork::Ipv4Network;
 use net_types::SubnetKey;
 use netstate::Prune;
@@ -39,7 +38,7 @@ pub enum SnapshotOutcome {
 #[derive(Debug)]
 pub struct LeaseView {
     own: SubnetKey,
-    public_ip: Ipv4Addr,
+    node: PublicAddrs,
     grace: Duration,
     known: BTreeMap<SubnetKey, Lease>,
     /// Leases that vanished in a mass, each until when it is kept.
@@ -57,7 +56,7 @@ impl LeaseView {
     pub const fn new(own: &Lease, adopted: BTreeSet<Ipv4Network>, grace: Duration) -> Self {
         Self {
             own: own.key,
-            public_ip: own.attrs.public_ip,
+            node: own.attrs.addrs(),
             grace,
             known: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -83,7 +82,7 @@ impl LeaseView {
         }
         self.synced = true;
         let adopted = std::mem::take(&mut self.adopted);
-        let subnets: BTreeSet<_> = leases.keys().map(SubnetKey::v4).collect();
+        let subnets: BTreeSet<_> = leases.keys().filter_map(SubnetKey::v4).collect();
         let lost_adopted = adopted.difference(&subnets).count();
         let lost: Vec<_> = self
             .trusted()
@@ -204,7 +203,7 @@ impl LeaseView {
     }
 
     fn is_ours(&self, lease: &Lease) -> bool {
-        lease.attrs.public_ip == self.public_ip
+        lease.attrs.addrs().is_same_node(self.node)
     }
 
     fn trusted(&self) -> impl Iterator<Item = &SubnetKey> {

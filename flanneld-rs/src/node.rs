@@ -175,7 +175,7 @@ impl Node {
         match observation {
             Ok(state) => {
                 self.stage = Stage::LookingForLease(found(&state, &self.settings.device));
-                Some(Action::FindLease(self.settings.public_ip))
+                Some(Action::FindLease(self.settings.public_addrs()))
             }
             Err(err) => {
                 warn!(%err, "cannot observe the kernel, will try again");
@@ -204,7 +204,7 @@ impl Node {
             vtep_mac: mac,
         };
         let attrs = LeaseAttrs {
-            public_ip: self.settings.public_ip,
+            public_ip: Some(self.settings.public_ip),
             public_ipv6: None,
             backend_type: BACKEND_TYPE.to_owned(),
             backend_data: Some(data.to_json()),
@@ -225,8 +225,11 @@ impl Node {
             Err(failure) => return self.store_failed(now, failure),
         };
         self.standing.store_answered();
-        info!(subnet = %lease.key.v4(), public_ip = %self.settings.public_ip, "lease acquired");
-        let device = self.device_for(&lease, *mac);
+        info!(subnet = %lease.key, public_ip = %self.settings.public_ip, "lease acquired");
+        let Some(device) = self.device_for(&lease, *mac) else {
+            let reason = format!("the lease {} has no IPv4 subnet", lease.key);
+            return Some(self.stop(StopReason::NoLease(reason)));
+        };
         let mut view = LeaseView::new(&lease, found.peer_subnets.clone(), self.settings.mass_loss_grace);
         if !found.was_member {
             view.distrust_store(now.monotonic);
@@ -243,9 +246,9 @@ impl Node {
         Some(Action::WatchLeases)
     }
 
-    fn device_for(&self, lease: &Lease, mac: MacAddr) -> VxlanDevice {
+    fn device_for(&self, lease: &Lease, mac: MacAddr) -> Option<VxlanDevice> {
         let settings = &self.settings;
-        VxlanDevice {
+        Some(VxlanDevice {
             name: settings.device.clone(),
             vni: settings.vni,
             port: settings.port,
@@ -257,8 +260,8 @@ impl Node {
             local: settings.local,
             public_ip: settings.public_ip,
             network: settings.network,
-            subnet: lease.key.v4(),
-        }
+            subnet: lease.key.v4()?,
+        })
     }
 
     /// Once the rules are as they should be, what another mode could have left is gone for good: looking for it again
@@ -317,7 +320,7 @@ impl Node {
         };
         match result {
             Ok(lease) => {
-                info!(subnet = %lease.key.v4(), "lease renewed");
+                info!(subnet = %lease.key, "lease renewed");
                 self.standing.renewed();
                 holding.keeper.renewed(now.wall, Some(lease));
                 None
@@ -441,7 +444,7 @@ impl Node {
     fn retry(&self) -> Option<Action> {
         match &self.stage {
             Stage::LookingForDevice => Some(self.look_for_device()),
-            Stage::LookingForLease(_) => Some(Action::FindLease(self.settings.public_ip)),
+            Stage::LookingForLease(_) => Some(Action::FindLease(self.settings.public_addrs())),
             Stage::AcquiringLease { attrs, .. } => Some(Action::AcquireLease(attrs.clone())),
             Stage::Holding(holding) => {
                 (holding.file == SubnetFile::Writing).then(|| Action::WriteSubnetFile(holding.subnet_env()))

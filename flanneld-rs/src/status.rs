@@ -3,7 +3,7 @@
 //! Plain data, written by the daemon and read by the command, perhaps of another version: unknown fields are ignored.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::reconciler::insight::Counts;
 pub mod command;
 mod text;
 
-pub(crate) use text::printable;
+pub(crate) use text::{printable, shown};
 
 /// The daemon and its node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ pub struct LeaseStatus {
     /// The subnet of this node's pods.
     pub subnet: String,
     /// The address at which peers reach this node.
-    pub public_ip: Ipv4Addr,
+    pub public_ip: Option<IpAddr>,
     /// When it ends, in seconds since 1970; none for a reservation.
     pub expires: Option<u64>,
     /// How often it was renewed in this run.
@@ -173,7 +173,7 @@ pub struct PeerStatus {
     /// The subnet of its pods.
     pub subnet: String,
     /// Its outer address.
-    pub public_ip: Ipv4Addr,
+    pub public_ip: Option<IpAddr>,
     /// Hardware address of its device, if its lease can be used.
     pub vtep_mac: Option<String>,
     /// All in all.

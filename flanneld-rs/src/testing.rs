@@ -21,7 +21,7 @@ pub(crate) fn device() -> VxlanDevice {
         local: public_ip(250),
         public_ip: public_ip(250),
         network: "10.244.0.0/16".parse().unwrap(),
-        subnet: key(250).v4(),
+        subnet: key(250).v4().unwrap(),
     }
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn lease(n: u8, expires: Option<u64>) -> Lease {
         vtep_mac: mac(n),
     };
     let attrs = LeaseAttrs {
-        public_ip: public_ip(n),
+        public_ip: Some(public_ip(n)),
         public_ipv6: None,
         backend_type: BACKEND_TYPE.to_owned(),
         backend_data: Some(data.to_json()),

@@ -1,4 +1,5 @@
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use net_types::{MacAddr, SubnetKey, Vni, VniError};
@@ -19,8 +20,8 @@ pub struct Lease {
 /// The value of a lease in a store (flannel `pkg/lease/lease.go`, `LeaseAttrs`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeaseAttrs {
-    /// The address at which peers reach the node; it also tells whose lease this is.
-    pub public_ip: Ipv4Addr,
+    /// The IPv4 address at which peers reach the node; `None` where IPv4 is off.
+    pub public_ip: Option<Ipv4Addr>,
     /// The same for IPv6.
     pub public_ipv6: Option<Ipv6Addr>,
     /// The backend's name; empty where the backend publishes none.
@@ -29,6 +30,15 @@ pub struct LeaseAttrs {
     pub backend_data: Option<String>,
     /// The same for IPv6.
     pub backend_v6_data: Option<String>,
+}
+
+/// The addresses at which peers reach a node; they also tell whose a lease is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicAddrs {
+    /// Of IPv4, where it is on.
+    pub v4: Option<Ipv4Addr>,
+    /// Of IPv6, where it is on.
+    pub v6: Option<Ipv6Addr>,
 }
 
 /// The backend data of a VXLAN lease (flannel `pkg/backend/vxlan/vxlan.go`, `vxlanLeaseAttrs`).
@@ -77,16 +87,31 @@ impl LeaseAttrs {
     pub fn parse(text: &str) -> Result<Self, LeaseValueError> {
         let object = Object::parse("the lease", text)?;
         let public_ip = address(&object, "PublicIP", "an IPv4 address")?;
+        let public_ip = public_ip.filter(|ip: &Ipv4Addr| !ip.is_unspecified());
+        let public_ipv6 = address(&object, "PublicIPv6", "an IPv6 address")?;
+        if public_ip.is_none() && public_ipv6.is_none() {
+            return Err(LeaseValueError::Missing("PublicIP"));
+        }
         Ok(Self {
-            public_ip: public_ip.ok_or(LeaseValueError::Missing("PublicIP"))?,
-            public_ipv6: address(&object, "PublicIPv6", "an IPv6 address")?,
+            public_ip,
+            public_ipv6,
             backend_type: object.string("BackendType")?.unwrap_or_default(),
             backend_data: object.raw("BackendData").map(go_json::compact),
             backend_v6_data: object.raw("BackendV6Data").map(go_json::compact),
         })
     }
 
-    /// The value as the reference writes it: compact, members in its order, empty ones omitted.
+    /// The addresses of the node that holds the lease.
+    #[must_use]
+    pub const fn addrs(&self) -> PublicAddrs {
+        PublicAddrs {
+            v4: self.public_ip,
+            v6: self.public_ipv6,
+        }
+    }
+
+    /// The value as the reference writes it: compact, members in its order, empty ones omitted. An IPv4 address that
+    /// is not there is `0.0.0.0`, as Go prints the zero value, and is read back so.
     #[must_use]
     pub fn to_json(&self) -> String {
         let public_ipv6 = self
@@ -94,7 +119,7 @@ impl LeaseAttrs {
             .map_or_else(|| "null".to_owned(), |ip| format!("\"{ip}\""));
         let mut text = format!(
             "{{\"PublicIP\":\"{}\",\"PublicIPv6\":{public_ipv6}",
-            self.public_ip
+            self.public_ip.unwrap_or(Ipv4Addr::UNSPECIFIED)
         );
         if !self.backend_type.is_empty() {
             let quoted = serde_json::Value::String(self.backend_type.clone());
@@ -108,6 +133,35 @@ impl LeaseAttrs {
         }
         text.push('}');
         text
+    }
+}
+
+impl PublicAddrs {
+    /// Whether these are addresses of one node: IPv4 decides where both have it, as it does upstream; else IPv6. So a
+    /// node stays the same one while a family is switched on or off.
+    #[must_use]
+    pub fn is_same_node(self, other: Self) -> bool {
+        match (self.v4, other.v4) {
+            (Some(one), Some(other)) => one == other,
+            (_, None) | (None, _) => self.v6.is_some() && self.v6 == other.v6,
+        }
+    }
+
+    /// The address that names the node to a person: IPv4's, or else IPv6's.
+    #[must_use]
+    pub fn first(self) -> Option<IpAddr> {
+        self.v4.map(IpAddr::V4).or(self.v6.map(IpAddr::V6))
+    }
+}
+
+impl fmt::Display for PublicAddrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.v4, self.v6) {
+            (Some(v4), Some(v6)) => write!(f, "{v4} and {v6}"),
+            (Some(v4), None) => v4.fmt(f),
+            (None, Some(v6)) => v6.fmt(f),
+            (None, None) => f.write_str("no address"),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ mod net_conf;
 mod subnet_env;
 
 pub use cidr::IpNet;
-pub use lease::{Lease, LeaseAttrs, LeaseValueError, UnixTime, VxlanData};
+pub use lease::{Lease, LeaseAttrs, LeaseValueError, PublicAddrs, UnixTime, VxlanData};
 pub use net_conf::{
     Backend, Extension, Family, NetConf, NetConfError, Secret, SubnetPool, ValidNetConf, Vxlan, Wireguard,
     WireguardMode,

@@ -1,7 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
-use flannel_types::{IpNet, Lease, PreviousSubnets, SubnetPool, UnixTime, ValidNetConf};
+use flannel_types::{IpNet, Lease, PreviousSubnets, PublicAddrs, SubnetPool, UnixTime, ValidNetConf};
 use net_types::SubnetKey;
 
 use crate::error::StoreError;
@@ -17,8 +16,8 @@ pub struct AllocationInput<'a> {
     pub conf: &'a ValidNetConf,
     /// Every lease in the store, the expired ones included.
     pub leases: &'a BTreeMap<SubnetKey, Lease>,
-    /// The node's public address; leases that carry it are its own.
-    pub public_ip: Ipv4Addr,
+    /// The node's public addresses; leases that carry them are its own.
+    pub node: PublicAddrs,
     /// The subnets of an earlier run, preferred where free.
     pub previous: &'a PreviousSubnets,
     /// The present.
@@ -42,6 +41,14 @@ pub enum Decision {
     Reuse(SubnetKey),
     /// A subnet that nobody holds.
     Create(SubnetKey),
+    /// The node's own lease under another name, because a family was switched on or off: the subnet that both names
+    /// have is never without a lease, and no peer needs to notice.
+    Move {
+        /// The name it has.
+        from: SubnetKey,
+        /// The name it gets, which nobody holds.
+        to: SubnetKey,
+    },
 }
 
 /// Why there is no subnet for the node.
@@ -51,28 +58,24 @@ pub enum AllocationError {
     /// Every subnet of a pool is taken.
     #[error("out of subnets")]
     OutOfSubnets,
-    /// IPv4 is switched off, and leases are named by their IPv4 subnet.
-    #[error("leases need an IPv4 subnet")]
-    Ipv4Required,
 }
 
 impl From<AllocationError> for StoreError {
     fn from(err: AllocationError) -> Self {
         match err {
             AllocationError::OutOfSubnets => Self::OutOfSubnets,
-            AllocationError::Ipv4Required => Self::Ipv4Required,
         }
     }
 }
 
-/// Chooses a node's subnet: its own lease where it still fits, else the previous subnet where free, else one of the
-/// first hundred free ones, each family on its own.
+/// Chooses a node's subnet: its own lease where it still fits, else what it holds of it in either family, else the
+/// previous subnet where free, else one of the first hundred free ones, each family on its own.
 ///
 /// Another node's expired lease is taken over only when nothing else is free, so that a node that was off for long
 /// finds its subnet again. Reservations (leases without an end) are never taken.
 ///
 /// # Errors
-/// A pool is exhausted, or IPv4 is switched off.
+/// A pool is exhausted.
 pub fn allocate(
     input: &AllocationInput<'_>,
     random: &mut dyn FnMut() -> u64,
@@ -88,12 +91,7 @@ pub fn allocate(
             remove,
         });
     }
-    let others = || {
-        input
-            .leases
-            .values()
-            .filter(|lease| lease.attrs.public_ip != input.public_ip)
-    };
+    let others = || input.leases.values().filter(|lease| !input.is_own(lease));
     let taken: Vec<_> = others().map(|lease| lease.key).collect();
     let key = match input.choose(&taken, random) {
         Err(AllocationError::OutOfSubnets) => {
@@ -105,18 +103,27 @@ pub fn allocate(
         }
         result => result?,
     };
-    remove.extend(input.leases.keys().filter(|other| overlap(**other, key)));
-    Ok(Allocation {
-        decision: Decision::Create(key),
-        remove,
-    })
+    remove.extend(input.leases.keys().filter(|other| other.overlaps(&key)));
+    let decision = match input.own().find(|lease| shares_subnet(lease.key, key)) {
+        Some(own) => Decision::Move {
+            from: own.key,
+            to: key,
+        },
+        None => Decision::Create(key),
+    };
+    if let Decision::Move { from, .. } = decision {
+        remove.remove(&from);
+    }
+    Ok(Allocation { decision, remove })
 }
 
 impl AllocationInput<'_> {
     fn own(&self) -> impl Iterator<Item = &Lease> {
-        self.leases
-            .values()
-            .filter(|lease| lease.attrs.public_ip == self.public_ip)
+        self.leases.values().filter(|lease| self.is_own(lease))
+    }
+
+    fn is_own(&self, lease: &Lease) -> bool {
+        lease.attrs.addrs().is_same_node(self.node)
     }
 
     /// The node's own lease that fits, a live one first; an expired one only if nobody's live lease overlaps it.
@@ -126,7 +133,7 @@ impl AllocationInput<'_> {
         let expired = || {
             fitting().find(|own| {
                 let mut live = self.leases.values().filter(|other| self.is_live(other));
-                !live.any(|other| overlap(other.key, own.key))
+                !live.any(|other| other.key.overlaps(&own.key))
             })
         };
         live.or_else(expired).map(|lease| lease.key)
@@ -138,12 +145,7 @@ impl AllocationInput<'_> {
 
     /// Whether a lease's subnets are those that the configuration hands out, in exactly the enabled families.
     fn fits(&self, key: SubnetKey) -> bool {
-        let v6_fits = match (self.conf.ipv6(), key.v6()) {
-            (Some(pool), Some(subnet)) => pool.holds(subnet),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        v6_fits && self.conf.ipv4().is_some_and(|pool| pool.holds(key.v4()))
+        fits_in(self.conf.ipv4(), key.v4()) && fits_in(self.conf.ipv6(), key.v6())
     }
 
     fn choose(
@@ -151,39 +153,64 @@ impl AllocationInput<'_> {
         taken: &[SubnetKey],
         random: &mut dyn FnMut() -> u64,
     ) -> Result<SubnetKey, AllocationError> {
-        let pool = self.conf.ipv4().ok_or(AllocationError::Ipv4Required)?;
-        let subnets = taken.iter().map(SubnetKey::v4);
-        let v4 = choose_subnet(pool, subnets, self.previous.subnet, random)?;
-        let v6 = match self.conf.ipv6() {
-            None => None,
-            Some(pool) => {
-                let subnets = taken.iter().filter_map(SubnetKey::v6);
-                Some(choose_subnet(pool, subnets, self.previous.ipv6_subnet, random)?)
-            }
-        };
-        Ok(SubnetKey::new(v4, v6))
+        let own = || self.own().map(|lease| lease.key);
+        let v4 = choose_in(
+            self.conf.ipv4(),
+            taken.iter().filter_map(SubnetKey::v4),
+            own().filter_map(|key| key.v4()).chain(self.previous.subnet),
+            random,
+        )?;
+        let v6 = choose_in(
+            self.conf.ipv6(),
+            taken.iter().filter_map(SubnetKey::v6),
+            own().filter_map(|key| key.v6()).chain(self.previous.ipv6_subnet),
+            random,
+        )?;
+        // A valid configuration has a family.
+        SubnetKey::of(v4, v6).ok_or(AllocationError::OutOfSubnets)
     }
 }
 
-pub(crate) fn overlap(a: SubnetKey, b: SubnetKey) -> bool {
-    let v6 = a.v6().zip(b.v6());
-    a.v4().overlaps_with(b.v4()) || v6.is_some_and(|(a, b)| a.overlaps_with(b))
+/// Whether a subnet is one that a pool hands out, or neither is there.
+fn fits_in<N: IpNet>(pool: Option<&SubnetPool<N>>, subnet: Option<N>) -> bool {
+    match (pool, subnet) {
+        (Some(pool), Some(subnet)) => pool.holds(subnet),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+/// Whether two names have a subnet in common as it is.
+fn shares_subnet(one: SubnetKey, other: SubnetKey) -> bool {
+    one.v4().is_some() && one.v4() == other.v4() || one.v6().is_some() && one.v6() == other.v6()
+}
+
+/// Chooses a subnet in one family, if it is on.
+fn choose_in<N: IpNet>(
+    pool: Option<&SubnetPool<N>>,
+    taken: impl Iterator<Item = N>,
+    preferred: impl Iterator<Item = N>,
+    random: &mut dyn FnMut() -> u64,
+) -> Result<Option<N>, AllocationError> {
+    pool.map(|pool| choose_subnet(pool, taken, preferred, random))
+        .transpose()
 }
 
 fn choose_subnet<N: IpNet>(
     pool: &SubnetPool<N>,
     taken: impl Iterator<Item = N>,
-    previous: Option<N>,
+    preferred: impl Iterator<Item = N>,
     random: &mut dyn FnMut() -> u64,
 ) -> Result<N, AllocationError> {
     let mut taken: Vec<_> = taken
         .map(|subnet| (subnet.first_bits(), subnet.last_bits()))
         .collect();
-    let previous = previous.map(N::masked).filter(|subnet| {
+    let mut preferred = preferred.map(N::masked);
+    let is_free = |subnet: &N| {
         let (first, last) = (subnet.first_bits(), subnet.last_bits());
         pool.holds(*subnet) && !taken.iter().any(|(from, to)| *from <= last && first <= *to)
-    });
-    if let Some(subnet) = previous {
+    };
+    if let Some(subnet) = preferred.find(is_free) {
         return Ok(subnet);
     }
     taken.sort_unstable();

@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use flannel_types::NetConfError;
 use net_types::SubnetKey;
@@ -60,9 +60,6 @@ pub enum StoreError {
     /// Every subnet is taken; the text is Flannel's.
     #[error("out of subnets")]
     OutOfSubnets,
-    /// The configuration has IPv4 switched off, and leases are named by their IPv4 subnet.
-    #[error("leases need an IPv4 subnet: set EnableIPv4 and Network in the network configuration")]
-    Ipv4Required,
     /// Another node was faster.
     #[error("the subnet {0} was taken by another node in the same moment")]
     Conflict(SubnetKey),
@@ -72,7 +69,7 @@ pub enum StoreError {
         /// The subnet.
         key: SubnetKey,
         /// Whose lease it is instead; `None` if nobody's.
-        holder: Option<Ipv4Addr>,
+        holder: Option<IpAddr>,
     },
 }
 
@@ -97,8 +94,7 @@ impl StoreError {
             | Self::Denied { .. }
             | Self::Unusable { .. }
             | Self::Malformed { .. }
-            | Self::OutOfSubnets
-            | Self::Ipv4Required => ErrorClass::Fatal,
+            | Self::OutOfSubnets => ErrorClass::Fatal,
             Self::Lost { .. } => ErrorClass::Lost,
         }
     }

@@ -18,13 +18,12 @@ mod own;
 mod watch;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ::etcd::messages::RangeRequest;
 use ::etcd::{Client, Error, Options};
-use flannel_types::{Lease, NetConf};
+use flannel_types::{Lease, NetConf, PublicAddrs};
 
 use crate::error::StoreError;
 use crate::{Clock, LEASE_TTL, LeaseRequest, LeaseStore};
@@ -89,11 +88,13 @@ impl LeaseStore for EtcdStore {
         store.parse_config(found)
     }
 
-    async fn find(&self, public_ip: Ipv4Addr) -> Result<Option<Lease>, StoreError> {
+    async fn find(&self, node: PublicAddrs) -> Result<Option<Lease>, StoreError> {
         let listing = self.0.list().await?;
         let mut leases = listing.leases.values();
         // The one that will be used: the first, as in the choice of a subnet.
-        let own = leases.find(|lease| lease.attrs.public_ip == public_ip).cloned();
+        let own = leases
+            .find(|lease| lease.attrs.addrs().is_same_node(node))
+            .cloned();
         // Who looks for the own lease acquires it next.
         self.0.keep(listing);
         Ok(own)

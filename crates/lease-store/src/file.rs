@@ -15,12 +15,11 @@ mod scan;
 mod watch;
 
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use flannel_types::{Lease, NetConf, UnixTime};
+use flannel_types::{Lease, NetConf, PublicAddrs, UnixTime};
 
 use crate::error::StoreError;
 use crate::{LeaseRequest, LeaseStore};
@@ -105,8 +104,8 @@ impl LeaseStore for FileStore {
         self.run(Directory::read_config).await
     }
 
-    async fn find(&self, public_ip: Ipv4Addr) -> Result<Option<Lease>, StoreError> {
-        self.run(move |directory| directory.find(public_ip)).await
+    async fn find(&self, node: PublicAddrs) -> Result<Option<Lease>, StoreError> {
+        self.run(move |directory| directory.find(node)).await
     }
 
     async fn acquire(&self, request: &LeaseRequest) -> Result<Lease, StoreError> {

@@ -17,10 +17,9 @@ mod memory;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use flannel_types::{Lease, LeaseAttrs, NetConf, PreviousSubnets};
+use flannel_types::{Lease, LeaseAttrs, NetConf, PreviousSubnets, PublicAddrs};
 use net_types::SubnetKey;
 
 pub use allocation::{Allocation, AllocationError, AllocationInput, Decision, allocate};
@@ -44,12 +43,12 @@ pub trait LeaseStore {
     /// The store is out of reach, holds no configuration, or one that cannot be used.
     fn read_config(&self) -> impl Future<Output = Result<NetConf, StoreError>>;
 
-    /// Looks for the lease that carries this public address, an expired one only for want of another. It tells a
+    /// Looks for the lease of the node with these public addresses, an expired one only for want of another. It tells a
     /// node that lost its devices which MAC addresses its peers know.
     ///
     /// # Errors
     /// The store is out of reach, or an entry is malformed.
-    fn find(&self, public_ip: Ipv4Addr) -> impl Future<Output = Result<Option<Lease>, StoreError>>;
+    fn find(&self, node: PublicAddrs) -> impl Future<Output = Result<Option<Lease>, StoreError>>;
 
     /// Gets the node's lease: the one that it holds already, where it still fits, or else a new one.
     ///
@@ -82,7 +81,7 @@ pub trait LeaseWatch {
 pub struct LeaseRequest {
     /// The configuration, as [`LeaseStore::read_config`] returned it.
     pub conf: NetConf,
-    /// What peers must know of this node; the public IP also tells which leases are its own.
+    /// What peers must know of this node; the public addresses also tell which leases are its own.
     pub attrs: LeaseAttrs,
     /// The subnets of an earlier run, preferred where free.
     pub previous: PreviousSubnets,

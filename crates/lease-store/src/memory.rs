@@ -1,8 +1,7 @@
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use flannel_types::{Lease, LeaseAttrs, NetConf, UnixTime};
+use flannel_types::{Lease, LeaseAttrs, NetConf, PublicAddrs, UnixTime};
 use net_types::SubnetKey;
 use tokio::sync::watch;
 
@@ -102,13 +101,13 @@ impl MemoryStore {
     ///
     /// # Errors
     /// The store is out of reach.
-    pub fn find_now(&self, public_ip: Ipv4Addr) -> Result<Option<Lease>, StoreError> {
+    pub fn find_now(&self, node: PublicAddrs) -> Result<Option<Lease>, StoreError> {
         let state = self.lock();
         state.check_reach()?;
         Ok(state
             .leases
             .values()
-            .find(|lease| lease.attrs.public_ip == public_ip)
+            .find(|lease| lease.attrs.addrs().is_same_node(node))
             .cloned())
     }
 
@@ -153,8 +152,8 @@ impl LeaseStore for MemoryStore {
         std::future::ready(self.lock().read_config())
     }
 
-    fn find(&self, public_ip: Ipv4Addr) -> impl Future<Output = Result<Option<Lease>, StoreError>> {
-        std::future::ready(self.find_now(public_ip))
+    fn find(&self, node: PublicAddrs) -> impl Future<Output = Result<Option<Lease>, StoreError>> {
+        std::future::ready(self.find_now(node))
     }
 
     fn acquire(&self, request: &LeaseRequest) -> impl Future<Output = Result<Lease, StoreError>> {
@@ -255,7 +254,7 @@ impl State {
         let input = AllocationInput {
             conf: &conf,
             leases: &self.leases,
-            public_ip: request.attrs.public_ip,
+            node: request.attrs.addrs(),
             previous: &request.previous,
             now: self.now,
         };
@@ -265,17 +264,25 @@ impl State {
         for key in allocation.remove {
             self.leases.remove(&key);
         }
-        let (Decision::Reuse(key) | Decision::Create(key)) = allocation.decision;
+        let key = match allocation.decision {
+            Decision::Reuse(key) | Decision::Create(key) => key,
+            Decision::Move { from, to } => {
+                self.leases
+                    .remove(&from)
+                    .map(|lease| self.leases.insert(to, Lease { key: to, ..lease }));
+                to
+            }
+        };
         Ok(self.write(key, &request.attrs))
     }
 
     fn renew(&mut self, lease: &Lease) -> Result<Lease, StoreError> {
         self.check_reach()?;
-        let holder = self.leases.get(&lease.key).map(|stored| stored.attrs.public_ip);
-        if holder != Some(lease.attrs.public_ip) {
+        let holder = self.leases.get(&lease.key).map(|stored| stored.attrs.addrs());
+        if !holder.is_some_and(|holder| holder.is_same_node(lease.attrs.addrs())) {
             return Err(StoreError::Lost {
                 key: lease.key,
-                holder,
+                holder: holder.and_then(PublicAddrs::first),
             });
         }
         Ok(self.write(lease.key, &lease.attrs))

@@ -28,6 +28,7 @@ use tempfile::TempDir;
 
 const CONFIG: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
 const DUAL_STACK: &str = r#"{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/48"}"#;
+const V6_ONLY: &str = r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:5::/48"}"#;
 /// An event that does not come within this time does not come.
 const PATIENCE: Duration = Duration::from_secs(20);
 const NOON: u64 = 1_900_000_000;
@@ -58,8 +59,11 @@ async fn a_restarted_node_gets_its_lease_again_with_a_new_end() {
         second.expires,
         first.expires.map(|end| end.plus(Duration::from_secs(3600)))
     );
-    assert_eq!(lab.store.find(first.attrs.public_ip).await.unwrap(), Some(second));
-    assert_eq!(lab.store.find([192, 168, 77, 2].into()).await.unwrap(), None);
+    assert_eq!(lab.store.find(first.attrs.addrs()).await.unwrap(), Some(second));
+    assert_eq!(
+        lab.store.find(request(CONFIG, 2).attrs.addrs()).await.unwrap(),
+        None
+    );
 }
 
 #[test]
@@ -129,12 +133,38 @@ async fn renewal_publishes_the_attributes_as_given_and_needs_the_lease() {
 }
 
 #[tokio::test]
+async fn ipv6_alone_is_leased_and_keeps_its_subnet_when_ipv4_comes() {
+    let lab = Lab::new(V6_ONLY);
+    let mut request = request(V6_ONLY, 1);
+    request.attrs.public_ip = None;
+    request.attrs.public_ipv6 = Some("fd00:77::1".parse().unwrap());
+    let first = lab.store.acquire(&request).await.unwrap();
+    assert_eq!(first.key.v4(), None);
+    let text = fs::read_to_string(lab.lease_path(first.key)).unwrap();
+    assert!(
+        text.starts_with("{\"PublicIP\":\"0.0.0.0\",\"PublicIPv6\":\"fd00:77::1\","),
+        "{text}"
+    );
+    assert_eq!(
+        lab.store.find(request.attrs.addrs()).await.unwrap(),
+        Some(first.clone())
+    );
+    assert_eq!(lab.store.renew(&first).await.unwrap(), first);
+    request.conf = NetConf::parse(DUAL_STACK).unwrap();
+    request.attrs.public_ip = Some([192, 168, 77, 1].into());
+    let second = lab.store.acquire(&request).await.unwrap();
+    assert_eq!(second.key.v6(), first.key.v6());
+    assert!(second.key.v4().is_some());
+    assert_eq!(lab.names(), [second.key.to_string()]);
+}
+
+#[tokio::test]
 async fn an_own_lease_that_no_longer_fits_is_replaced() {
     let lab = Lab::new(CONFIG);
     let old = lab.acquire(1).await.unwrap();
     fs::write(lab.path("config"), DUAL_STACK).unwrap();
     let previous = PreviousSubnets {
-        subnet: Some(old.key.v4()),
+        subnet: old.key.v4(),
         ..PreviousSubnets::default()
     };
     let new = lab
@@ -152,7 +182,10 @@ async fn an_own_lease_that_no_longer_fits_is_replaced() {
 #[tokio::test]
 async fn what_is_missing_may_come_and_is_asked_for_again() {
     let lab = Lab::new(CONFIG);
-    assert_eq!(lab.store.find([192, 168, 77, 1].into()).await.unwrap(), None);
+    assert_eq!(
+        lab.store.find(request(CONFIG, 1).attrs.addrs()).await.unwrap(),
+        None
+    );
     fs::remove_file(lab.path("config")).unwrap();
     let err = lab.store.read_config().await.unwrap_err();
     assert_eq!(err.class(), ErrorClass::Retry);
@@ -167,7 +200,11 @@ async fn what_is_missing_may_come_and_is_asked_for_again() {
         ErrorClass::Retry
     );
     assert_eq!(
-        absent.find([192, 168, 77, 1].into()).await.unwrap_err().class(),
+        absent
+            .find(request(CONFIG, 1).attrs.addrs())
+            .await
+            .unwrap_err()
+            .class(),
         ErrorClass::Retry
     );
     assert!(!lab.path("absent").exists());
@@ -195,7 +232,10 @@ async fn a_malformed_lease_stops_the_start_and_changes_nothing() {
     lab.put("10.5.9.0-24", r#"{"PublicIP":"192.168."#);
     for err in [
         lab.acquire(1).await.unwrap_err(),
-        lab.store.find([192, 168, 77, 1].into()).await.unwrap_err(),
+        lab.store
+            .find(request(CONFIG, 1).attrs.addrs())
+            .await
+            .unwrap_err(),
     ] {
         assert_eq!(err.class(), ErrorClass::Fatal);
         let text = err.to_string();
@@ -264,7 +304,7 @@ async fn a_file_written_in_place_is_noticed() {
     leases(&mut watch).await;
     fs::write(lab.lease_path(own.key), r#"{"PublicIP":"192.168.77.200"}"#).unwrap();
     assert_eq!(
-        leases(&mut watch).await[0].attrs.public_ip.to_string(),
+        leases(&mut watch).await[0].attrs.addrs().to_string(),
         "192.168.77.200"
     );
     fs::write(lab.path("config"), r#"{"Network":"10.5.0.0/17"}"#).unwrap();
@@ -347,7 +387,7 @@ async fn survive_a_storm(lab: &Lab) {
         assert_eq!(leases(&mut store.watch().unwrap()).await.len(), NODES_LEN);
     }
     storm.join().unwrap();
-    let last = |lease: &&Lease| (u32::from(lease.attrs.public_ip) & 0xffff) >= RENEWALS - NODES;
+    let last = |lease: &&Lease| (u32::from(lease.attrs.public_ip.unwrap()) & 0xffff) >= RENEWALS - NODES;
     loop {
         let leases = leases(&mut watch).await;
         assert_eq!(leases.len(), NODES_LEN);
@@ -408,7 +448,7 @@ fn request(config: &str, owner: u8) -> LeaseRequest {
         vtep_mac: mac,
     };
     let attrs = LeaseAttrs {
-        public_ip: [192, 168, 77, owner].into(),
+        public_ip: Some([192, 168, 77, owner].into()),
         public_ipv6: None,
         backend_type: "vxlan".to_owned(),
         backend_data: Some(data.to_json()),

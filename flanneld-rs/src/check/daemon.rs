@@ -1,5 +1,5 @@
 use super::{Facts, Finding};
-use crate::status::PeerState;
+use crate::status::{PeerState, shown};
 
 /// Of peers in trouble, so many are named.
 const MAX_NAMED: usize = 5;
@@ -44,7 +44,8 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
             "daemon.peer-failing",
             format!(
                 "the peer {} at {} is not reachable: {error}",
-                peer.subnet, peer.public_ip
+                peer.subnet,
+                shown(peer.public_ip)
             ),
             "remove what stands in the way; flanneld tries again by itself",
         )
@@ -56,7 +57,8 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
             "daemon.peer-refused",
             format!(
                 "the lease {} of {} is not programmed: {error}",
-                peer.subnet, peer.public_ip
+                peer.subnet,
+                shown(peer.public_ip)
             ),
             "correct the node that holds it, or remove the lease from the store",
         )

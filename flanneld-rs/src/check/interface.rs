@@ -1,12 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink::inventory::DefaultTarget;
 
 use super::{Facts, Finding};
 
 /// What VirtualBox's NAT gives to every guest: Vagrant's first interface.
-const VIRTUALBOX_NAT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+const VIRTUALBOX_NAT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 15));
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -42,14 +42,11 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 }
 
 /// The outer addresses of this node, as far as they are known.
-fn own_addresses(facts: &Facts) -> BTreeSet<Ipv4Addr> {
+fn own_addresses(facts: &Facts) -> BTreeSet<IpAddr> {
     let lease = facts.status().and_then(|status| status.node.lease.as_ref());
-    let local = facts.device().and_then(|(_, _, vxlan)| match vxlan.local {
-        Some(std::net::IpAddr::V4(ip)) => Some(ip),
-        Some(std::net::IpAddr::V6(_)) | None => None,
-    });
+    let local = facts.device().and_then(|(_, _, vxlan)| vxlan.local);
     lease
-        .map(|lease| lease.public_ip)
+        .and_then(|lease| lease.public_ip)
         .into_iter()
         .chain(local)
         .collect()
@@ -57,11 +54,11 @@ fn own_addresses(facts: &Facts) -> BTreeSet<Ipv4Addr> {
 
 fn shared_addresses(facts: &Facts) -> Vec<Finding> {
     let own = facts.status().and_then(|status| status.node.lease.as_ref());
-    let own = own.map(|lease| (lease.public_ip, lease.subnet.as_str()));
+    let own = own.and_then(|lease| Some((lease.public_ip?, lease.subnet.as_str())));
     let peers = facts
         .peers()
         .iter()
-        .map(|peer| (peer.public_ip, peer.subnet.as_str()));
+        .filter_map(|peer| Some((peer.public_ip?, peer.subnet.as_str())));
     let mut holders: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (ip, subnet) in own.into_iter().chain(peers) {
         holders.entry(ip).or_default().push(subnet);

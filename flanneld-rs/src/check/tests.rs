@@ -85,10 +85,10 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
         facts.state.addrs = BTreeMap::from([(addr("cni0", "10.244.7.1/24"), Addr::default())]);
     }),
     ("interface.nat", Severity::Error, |facts| {
-        lease(facts).public_ip = [10, 0, 2, 15].into()
+        lease(facts).public_ip = Some([10, 0, 2, 15].into())
     }),
     ("interface.shared-address", Severity::Error, |facts| {
-        peers(facts)[0].public_ip = [192, 168, 77, 1].into();
+        peers(facts)[0].public_ip = Some([192, 168, 77, 1].into());
     }),
     ("interface.ecmp", Severity::Note, |facts| {
         facts.inventory.default_routes_v4 = vec![DefaultRoute {
@@ -351,7 +351,7 @@ fn status() -> Status {
             ready: true,
             lease: Some(LeaseStatus {
                 subnet: "10.244.1.0/24".to_owned(),
-                public_ip: [192, 168, 77, 1].into(),
+                public_ip: Some([192, 168, 77, 1].into()),
                 expires: None,
                 renewals: 0,
                 renewals_failed: 0,
@@ -380,7 +380,7 @@ fn status() -> Status {
 fn peer() -> PeerStatus {
     PeerStatus {
         subnet: "10.244.2.0/24".to_owned(),
-        public_ip: [192, 168, 77, 2].into(),
+        public_ip: Some([192, 168, 77, 2].into()),
         vtep_mac: Some("02:00:00:00:00:02".to_owned()),
         state: PeerState::Programmed,
         route: Part::Ok,

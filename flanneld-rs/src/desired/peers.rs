@@ -26,6 +26,9 @@ pub struct Peer {
 /// Why a lease is not programmed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerProblem {
+    /// It is of IPv6 alone.
+    #[error("it has no IPv4 subnet")]
+    NoIpv4,
     /// It was made by another backend.
     #[error("its backend is {0:?}, not vxlan")]
     OtherBackend(String),
@@ -178,7 +181,7 @@ impl Peers {
         let before = self.accepted.range(..=key).next_back();
         let after = self.accepted.range(key..).next();
         let mut sides = before.into_iter().chain(after).map(|(other, _)| *other);
-        sides.find(|other| other.v4().overlaps(key.v4()))
+        sides.find(|other| other.overlaps(&key))
     }
 }
 
@@ -196,7 +199,8 @@ impl PeerProblem {
     const fn rival(&self) -> Option<SubnetKey> {
         match self {
             Self::Overlaps(other) | Self::SameVtepMac(other) => Some(*other),
-            Self::OtherBackend(_)
+            Self::NoIpv4
+            | Self::OtherBackend(_)
             | Self::BadBackendData(_)
             | Self::OutsideNetwork
             | Self::OverlapsOwn
@@ -239,11 +243,13 @@ fn candidate(device: &VxlanDevice, lease: &Lease) -> Result<Peer, PeerProblem> {
     }
     let data = attrs.backend_data.as_deref().unwrap_or_default();
     let data = VxlanData::parse(data).map_err(|err| PeerProblem::BadBackendData(err.to_string()))?;
+    let (Some(subnet), Some(public_ip)) = (lease.key.v4(), attrs.public_ip) else {
+        return Err(PeerProblem::NoIpv4);
+    };
     let peer = Peer {
-        public_ip: attrs.public_ip,
+        public_ip,
         vtep_mac: data.vtep_mac,
     };
-    let subnet = lease.key.v4();
     let network = device.network;
     if !(network.contains(subnet.network()) && network.prefix() <= subnet.prefix()) {
         Err(PeerProblem::OutsideNetwork)

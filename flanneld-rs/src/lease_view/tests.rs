@@ -123,7 +123,7 @@ fn removal_of_the_own_lease_is_told_apart() {
 fn an_own_subnet_that_another_node_took_is_no_longer_ours() {
     let mut view = synced(&[1]);
     let mut taken = lease(250, None);
-    taken.attrs.public_ip = [192, 168, 77, 99].into();
+    taken.attrs.public_ip = Some([192, 168, 77, 99].into());
     assert!(view.put(taken.clone()));
     assert!(!view.put(lease(250, None)));
     let mut snapshot = leases(&[1]);
@@ -138,7 +138,7 @@ fn at(secs: u64) -> Duration {
 fn view(adopted: &[u8]) -> LeaseView {
     LeaseView::new(
         &lease(250, None),
-        adopted.iter().map(|n| key(*n).v4()).collect(),
+        adopted.iter().filter_map(|n| key(*n).v4()).collect(),
         GRACE,
     )
 }
@@ -156,6 +156,6 @@ fn leases(nodes: &[u8]) -> BTreeMap<SubnetKey, Lease> {
 
 fn peers(view: &LeaseView) -> Vec<u8> {
     view.peers()
-        .map(|lease| lease.key.v4().ip().octets()[2])
+        .map(|lease| lease.key.v4().unwrap().ip().octets()[2])
         .collect()
 }

@@ -100,7 +100,7 @@ fn status() -> Status {
             ready: true,
             lease: Some(LeaseStatus {
                 subnet: "10.244.1.0/24".to_owned(),
-                public_ip: [192, 168, 77, 1].into(),
+                public_ip: Some([192, 168, 77, 1].into()),
                 expires: Some(1_700_000_000),
                 renewals: 1,
                 renewals_failed: 2,

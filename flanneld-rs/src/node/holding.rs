@@ -107,7 +107,7 @@ impl Holding {
     fn change_of_goal(&self, changed: &BTreeMap<SubnetKey, Option<Peer>>) -> NewGoal {
         let (mut gone, mut wanted) = (State::default(), State::default());
         for (key, before) in changed {
-            let objects = |peer: &Peer| desired::of_peer(&self.device, key.v4(), peer);
+            let objects = |peer: &Peer| desired::of_peer(&self.device, *key, peer);
             gone.absorb(before.as_ref().map(objects).unwrap_or_default());
             wanted.absorb(self.peers.accepted.get(key).map(objects).unwrap_or_default());
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, UnixTime};
+use flannel_types::{Lease, LeaseAttrs, NetConf, PublicAddrs, SubnetEnv, UnixTime};
 use ipnetwork::Ipv4Network;
 use lease_store::{ErrorClass, LeaseEvent, StoreError};
 use net_types::{IfName, MacAddr, Vni, sentence};
@@ -50,6 +50,17 @@ pub struct Settings {
     pub rules_audit: Duration,
     /// Whether packets to addresses of the own subnet that no pod has are dropped.
     pub blackhole: bool,
+}
+
+impl Settings {
+    /// The addresses by which the store knows this node.
+    #[must_use]
+    pub const fn public_addrs(&self) -> PublicAddrs {
+        PublicAddrs {
+            v4: Some(self.public_ip),
+            v6: None,
+        }
+    }
 }
 
 /// What happened. An event that answers an [`Action`] comes exactly once for it.
@@ -124,8 +135,8 @@ pub enum Action {
     Kernel(Work),
     /// Observe or change packet filter rules, which may take long: others lock them.
     Rules(Work),
-    /// Look for the stored lease of this public address.
-    FindLease(Ipv4Addr),
+    /// Look for the stored lease of the node with these public addresses.
+    FindLease(PublicAddrs),
     /// Acquire a lease with these attributes.
     AcquireLease(LeaseAttrs),
     /// Begin to watch the store, and bring its news as [`Event::Lease`].

@@ -1,7 +1,7 @@
 //! How a node stands: whether it is ready, and what it tells about itself and its peers.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use flannel_types::Lease;
@@ -214,8 +214,8 @@ impl Node {
     fn lease_status(&self, holding: &Holding) -> LeaseStatus {
         let lease = holding.keeper.lease();
         LeaseStatus {
-            subnet: lease.key.v4().to_string(),
-            public_ip: lease.attrs.public_ip,
+            subnet: subnets(lease.key),
+            public_ip: lease.attrs.addrs().first(),
             expires: lease.expires.map(|end| end.secs()),
             renewals: self.standing.renewals,
             renewals_failed: self.standing.renewals_failed,
@@ -272,12 +272,12 @@ impl Node {
 
     fn peer_status(&self, holding: &Holding, lease: &Lease) -> PeerStatus {
         if let Some(peer) = holding.peers.accepted.get(&lease.key) {
-            return self.programmed(holding, lease.key, peer, Some(lease.attrs.public_ip));
+            return self.programmed(holding, lease.key, peer, lease.attrs.addrs().first());
         }
         let problem = holding.peers.refused.get(&lease.key);
         PeerStatus {
-            subnet: lease.key.v4().to_string(),
-            public_ip: lease.attrs.public_ip,
+            subnet: subnets(lease.key),
+            public_ip: lease.attrs.addrs().first(),
             vtep_mac: None,
             state: PeerState::Refused,
             route: Part::None,
@@ -293,9 +293,9 @@ impl Node {
         holding: &Holding,
         key: SubnetKey,
         peer: &Peer,
-        public_ip: Option<Ipv4Addr>,
+        public_ip: Option<IpAddr>,
     ) -> PeerStatus {
-        let state = desired::of_peer(&holding.device, key.v4(), peer);
+        let state = desired::of_peer(&holding.device, key, peer);
         let routes: Vec<_> = state.routes.into_keys().map(ObjectKey::Route).collect();
         let neighs: Vec<_> = state.neighs.into_keys().map(ObjectKey::Neigh).collect();
         let fdb: Vec<_> = state.fdb.into_iter().map(ObjectKey::Fdb).collect();
@@ -312,8 +312,8 @@ impl Node {
         };
         let refusal = failures.iter().find_map(|failure| failure.refusal.as_ref());
         PeerStatus {
-            subnet: key.v4().to_string(),
-            public_ip: public_ip.unwrap_or(peer.public_ip),
+            subnet: subnets(key),
+            public_ip: public_ip.or(Some(peer.public_ip.into())),
             vtep_mac: Some(peer.vtep_mac.to_string()),
             state,
             route,
@@ -358,6 +358,12 @@ impl Node {
             kernel: kernel_status(&self.rules, now),
         }
     }
+}
+
+/// A lease's subnets for people.
+fn subnets(key: SubnetKey) -> String {
+    let subnets: Vec<_> = key.subnets().map(|subnet| subnet.to_string()).collect();
+    subnets.join(" ")
 }
 
 fn kernel_status(engine: &Reconciler, now: Duration) -> KernelStatus {

@@ -33,7 +33,7 @@ fn the_device_s_mac_precedes_the_stored_one_and_that_the_random_one() {
             expected,
             "device {device:?}, stored {stored:?}"
         );
-        assert_eq!(attrs.public_ip, public_ip(250));
+        assert_eq!(attrs.public_ip, Some(public_ip(250)));
         assert_eq!(attrs.backend_type, "vxlan");
     }
 }
@@ -168,7 +168,7 @@ fn an_own_lease_that_is_gone_or_another_s_ends_the_daemon_for_good() {
     let removed = |_: &mut Bench| Event::Lease(LeaseEvent::Remove(key(250)));
     let taken = |_: &mut Bench| {
         let mut taken = own_lease(mac(9), None);
-        taken.attrs.public_ip = public_ip(9);
+        taken.attrs.public_ip = Some(public_ip(9));
         Event::Lease(LeaseEvent::Put(taken))
     };
     let lost = |bench: &mut Bench| {
@@ -247,7 +247,7 @@ fn peers_are_watched_once_the_lease_is_held_and_nothing_goes_before_a_snapshot()
     bench.deliver(snapshot(&[lease(1, None), own_lease(mac(250), None)]));
     bench.run(|_, _| {});
     let routed: Vec<_> = bench.kernel.routes.keys().map(|route| route.dst).collect();
-    assert_eq!(routed, [IpNetwork::V4(key(1).v4())]);
+    assert_eq!(routed, [IpNetwork::V4(key(1).v4().unwrap())]);
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn asks_for_lease(node: &mut Node, found: State, stored: Option<Lease>) -> Lease
         "{actions:?}"
     );
     let actions = node.handle(at(0), Event::Observed(Ok(found)));
-    assert_eq!(actions, [Action::FindLease(public_ip(250))]);
+    assert_eq!(actions, [Action::FindLease(lease(250, None).attrs.addrs())]);
     let mut actions = node.handle(at(0), Event::LeaseFound(Ok(stored)));
     match actions.pop() {
         Some(Action::AcquireLease(attrs)) if actions.is_empty() => attrs,

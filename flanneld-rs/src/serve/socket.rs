@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tracing::warn;
 
 use super::{ACCEPT_PAUSE, Asker, Connections};
-use crate::status::{PeerQuery, PeerStatus};
+use crate::status::{PeerQuery, PeerStatus, shown};
 
 /// Only the daemon's own user and root may connect.
 const MODE: u32 = 0o600;
@@ -121,7 +121,7 @@ async fn answer(mut stream: UnixStream, asker: &Asker) -> io::Result<()> {
 fn matches(query: &PeerQuery, peer: &PeerStatus) -> bool {
     let Some(wanted) = &query.peer else { return true };
     let mac = peer.vtep_mac.as_deref().unwrap_or_default();
-    peer.subnet.contains(wanted) || mac.contains(wanted) || peer.public_ip.to_string().contains(wanted)
+    peer.subnet.contains(wanted) || mac.contains(wanted) || shown(peer.public_ip).contains(wanted)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use super::{KernelStatus, PeerState, PeerStatus, Status};
@@ -48,7 +49,7 @@ fn head(text: &mut String, status: &Status, now: SystemTime) {
                 .map_or_else(|| "never ends".to_owned(), |at| ends(at, now));
             line(
                 text,
-                &format!("lease     {} at {}, {ends}", lease.subnet, lease.public_ip),
+                &format!("lease     {} at {}, {ends}", lease.subnet, shown(lease.public_ip)),
             );
         }
         None => line(text, "lease     none yet"),
@@ -166,7 +167,7 @@ fn table(text: &mut String, peers: &[PeerStatus]) {
         let row = format!(
             "{:<18} {:<15} {:<17} {:<10} {:<7} {:<7} {:<7} {}",
             peer.subnet,
-            peer.public_ip.to_string(),
+            shown(peer.public_ip),
             peer.vtep_mac.as_deref().unwrap_or("-"),
             peer.state.name(),
             peer.route.name(),
@@ -176,6 +177,11 @@ fn table(text: &mut String, peers: &[PeerStatus]) {
         );
         line(text, row.trim_end());
     }
+}
+
+/// An address, or a dash.
+pub(crate) fn shown(ip: Option<IpAddr>) -> String {
+    ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string())
 }
 
 fn ends(at: u64, now: SystemTime) -> String {

@@ -154,8 +154,8 @@ impl Driver {
             Action::Rules(Work::Apply(ops)) => {
                 vec![Event::RulesApplied(self.rules.apply(&ops)), Event::RulesChanged]
             }
-            Action::FindLease(public_ip) => {
-                let answer = self.store.find_now(public_ip);
+            Action::FindLease(node) => {
+                let answer = self.store.find_now(node);
                 vec![Event::LeaseFound(answer.map_err(StoreFailure::from))]
             }
             Action::WatchLeases => {

@@ -281,7 +281,7 @@ fn lease(words: &[&str]) -> Result<Lease, String> {
     };
     let key: SubnetKey = parse(key)?;
     let attrs = LeaseAttrs {
-        public_ip: parse(public_ip)?,
+        public_ip: Some(parse(public_ip)?),
         public_ipv6: None,
         backend_type: "vxlan".to_owned(),
         backend_data: Some(data.to_json()),

@@ -1,11 +1,10 @@
 //! A daemon's run: its node, its watch, and how its actions take effect and are answered.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use fake_kernel::FakeKernel;
-use flannel_types::{Lease, LeaseAttrs, SubnetEnv};
+use flannel_types::{Lease, LeaseAttrs, PublicAddrs, SubnetEnv};
 use flanneld_rs::desired::{FilterMode, Masquerade, RuleSettings};
 use flanneld_rs::node::{Action, Event, Node, Now, Outlook, Settings, StoreFailure};
 use flanneld_rs::reconciler::Work;
@@ -14,7 +13,7 @@ use net_types::registry::VXLAN_PORT;
 use net_types::{MacAddr, SubnetKey, Vni};
 use netstate::{Kernel, KernelError, Op, Scope, Spot, State};
 
-use crate::kernel_view::{device, foreign, network, public_ip, underlay};
+use crate::kernel_view::{device, foreign, network, public_ip, underlay, v4};
 use crate::ledger::{GRACE, Ledger};
 use crate::news::News;
 use crate::world::{Item, MemberId, World};
@@ -58,7 +57,7 @@ pub(crate) enum Effect {
     /// The changes that are left, and the results so far.
     Apply(Vec<Op>, Vec<Result<(), KernelError>>),
     Rules(Work),
-    Find(Ipv4Addr),
+    Find(PublicAddrs),
     Acquire(LeaseAttrs),
     Renew(Lease),
     Write(SubnetEnv),
@@ -197,7 +196,7 @@ impl World {
                 (Effect::Apply(ops, Vec::new()), self.rng.ms(0..=4))
             }
             Action::Rules(work) => (Effect::Rules(work), self.rng.ms(0..=500)),
-            Action::FindLease(public_ip) => (Effect::Find(public_ip), self.rng.ms(1..=30)),
+            Action::FindLease(node) => (Effect::Find(node), self.rng.ms(1..=30)),
             Action::WatchLeases => {
                 self.begin_watch(id);
                 return;
@@ -267,7 +266,7 @@ impl World {
                 Event::RulesObserved(self.kernel(id).observe_at(&scope, &spots))
             }
             Effect::Rules(Work::Apply(ops)) => Event::RulesApplied(self.apply_rules(id, &ops)),
-            Effect::Find(public_ip) => Event::LeaseFound(self.find(id, public_ip)),
+            Effect::Find(node) => Event::LeaseFound(self.find(id, node)),
             Effect::Acquire(attrs) => Event::LeaseAcquired(self.acquire(id, attrs)),
             Effect::Renew(lease) => {
                 self.store.set_now(self.wall());
@@ -357,12 +356,12 @@ impl World {
         results
     }
 
-    fn find(&mut self, id: MemberId, public_ip: Ipv4Addr) -> Result<Option<Lease>, StoreFailure> {
+    fn find(&mut self, id: MemberId, node: PublicAddrs) -> Result<Option<Lease>, StoreFailure> {
         if self.members[id].ill.cut > 0 {
             return Err(out_of_reach());
         }
         self.store.set_now(self.wall());
-        self.store.find_now(public_ip).map_err(StoreFailure::from)
+        self.store.find_now(node).map_err(StoreFailure::from)
     }
 
     fn acquire(&mut self, id: MemberId, attrs: LeaseAttrs) -> Result<Lease, StoreFailure> {
@@ -376,7 +375,7 @@ impl World {
             previous: self.previous(id),
         };
         let lease = self.store.acquire_now(&request).map_err(StoreFailure::from)?;
-        self.holders.entry(lease.key.v4()).or_default().insert(id);
+        self.holders.entry(v4(lease.key)).or_default().insert(id);
         self.store_changed();
         Ok(lease)
     }
@@ -386,7 +385,7 @@ impl World {
             return Err("the disk is full".to_owned());
         }
         if let Some(gateway) = env.subnet {
-            self.write_subnet_file(id, SubnetKey::new(gateway, None).v4());
+            self.write_subnet_file(id, v4(SubnetKey::new(gateway, None)));
         }
         Ok(())
     }

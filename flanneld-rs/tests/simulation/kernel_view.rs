@@ -43,7 +43,7 @@ pub(crate) fn phantom(number: u8, mac: MacAddr) -> Lease {
     Lease {
         key: phantom_key(number),
         attrs: LeaseAttrs {
-            public_ip: public_ip(number),
+            public_ip: Some(public_ip(number)),
             public_ipv6: None,
             backend_type: BACKEND_TYPE.to_owned(),
             backend_data: Some(data.to_json()),
@@ -114,4 +114,14 @@ fn network_holds(addr: IpNetwork) -> bool {
 /// Reads a change that a stranger makes.
 pub(crate) fn op(text: &str) -> Op {
     text.parse().unwrap_or_else(|err| panic!("{text}: {err}"))
+}
+
+/// The IPv4 subnet of a lease of this cluster, whose leases all have one.
+pub(crate) fn v4(key: SubnetKey) -> Ipv4Network {
+    key.v4().unwrap()
+}
+
+/// The outer address of the node that holds a lease.
+pub(crate) fn outer(lease: &Lease) -> IpAddr {
+    lease.attrs.public_ip.unwrap().into()
 }

@@ -17,7 +17,7 @@ use lease_store::LeaseEvent;
 use net_types::SubnetKey;
 use netstate::{Op, Route, RouteKey, State};
 
-use crate::kernel_view::vtep_mac;
+use crate::kernel_view::{outer, v4, vtep_mac};
 
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 /// Fewer losses than this are never a mass.
@@ -125,7 +125,7 @@ impl Ledger {
         if std::mem::replace(&mut self.has_counted, true) {
             return;
         }
-        let named: BTreeSet<_> = self.named.keys().map(|key| IpNetwork::V4(key.v4())).collect();
+        let named: BTreeSet<_> = self.named.keys().map(|key| IpNetwork::V4(v4(*key))).collect();
         let adopted = self.adopted();
         let lost = adopted.difference(&named).count();
         if lost >= MASS && lost * 2 > adopted.len() {
@@ -161,12 +161,12 @@ impl Ledger {
 
 /// Whether a removal takes an object that this lease asks for.
 fn is_of(op: &Op, lease: &Lease) -> bool {
-    let subnet = lease.key.v4();
+    let subnet = v4(lease.key);
     let gateway = IpAddr::V4(subnet.network());
     match op {
         Op::DelRoute(key, _) => key.dst == IpNetwork::V4(subnet) && key.metric == 0,
         Op::DelNeigh(key) => key.ip == gateway,
-        Op::DelFdb(key) => key.mac == vtep_mac(lease) && key.remote == IpAddr::V4(lease.attrs.public_ip),
+        Op::DelFdb(key) => key.mac == vtep_mac(lease) && key.remote == outer(lease),
         Op::AddLink(..)
         | Op::SetLink(..)
         | Op::DelLink(_)

@@ -13,7 +13,7 @@ use flanneld_rs::desired::{self, Network};
 use ipnetwork::IpNetwork;
 
 use crate::daemon::RULES;
-use crate::kernel_view::{network, owned, pod_of, public_ip, vtep_mac};
+use crate::kernel_view::{network, outer, owned, pod_of, public_ip, v4, vtep_mac};
 use crate::world::{MemberId, World};
 
 /// When what was held back for the grace time of 60 s must be gone.
@@ -35,7 +35,7 @@ fn check_settled(world: &World, id: MemberId) -> Result<(), String> {
     let member = &world.members[id];
     let name = &member.name;
     let lease = own_lease(world, id).ok_or_else(|| format!("{name} has no lease"))?;
-    if member.subnet != Some(lease.key.v4()) {
+    if member.subnet != lease.key.v4() {
         let file = member.subnet;
         return Err(format!(
             "{name} holds {} but its subnet file says {file:?}",
@@ -90,17 +90,17 @@ fn check_device(world: &World, id: MemberId) -> Result<(), String> {
     let peers: Vec<_> = leases.values().filter(|lease| lease.key != own.key).collect();
     let held = owned(&world.fabric.nodes[name]);
 
-    let subnets: BTreeSet<_> = peers.iter().map(|lease| IpNetwork::V4(lease.key.v4())).collect();
+    let subnets: BTreeSet<_> = peers.iter().map(|lease| IpNetwork::V4(v4(lease.key))).collect();
     let routes: BTreeSet<_> = held.routes.keys().map(|key| key.dst).collect();
     same(name, "routes", &routes, &subnets)?;
-    let gateway = |lease: &&Lease| (IpAddr::V4(lease.key.v4().network()), vtep_mac(lease));
+    let gateway = |lease: &&Lease| (IpAddr::V4(v4(lease.key).network()), vtep_mac(lease));
     let neighs = held
         .neighs
         .iter()
         .map(|(key, neigh)| (key.ip, neigh.mac))
         .collect();
     same(name, "neighbours", &neighs, &peers.iter().map(gateway).collect())?;
-    let entry = |lease: &&Lease| (vtep_mac(lease), IpAddr::V4(lease.attrs.public_ip));
+    let entry = |lease: &&Lease| (vtep_mac(lease), outer(lease));
     let fdb = held.fdb.iter().map(|key| (key.mac, key.remote)).collect();
     same(
         name,
@@ -109,7 +109,7 @@ fn check_device(world: &World, id: MemberId) -> Result<(), String> {
         &peers.iter().map(entry).collect(),
     )?;
     let cluster = IpNetwork::V4(network());
-    let subnet = IpNetwork::V4(own.key.v4());
+    let subnet = IpNetwork::V4(v4(own.key));
     let rules = desired::rules(RULES, &[Network { cluster, subnet }]);
     if world.fabric.nodes[name].dump().nft != rules.nft {
         return Err(format!(
@@ -117,7 +117,7 @@ fn check_device(world: &World, id: MemberId) -> Result<(), String> {
         ));
     }
     let addrs = held.addrs.keys().map(|key| key.addr).collect();
-    let own_addr = IpNetwork::from(IpAddr::V4(own.key.v4().network()));
+    let own_addr = IpNetwork::from(IpAddr::V4(v4(own.key).network()));
     same(name, "addresses", &addrs, &BTreeSet::from([own_addr]))
 }
 
@@ -156,5 +156,7 @@ pub(crate) fn check_quiet(world: &World, before: &[(u64, Option<u64>)]) -> Resul
 fn own_lease(world: &World, id: MemberId) -> Option<Lease> {
     let own = public_ip(world.members[id].number);
     let leases = world.store.leases();
-    leases.into_values().find(|lease| lease.attrs.public_ip == own)
+    leases
+        .into_values()
+        .find(|lease| lease.attrs.public_ip == Some(own))
 }

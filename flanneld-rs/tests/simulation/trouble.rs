@@ -300,7 +300,7 @@ impl World {
         self.heals(START);
         let own = public_ip(self.members[id].number);
         for lease in self.store.leases().into_values() {
-            if lease.attrs.public_ip == own {
+            if lease.attrs.public_ip == Some(own) {
                 self.store.remove(lease.key);
             }
         }

@@ -7,7 +7,7 @@ fn unknown_members_white_space_and_order_do_not_matter() {
     let text = r#" { "BackendData" : { "VtepMAC" : "CA:d0:b5:40:a4:cc", "VNI" : 1, "More": " x " },
         "publicip":"192.168.77.1", "PublicIPv6":null, "Expiration":"2031-01-01T00:00:00Z", "BackendType":"vxlan"}"#;
     let attrs = LeaseAttrs::parse(text).unwrap();
-    assert_eq!(attrs.public_ip.to_string(), "192.168.77.1");
+    assert_eq!(attrs.addrs().to_string(), "192.168.77.1");
     assert_eq!(attrs.backend_type, "vxlan");
     let data = attrs.backend_data.unwrap();
     assert_eq!(data, r#"{"VtepMAC":"CA:d0:b5:40:a4:cc","VNI":1,"More":" x "}"#);
@@ -27,6 +27,7 @@ fn a_bare_reservation_is_a_lease_value() {
 fn malformed_values_name_the_member() {
     let table = [
         ("{}", "the lease has no PublicIP"),
+        (r#"{"PublicIP":"0.0.0.0"}"#, "the lease has no PublicIP"),
         (
             r#"{"PublicIP":"10.0.0"}"#,
             "PublicIP of the lease is \"10.0.0\", which is not an IPv4 address",
@@ -79,6 +80,45 @@ fn moments_add_whole_seconds_and_saturate() {
     assert_eq!(UnixTime::from(UNIX_EPOCH + Duration::from_secs(7)).secs(), 7);
 }
 
+#[test]
+fn a_value_of_ipv6_alone_has_go_s_zero_address() {
+    let text = r#"{"PublicIP":"0.0.0.0","PublicIPv6":"fd00::1"}"#;
+    let attrs = LeaseAttrs::parse(text).unwrap();
+    assert_eq!(attrs.addrs().first(), Some("fd00::1".parse().unwrap()));
+    assert_eq!(attrs.public_ip, None);
+    assert_eq!(attrs.to_json(), text);
+}
+
+#[test]
+fn a_node_stays_the_same_while_a_family_is_switched() {
+    let addrs = |v4: &str, v6: &str| PublicAddrs {
+        v4: v4.parse().ok(),
+        v6: v6.parse().ok(),
+    };
+    for (one, other, expected) in [
+        (addrs("10.0.0.1", ""), addrs("10.0.0.1", "fd00::1"), true),
+        (addrs("", "fd00::1"), addrs("10.0.0.1", "fd00::1"), true),
+        (addrs("10.0.0.1", "fd00::1"), addrs("10.0.0.1", "fd00::2"), true),
+        (addrs("10.0.0.1", "fd00::1"), addrs("10.0.0.2", "fd00::1"), false),
+        (addrs("10.0.0.1", ""), addrs("", "fd00::1"), false),
+        (addrs("", "fd00::1"), addrs("", "fd00::2"), false),
+        (addrs("10.0.0.1", ""), addrs("10.0.0.2", ""), false),
+    ] {
+        assert_eq!(one.is_same_node(other), expected, "{one} / {other}");
+        assert_eq!(other.is_same_node(one), expected, "{other} / {one}");
+    }
+}
+
+/// Of one family at least; no address is unspecified.
+fn addresses() -> impl Strategy<Value = (Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+    let v4 = || (1..=u32::MAX).prop_map(Ipv4Addr::from);
+    let v6 = || any::<u128>().prop_map(Ipv6Addr::from);
+    prop_oneof![
+        (v4(), prop::option::of(v6())).prop_map(|(v4, v6)| (Some(v4), v6)),
+        v6().prop_map(|v6| (None, Some(v6))),
+    ]
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_readers_panic(text in any::<String>()) {
@@ -94,14 +134,14 @@ proptest! {
 
     #[test]
     fn every_value_round_trips(
-        v4 in any::<u32>(), v6 in any::<Option<u128>>(), backend_type in any::<String>(),
+        (v4, v6) in addresses(), backend_type in any::<String>(),
         vni in 0_u32..1 << 24, mac in any::<[u8; 6]>(), with_data in any::<[bool; 2]>(),
     ) {
         let data = VxlanData { vni: vni.try_into().unwrap(), vtep_mac: MacAddr::new(mac) };
         prop_assert_eq!(VxlanData::parse(&data.to_json()), Ok(data));
         let attrs = LeaseAttrs {
-            public_ip: v4.into(),
-            public_ipv6: v6.map(Into::into),
+            public_ip: v4,
+            public_ipv6: v6,
             backend_type,
             backend_data: with_data[0].then(|| data.to_json()),
             backend_v6_data: with_data[1].then(|| data.to_json()),

@@ -1,9 +1,14 @@
+use std::net::Ipv4Addr;
+
 use flannel_types::{LeaseAttrs, NetConf};
 use proptest::prelude::*;
 
 use super::*;
 
-const OWN: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+const OWN: PublicAddrs = PublicAddrs {
+    v4: Some(Ipv4Addr::new(192, 168, 77, 1)),
+    v6: None,
+};
 const NOW: UnixTime = UnixTime::from_secs(1_000_000);
 const LIVE: Option<u64> = Some(1_000_001);
 const EXPIRED: Option<u64> = Some(1_000_000);
@@ -38,7 +43,11 @@ fn own_leases_that_no_longer_fit_are_removed() {
         "10.5.1.0-25",
         "10.5.1.0-24&fd00::-64",
     ] {
-        let created = create("10.5.1.0-24", &[stale]);
+        let created = if stale.starts_with("10.5.1.0-24&") {
+            moved(stale, "10.5.1.0-24")
+        } else {
+            create("10.5.1.0-24", &[stale])
+        };
         assert_eq!(run(SMALL, &[(stale, 1, LIVE)], 0).unwrap(), created, "{stale}");
         let reused = reuse("10.5.3.0-24", &[stale]);
         assert_eq!(
@@ -47,9 +56,41 @@ fn own_leases_that_no_longer_fit_are_removed() {
             "{stale}"
         );
     }
-    assert_eq!(run(DUAL, &[("10.5.1.0-24", 1, LIVE)], 0).unwrap(), {
-        create("10.5.1.0-24&fd00:5:0:1::-64", &["10.5.1.0-24"])
-    });
+}
+
+#[test]
+fn a_family_that_is_switched_on_or_off_leaves_the_other_s_subnet_as_it_is() {
+    let v6_only = r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:5::/48"}"#;
+    let v4_only = r#"{"Network":"10.5.0.0/16"}"#;
+    let dual = "10.5.9.0-24&fd00:5:0:7::-64";
+    for (conf, from, to) in [
+        (DUAL, "10.5.9.0-24", "10.5.9.0-24&fd00:5:0:1::-64"),
+        (DUAL, "fd00:5:0:7::-64", "10.5.1.0-24&fd00:5:0:7::-64"),
+        (v4_only, dual, "10.5.9.0-24"),
+        (v6_only, dual, "fd00:5:0:7::-64"),
+    ] {
+        assert_eq!(
+            run(conf, &[(from, 1, LIVE)], 0).unwrap(),
+            moved(from, to),
+            "{from} {to}"
+        );
+    }
+    let taken = [
+        ("10.5.9.0-24", 1, LIVE),
+        ("10.5.1.0-24&fd00:5:0:1::-64", 2, LIVE),
+        ("10.5.9.128-25", 3, EXPIRED),
+    ];
+    assert_eq!(
+        run(DUAL, &taken, 0).unwrap(),
+        create("10.5.2.0-24&fd00:5:0:2::-64", &["10.5.9.0-24"])
+    );
+}
+
+#[test]
+fn ipv6_alone_is_leased_by_itself() {
+    let conf = r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:5::/48"}"#;
+    let leases = [("10.5.1.0-24", 2, LIVE), ("fd00:5:0:1::-64", 3, LIVE)];
+    assert_eq!(run(conf, &leases, 0).unwrap(), create("fd00:5:0:2::-64", &[]));
 }
 
 #[test]
@@ -147,12 +188,6 @@ fn expired_leases_are_taken_over_only_when_nothing_else_is_free() {
 }
 
 #[test]
-fn without_ipv4_there_is_no_lease() {
-    let conf = r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:5::/48"}"#;
-    assert_eq!(run(conf, &[], 0), Err(AllocationError::Ipv4Required));
-}
-
-#[test]
 fn ten_thousand_leases_are_searched_quickly() {
     let conf = r#"{"Network":"10.0.0.0/8"}"#;
     let mut leases = Leases::new();
@@ -188,28 +223,34 @@ proptest! {
         let valid = valid(&conf);
         match with_previous(&conf, &leases, previous, random) {
             Ok(Allocation { decision: Decision::Reuse(key), remove }) => {
-                prop_assert_eq!(leases[&key].attrs.public_ip, OWN);
-                prop_assert!(valid.ipv4().unwrap().holds(key.v4()));
+                prop_assert_eq!(leases[&key].attrs.addrs(), OWN);
+                prop_assert!(valid.ipv4().unwrap().holds(key.v4().unwrap()));
                 prop_assert!(!remove.contains(&key));
-                prop_assert!(remove.iter().all(|key| leases[key].attrs.public_ip == OWN));
+                prop_assert!(remove.iter().all(|key| leases[key].attrs.addrs() == OWN));
             }
-            Ok(Allocation { decision: Decision::Create(key), remove }) => {
-                prop_assert!(valid.ipv4().unwrap().holds(key.v4()));
+            Ok(Allocation { decision: decision @ (Decision::Create(key) | Decision::Move { to: key, .. }), remove }) => {
+                prop_assert!(valid.ipv4().unwrap().holds(key.v4().unwrap()));
                 prop_assert_eq!(key.v6().is_some(), v6);
                 prop_assert!(key.v6().is_none_or(|subnet| valid.ipv6().unwrap().holds(subnet)));
-                for lease in leases.values().filter(|lease| !remove.contains(&lease.key)) {
-                    prop_assert!(!overlap(lease.key, key));
+                let moved = match decision {
+                    Decision::Move { from, .. } => Some(from),
+                    Decision::Create(_) | Decision::Reuse(_) => None,
+                };
+                prop_assert!(moved.is_none_or(|from| leases[&from].attrs.addrs() == OWN));
+                let stay = leases.values().filter(|lease| !remove.contains(&lease.key) && Some(lease.key) != moved);
+                for lease in stay {
+                    prop_assert!(!lease.key.overlaps(&key));
                 }
                 for key in &remove {
                     let lease = &leases[key];
-                    prop_assert!(lease.attrs.public_ip == OWN || lease.expires == EXPIRED.map(UnixTime::from_secs));
+                    prop_assert!(lease.attrs.addrs() == OWN || lease.expires == EXPIRED.map(UnixTime::from_secs));
                 }
             }
             Err(err) => {
                 prop_assert_eq!(err, AllocationError::OutOfSubnets);
-                let blocking = |lease: &&Lease| lease.attrs.public_ip != OWN && lease.expires != EXPIRED.map(UnixTime::from_secs);
+                let blocking = |lease: &&Lease| lease.attrs.addrs() != OWN && lease.expires != EXPIRED.map(UnixTime::from_secs);
                 let blockers: Vec<_> = leases.values().filter(blocking).map(|lease| lease.key).collect();
-                let v4_full = (1..16).all(|n| blockers.iter().any(|key| key.v4().overlaps_with(subnet(n << 8, 24))));
+                let v4_full = (1..16).all(|n| blockers.iter().any(|key| key.v4().unwrap().overlaps_with(subnet(n << 8, 24))));
                 let v6_full = v6 && (1..64).all(|n| blockers.iter().any(|key| key.to_string().ends_with(&format!("fd00:5:0:{n:x}::-64"))));
                 prop_assert!(v4_full || v6_full);
             }
@@ -235,7 +276,7 @@ fn with_previous(
     let input = AllocationInput {
         conf: &conf,
         leases,
-        public_ip: OWN,
+        node: OWN,
         previous: &previous,
         now: NOW,
     };
@@ -272,6 +313,16 @@ fn create(name: &str, remove: &[&str]) -> Allocation {
     Allocation {
         decision: Decision::Create(key(name)),
         remove: remove.iter().map(|name| key(name)).collect(),
+    }
+}
+
+fn moved(from: &str, to: &str) -> Allocation {
+    Allocation {
+        decision: Decision::Move {
+            from: key(from),
+            to: key(to),
+        },
+        remove: BTreeSet::new(),
     }
 }
 

@@ -46,9 +46,10 @@ impl Keys {
         KeyRange::of_prefix(&self.subnets)
     }
 
-    /// The keys of all leases of an IPv4 subnet, whatever their IPv6 subnet is.
-    pub(super) fn leases_of_v4(&self, key: SubnetKey) -> KeyRange {
-        KeyRange::of_prefix(&self.lease(SubnetKey::new(key.v4(), None)))
+    /// The keys of all leases of a lease's IPv4 subnet, whatever their IPv6 subnet is; without one, the key alone.
+    pub(super) fn rivals(&self, key: SubnetKey) -> KeyRange {
+        let of_v4 = key.v4().map_or(key, |v4| SubnetKey::new(v4, None));
+        KeyRange::of_prefix(&self.lease(of_v4))
     }
 
     /// The lease that a key names; only one spelling of each counts.
@@ -113,7 +114,7 @@ mod tests {
     #[test]
     fn the_range_of_an_ipv4_subnet_holds_its_dual_stack_leases_too() {
         let keys = Keys::new("/n");
-        let range = keys.leases_of_v4("10.5.35.0-24&fd00::-64".parse().unwrap());
+        let range = keys.rivals("10.5.35.0-24&fd00::-64".parse().unwrap());
         for (text, inside) in [
             ("/n/subnets/10.5.35.0-24", true),
             ("/n/subnets/10.5.35.0-24&fd00:1::-64", true),
@@ -123,5 +124,8 @@ mod tests {
             let key = text.as_bytes().to_vec();
             assert_eq!(range.first <= key && key < range.end, inside, "{text}");
         }
+        let range = keys.rivals("fd00::-64".parse().unwrap());
+        let key = b"/n/subnets/fd00::-64".to_vec();
+        assert!(range.first <= key && key < range.end);
     }
 }

@@ -7,16 +7,15 @@ use ::etcd::messages::{
     Compare, CompareResult, CompareTarget, CompareUnion, DeleteRangeRequest, KeyValue, PutRequest,
     RangeRequest, Request, RequestOp, TxnRequest,
 };
-use flannel_types::{Lease, LeaseAttrs, UnixTime, ValidNetConf};
+use flannel_types::{Lease, LeaseAttrs, PublicAddrs, UnixTime, ValidNetConf};
 use net_types::SubnetKey;
-use std::net::Ipv4Addr;
 use tracing::debug;
 
 use super::keys::KeyRange;
 use super::listing::{parse_attrs, ranges, reading, revision};
 use super::{Store, random, store_error};
 use crate::LeaseRequest;
-use crate::allocation::{AllocationInput, Decision, allocate, overlap};
+use crate::allocation::{AllocationInput, Decision, allocate};
 use crate::error::StoreError;
 
 /// How often a node that was too slow chooses anew, before the caller hears of it.
@@ -55,31 +54,34 @@ impl Store {
             Some(listing) => listing,
             None => self.list().await?,
         };
-        let public_ip = request.attrs.public_ip;
+        let node = request.attrs.addrs();
         let mut leases = listing.leases;
         // A subnet is in use although its holder cannot be read.
         leases.extend(listing.malformed.into_keys().map(|key| (key, nobody_s(key))));
         let input = AllocationInput {
             conf,
             leases: &leases,
-            public_ip,
+            node,
             previous: &request.previous,
             now: self.clock.now(),
         };
         let allocation = allocate(&input, &mut random)?;
         for key in allocation.remove {
-            self.remove(key, public_ip).await?;
+            self.remove(key, node).await?;
         }
         match allocation.decision {
             Decision::Reuse(key) => self.hold(key, &request.attrs).await,
             Decision::Create(key) => self.create(key, &request.attrs, listing.revision).await,
+            Decision::Move { from, to } => {
+                self.rename(from, to, &request.attrs, listing.revision).await
+            }
         }
     }
 
     /// Extends the node's lease and gives it these attributes; a reservation stays one.
     pub(super) async fn hold(&self, key: SubnetKey, attrs: &LeaseAttrs) -> Result<Lease, StoreError> {
         for _ in 0..MAX_ROUNDS {
-            let stored = self.own(key, attrs.public_ip).await?;
+            let stored = self.own(key, attrs.addrs()).await?;
             let refreshed = self.refresh(key, attrs, &stored).await;
             if let Some(lease) = refreshed.map_err(|err| store_error(&self.keys.lease(key), err))? {
                 return Ok(lease);
@@ -89,7 +91,7 @@ impl Store {
     }
 
     /// Reads the node's lease.
-    async fn own(&self, key: SubnetKey, public_ip: Ipv4Addr) -> Result<KeyValue, StoreError> {
+    async fn own(&self, key: SubnetKey, node: PublicAddrs) -> Result<KeyValue, StoreError> {
         let name = self.keys.lease(key);
         let stored = self.read(key).await.map_err(|err| store_error(&name, err))?;
         let stored = stored.ok_or(StoreError::Lost { key, holder: None })?;
@@ -97,8 +99,8 @@ impl Store {
             place: format!("{name} in etcd"),
             why,
         })?;
-        if attrs.public_ip != public_ip {
-            let holder = Some(attrs.public_ip);
+        if !attrs.addrs().is_same_node(node) {
+            let holder = attrs.addrs().first();
             return Err(StoreError::Lost { key, holder });
         }
         Ok(stored)
@@ -153,11 +155,90 @@ impl Store {
         })
     }
 
+    /// Gives the node's lease another name, at one revision. The old key goes first within it: upstream's daemons
+    /// handle the events in this order, and would else remove the route that they have just made.
+    async fn rename(
+        &self,
+        from: SubnetKey,
+        to: SubnetKey,
+        attrs: &LeaseAttrs,
+        chosen_at: i64,
+    ) -> Result<Lease, StoreError> {
+        let stored = self.own(from, attrs.addrs()).await?;
+        let renamed = self.try_rename(&stored, to, attrs).await;
+        let created = renamed
+            .map_err(|err| store_error(&self.keys.lease(to), err))?
+            .ok_or(StoreError::Conflict(to))?;
+        if self.is_second(to, &created, chosen_at).await? {
+            // The shared subnet goes with it: somebody else has the other one, and the next round chooses anew.
+            self.remove(to, attrs.addrs()).await?;
+            return Err(StoreError::Conflict(to));
+        }
+        Ok(Lease {
+            key: to,
+            attrs: attrs.clone(),
+            expires: (created.etcd_lease != 0).then_some(created.expires),
+        })
+    }
+
+    /// Puts a lease in place of another one; `None` if either changed meanwhile. A reservation stays one.
+    async fn try_rename(
+        &self,
+        stored: &KeyValue,
+        to: SubnetKey,
+        attrs: &LeaseAttrs,
+    ) -> Result<Option<Created>, Error> {
+        let now = self.clock.now();
+        let (etcd_lease, ttl) = if stored.lease == 0 {
+            (0, self.lease_ttl)
+        } else {
+            let etcd_lease = new_lease_id();
+            (etcd_lease, self.client.grant(etcd_lease, self.lease_ttl).await?)
+        };
+        let name = self.keys.lease(to).into_bytes();
+        let delete = Request::DeleteRange(DeleteRangeRequest {
+            key: stored.key.clone(),
+        });
+        let request = TxnRequest {
+            compare: vec![
+                unchanged(stored),
+                Compare {
+                    result: CompareResult::Equal.into(),
+                    target: CompareTarget::Version.into(),
+                    key: name.clone(),
+                    target_union: Some(CompareUnion::Version(0)),
+                    range_end: Vec::new(),
+                },
+            ],
+            success: vec![
+                RequestOp {
+                    request: Some(delete),
+                },
+                putting(name, attrs.to_json().into_bytes(), etcd_lease),
+            ],
+            failure: Vec::new(),
+        };
+        let answer = self.client.txn(request).await?;
+        let unused = if answer.succeeded {
+            stored.lease
+        } else {
+            etcd_lease
+        };
+        if unused != 0 {
+            self.revoke_unused(unused).await;
+        }
+        Ok(answer.succeeded.then(|| Created {
+            etcd_lease,
+            revision: revision(&answer),
+            expires: now.plus(ttl),
+        }))
+    }
+
     /// Puts a lease where no lease of the same IPv4 subnet is; `None` if there is one.
     async fn put_new(&self, key: SubnetKey, attrs: &LeaseAttrs) -> Result<Option<Created>, Error> {
         let (now, etcd_lease) = (self.clock.now(), new_lease_id());
         let ttl = self.client.grant(etcd_lease, self.lease_ttl).await?;
-        let KeyRange { first, end } = self.keys.leases_of_v4(key);
+        let KeyRange { first, end } = self.keys.rivals(key);
         let name = self.keys.lease(key).into_bytes();
         let read_it = RangeRequest {
             key: name.clone(),
@@ -213,12 +294,12 @@ impl Store {
         let before = |found: &&KeyValue| found.create_revision < created.revision;
         let others = answer.kvs.iter().filter(before);
         let mut others = others.filter_map(|found| self.keys.parse(&found.key));
-        Ok(others.any(|other| other != key && overlap(other, key)))
+        Ok(others.any(|other| other != key && other.overlaps(&key)))
     }
 
     /// Removes a lease of the node's that it cannot use.
-    async fn remove(&self, key: SubnetKey, public_ip: Ipv4Addr) -> Result<(), StoreError> {
-        let stored = match self.own(key, public_ip).await {
+    async fn remove(&self, key: SubnetKey, node: PublicAddrs) -> Result<(), StoreError> {
+        let stored = match self.own(key, node).await {
             Err(StoreError::Lost { holder: None, .. }) => return Ok(()),
             stored => stored?,
         };
@@ -254,13 +335,7 @@ impl Store {
     /// Does something with a key; false if it changed since it was read.
     async fn change(&self, stored: &KeyValue, operation: RequestOp) -> Result<bool, Error> {
         let request = TxnRequest {
-            compare: vec![Compare {
-                result: CompareResult::Equal.into(),
-                target: CompareTarget::Mod.into(),
-                key: stored.key.clone(),
-                target_union: Some(CompareUnion::ModRevision(stored.mod_revision)),
-                range_end: Vec::new(),
-            }],
+            compare: vec![unchanged(stored)],
             success: vec![operation],
             failure: Vec::new(),
         };
@@ -285,6 +360,17 @@ impl Store {
     }
 }
 
+/// The condition that a key is as it was read.
+fn unchanged(stored: &KeyValue) -> Compare {
+    Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Mod.into(),
+        key: stored.key.clone(),
+        target_union: Some(CompareUnion::ModRevision(stored.mod_revision)),
+        range_end: Vec::new(),
+    }
+}
+
 fn putting(key: Vec<u8>, value: Vec<u8>, lease: i64) -> RequestOp {
     RequestOp {
         request: Some(Request::Put(PutRequest { key, value, lease })),
@@ -302,7 +388,7 @@ fn nobody_s(key: SubnetKey) -> Lease {
     Lease {
         key,
         attrs: LeaseAttrs {
-            public_ip: Ipv4Addr::UNSPECIFIED,
+            public_ip: None,
             public_ipv6: None,
             backend_type: String::new(),
             backend_data: None,

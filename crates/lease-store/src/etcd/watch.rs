@@ -216,7 +216,13 @@ impl Watcher {
         let is_whole = !news.fragment;
         let known_to = leases_known_to(&news);
         let config_key = self.store.keys.config().into_bytes();
-        for event in news.events {
+        let mut events = news.events;
+        // Of changes made at once, what is new is told first: a lease under another name is never gone in between.
+        events.sort_by_key(|event| {
+            let is_deleted = event.r#type == i32::from(EventType::Delete);
+            (event.kv.as_ref().map_or(0, |kv| kv.mod_revision), is_deleted)
+        });
+        for event in events {
             let Event { r#type, kv: Some(kv) } = event else {
                 continue;
             };
@@ -330,7 +336,7 @@ impl Watcher {
     fn warn_of_stranger(&mut self, key: &[u8]) {
         if self.is_first_warning(key) {
             warn!(
-                "{} in etcd is ignored: its name is not of the form 10.5.57.0-24 or 10.5.57.0-24&fd00:10:5:46::-64",
+                "{} in etcd is ignored: its name is not of the form 10.5.57.0-24, 10.5.57.0-24&fd00:10:5:46::-64 or fd00:10:5:46::-64",
                 String::from_utf8_lossy(key)
             );
         }

@@ -1,11 +1,10 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind};
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flannel_types::{Lease, LeaseAttrs, NetConf, NetConfError};
+use flannel_types::{Lease, LeaseAttrs, NetConf, NetConfError, PublicAddrs};
 use net_types::SubnetKey;
 use statefile::{Durability, Lock};
 
@@ -97,14 +96,14 @@ impl Directory {
         parse_config(&self.path)
     }
 
-    pub(super) fn find(&self, public_ip: Ipv4Addr) -> Result<Option<Lease>, StoreError> {
+    pub(super) fn find(&self, node: PublicAddrs) -> Result<Option<Lease>, StoreError> {
         if !subnets_path(&self.path).exists() && self.path.exists() {
             return Ok(None);
         }
         let leases = self.leases()?;
         let own = leases
             .into_values()
-            .filter(|lease| lease.attrs.public_ip == public_ip);
+            .filter(|lease| lease.attrs.addrs().is_same_node(node));
         // A reservation outlasts every end.
         Ok(own.max_by_key(|lease| (lease.expires.is_none(), lease.expires)))
     }
@@ -121,38 +120,46 @@ impl Directory {
         let input = AllocationInput {
             conf: &valid,
             leases: &leases,
-            public_ip: request.attrs.public_ip,
+            node: request.attrs.addrs(),
             previous: &request.previous,
             now: self.clock.now(),
         };
         let allocation = allocate(&input, &mut || RandomState::new().build_hasher().finish())?;
         for key in allocation.remove {
-            let path = self.lease_path(key);
-            statefile::remove(&path, Durability::PowerCut).map_err(|err| file_error(&path, err))?;
+            self.remove(key)?;
         }
+        let is_reservation = |key| leases.get(&key).is_some_and(|lease| lease.expires.is_none());
         match allocation.decision {
             Decision::Reuse(key) => {
-                let reservation = leases.get(&key).is_some_and(|lease| lease.expires.is_none());
-                let lease = self.lease(key, &request.attrs, reservation);
+                let lease = self.lease(key, &request.attrs, is_reservation(key));
                 self.replace(&lease)?;
                 Ok(lease)
             }
-            Decision::Create(key) => {
-                let lease = self.lease(key, &request.attrs, false);
-                let path = self.lease_path(key);
-                let created = statefile::create_new(
-                    &path,
-                    entry::render(&lease).as_bytes(),
-                    LEASE_MODE,
-                    Durability::PowerCut,
-                );
-                match created {
-                    Ok(()) => Ok(lease),
-                    Err(statefile::Error::Exists(_)) => Err(StoreError::Conflict(key)),
-                    Err(err) => Err(file_error(&path, err)),
-                }
+            Decision::Create(key) => self.create(self.lease(key, &request.attrs, false)),
+            Decision::Move { from, to } => {
+                // The new name before the old one goes: no reader ever sees neither.
+                let lease = self.create(self.lease(to, &request.attrs, is_reservation(from)))?;
+                self.remove(from)?;
+                Ok(lease)
             }
         }
+    }
+
+    fn create(&self, lease: Lease) -> Result<Lease, StoreError> {
+        let path = self.lease_path(lease.key);
+        let text = entry::render(&lease);
+        match statefile::create_new(&path, text.as_bytes(), LEASE_MODE, Durability::PowerCut) {
+            Ok(()) => Ok(lease),
+            Err(statefile::Error::Exists(_)) => Err(StoreError::Conflict(lease.key)),
+            Err(err) => Err(file_error(&path, err)),
+        }
+    }
+
+    fn remove(&self, key: SubnetKey) -> Result<(), StoreError> {
+        let path = self.lease_path(key);
+        statefile::remove(&path, Durability::PowerCut)
+            .map(drop)
+            .map_err(|err| file_error(&path, err))
     }
 
     pub(super) fn renew(&self, lease: &Lease) -> Result<Lease, StoreError> {
@@ -169,10 +176,10 @@ impl Directory {
             place: path.display().to_string(),
             why,
         })?;
-        if stored.attrs.public_ip != lease.attrs.public_ip {
+        if !stored.attrs.addrs().is_same_node(lease.attrs.addrs()) {
             return Err(StoreError::Lost {
                 key: lease.key,
-                holder: Some(stored.attrs.public_ip),
+                holder: stored.attrs.addrs().first(),
             });
         }
         let renewed = self.lease(lease.key, &lease.attrs, stored.expires.is_none());

@@ -286,7 +286,7 @@ fn warnings(dir: &Path, config_defect: Option<String>, scan: &Scan) -> BTreeSet<
     });
     let strangers = scan.strangers.iter().map(|path| {
         format!(
-            "{} is ignored: its name is not of the form 10.5.57.0-24 or 10.5.57.0-24&fd00:10:5:46::-64",
+            "{} is ignored: its name is not of the form 10.5.57.0-24, 10.5.57.0-24&fd00:10:5:46::-64 or fd00:10:5:46::-64",
             path.display()
         )
     });

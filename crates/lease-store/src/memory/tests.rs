@@ -43,10 +43,7 @@ fn leases_are_acquired_renewed_and_end() {
     let lease = store.acquire_now(&request(1)).unwrap();
     assert_eq!(lease.expires, Some(UnixTime::from_secs(86_400)));
     assert_eq!(store.acquire_now(&request(1)).unwrap(), lease);
-    assert_eq!(
-        store.find_now(lease.attrs.public_ip).unwrap(),
-        Some(lease.clone())
-    );
+    assert_eq!(store.find_now(lease.attrs.addrs()).unwrap(), Some(lease.clone()));
     store.set_now(UnixTime::from_secs(1_000));
     assert_eq!(
         store.renew_now(&lease).unwrap().expires,
@@ -81,7 +78,7 @@ fn a_store_out_of_reach_fails_every_call() {
     );
     assert_eq!(store.renew_now(&lease).unwrap_err().class(), ErrorClass::Retry);
     assert_eq!(
-        store.find_now(lease.attrs.public_ip).unwrap_err().class(),
+        store.find_now(lease.attrs.addrs()).unwrap_err().class(),
         ErrorClass::Retry
     );
     assert_eq!(store.leases().len(), 1);

@@ -1,10 +1,12 @@
 use std::collections::BTreeSet;
 
 use flannel_types::{LeaseAttrs, PreviousSubnets};
-use lease_store::{ErrorClass, LEASE_TTL, LeaseStore, StoreError};
+use lease_store::{ErrorClass, LEASE_TTL, LeaseEvent, LeaseStore, StoreError};
 
 use crate::admin::{etcd_leases, ttl};
-use crate::support::{CONFIG, DUAL_STACK, Lab, attrs, in_netns, key, request, snapshot, value};
+use crate::support::{
+    CONFIG, DUAL_STACK, Lab, V6_ONLY, attrs, in_netns, key, lease, next, request, snapshot, value,
+};
 
 const ADMIN: u16 = 12_379;
 
@@ -30,14 +32,10 @@ fn the_first_lease_is_written_as_upstream_writes_it() {
         );
         assert_eq!(etcd_leases(ADMIN), 1);
         assert_eq!(
-            store
-                .find(attrs(1).public_ip)
-                .await
-                .unwrap()
-                .map(|found| found.key),
+            store.find(attrs(1).addrs()).await.unwrap().map(|found| found.key),
             Some(lease.key)
         );
-        assert_eq!(store.find(attrs(2).public_ip).await.unwrap(), None);
+        assert_eq!(store.find(attrs(2).addrs()).await.unwrap(), None);
     });
 }
 
@@ -245,6 +243,52 @@ fn an_own_lease_that_no_longer_fits_is_replaced() {
 }
 
 #[test]
+fn a_lease_changes_its_name_at_once_when_a_family_is_switched() {
+    in_netns(async {
+        let lab = Lab::new(CONFIG).await;
+        let v4 = lab.store().acquire(&request(CONFIG, 1)).await.unwrap();
+        lab.raw.put("config", DUAL_STACK, 0).await;
+        let mut watch = lab.store().watch().unwrap();
+        assert_eq!(snapshot(&mut watch).await.len(), 1);
+        let dual = lab.store().acquire(&request(DUAL_STACK, 1)).await.unwrap();
+        assert_eq!(dual.key.v4(), v4.key.v4());
+        // Both are one change of etcd's; whoever hears of it never sees the subnet without a lease.
+        let expected = [
+            LeaseEvent::Put(lease(&dual.key.to_string(), 1)),
+            LeaseEvent::Remove(v4.key),
+        ];
+        assert_eq!([next(&mut watch).await, next(&mut watch).await], expected);
+        assert_eq!(etcd_leases(ADMIN), 1);
+        let mut v6 = request(V6_ONLY, 1);
+        v6.attrs.public_ipv6 = Some("fd00:77::1".parse().unwrap());
+        // Its addresses become known first, as a daemon in dual stack publishes both.
+        lab.store()
+            .renew(&flannel_types::Lease {
+                attrs: v6.attrs.clone(),
+                ..dual.clone()
+            })
+            .await
+            .unwrap();
+        v6.attrs.public_ip = None;
+        let alone = lab.store().acquire(&v6).await.unwrap();
+        assert_eq!(
+            alone.key.to_string(),
+            format!("{}-64", dual.key.v6().unwrap().ip())
+        );
+        assert_eq!(etcd_leases(ADMIN), 1);
+        assert_eq!(lab.raw.dump().await.len(), 2);
+        // A reservation stays one.
+        let reserved = lab.raw.stored(alone.key).await;
+        let text = String::from_utf8(reserved.value).unwrap();
+        lab.raw.put(&format!("subnets/{}", alone.key), &text, 0).await;
+        let mut again = request(DUAL_STACK, 1);
+        again.attrs.public_ipv6 = v6.attrs.public_ipv6;
+        let reserved = lab.store().acquire(&again).await.unwrap();
+        assert_eq!((reserved.key.v6(), reserved.expires), (alone.key.v6(), None));
+    });
+}
+
+#[test]
 fn the_subnet_of_an_earlier_run_is_taken_where_it_is_free() {
     in_netns(async {
         let lab = Lab::new(CONFIG).await;
@@ -262,7 +306,7 @@ fn the_subnet_of_an_earlier_run_is_taken_where_it_is_free() {
                 ..PreviousSubnets::default()
             };
             let lease = lab.store().acquire(&request).await.unwrap();
-            assert_eq!(lease.key.v4().to_string() != hint, is_taken, "{hint}");
+            assert_eq!(lease.key.v4().unwrap().to_string() != hint, is_taken, "{hint}");
             lab.raw.delete(&format!("subnets/{}", lease.key)).await;
         }
     });

@@ -19,6 +19,7 @@ use crate::member::Member;
 pub const PREFIX: &str = "/coreos.com/network";
 pub const CONFIG: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
 pub const DUAL_STACK: &str = r#"{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/48"}"#;
+pub const V6_ONLY: &str = r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:5::/48"}"#;
 /// An event that does not come within this time does not come. Two limits of five seconds and a pause are in it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -139,7 +140,7 @@ pub fn attrs(node: u8) -> LeaseAttrs {
         vtep_mac: format!("02:00:00:00:00:{node:02x}").parse().unwrap(),
     };
     LeaseAttrs {
-        public_ip: [192, 168, 77, node].into(),
+        public_ip: Some([192, 168, 77, node].into()),
         public_ipv6: None,
         backend_type: "vxlan".to_owned(),
         backend_data: Some(data.to_json()),

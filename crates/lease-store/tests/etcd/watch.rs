@@ -105,7 +105,7 @@ fn a_lease_that_nobody_renews_ends_by_itself() {
         assert_eq!(events, [LeaseEvent::Remove(theirs.key)]);
         assert_eq!(
             store
-                .find(mine.attrs.public_ip)
+                .find(mine.attrs.addrs())
                 .await
                 .unwrap()
                 .map(|lease| lease.key),

@@ -1,7 +1,7 @@
 //! Asks peers for an echo (RFC 792), directly and through the tunnel.
 
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use ipnetwork::Ipv4Network;
@@ -21,9 +21,12 @@ pub(super) fn all(peers: &[PeerStatus], limit: usize) -> Vec<Probe> {
     let programmed = peers.iter().filter(|peer| peer.state == PeerState::Programmed);
     let probe = |peer: &PeerStatus| {
         let subnet: Ipv4Network = peer.subnet.parse().ok()?;
+        let Some(IpAddr::V4(public_ip)) = peer.public_ip else {
+            return None;
+        };
         Some(Probe {
-            public_ip: peer.public_ip,
-            underlay: answers(peer.public_ip).ok()?,
+            public_ip,
+            underlay: answers(public_ip).ok()?,
             vtep_ip: subnet.network(),
             overlay: answers(subnet.network()).ok()?,
         })

@@ -47,11 +47,11 @@ fn leases_that_would_break_traffic_are_refused_with_the_reason() {
             "its subnet overlaps the subnet of this node",
         ),
         (
-            changed(&|lease| lease.attrs.public_ip = public_ip(250)),
+            changed(&|lease| lease.attrs.public_ip = Some(public_ip(250))),
             "it announces the public IP of this node",
         ),
         (
-            changed(&|lease| lease.attrs.public_ip = [127, 0, 0, 1].into()),
+            changed(&|lease| lease.attrs.public_ip = Some([127, 0, 0, 1].into())),
             "its public IP 127.0.0.1 is not an address",
         ),
         (
@@ -103,7 +103,7 @@ fn a_division_anew_tells_what_became_otherwise() {
     let mut copied = lease(4, None);
     copied.attrs.backend_data = lease(1, None).attrs.backend_data;
     let mut moved = lease(2, None);
-    moved.attrs.public_ip = public_ip(22);
+    moved.attrs.public_ip = Some(public_ip(22));
     let leases = [lease(1, None), moved, copied.clone(), lease(5, None)];
 
     let changes = peers.divide_anew(&device(), leases.iter());
@@ -144,7 +144,7 @@ proptest! {
                     let mut changed = lease(mac_number, None);
                     changed.key = key;
                     // Number 4 is no usable address.
-                    changed.attrs.public_ip = if ip_number == 4 { Ipv4Addr::LOCALHOST } else { public_ip(ip_number) };
+                    changed.attrs.public_ip = Some(if ip_number == 4 { Ipv4Addr::LOCALHOST } else { public_ip(ip_number) });
                     leases.insert(key, changed);
                 }
             }

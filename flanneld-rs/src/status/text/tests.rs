@@ -68,7 +68,7 @@ fn peer(n: u8, state: PeerState) -> PeerStatus {
     let failing = state == PeerState::Failing;
     PeerStatus {
         subnet: format!("10.244.{n}.0/24"),
-        public_ip: [192, 168, 77, n].into(),
+        public_ip: Some([192, 168, 77, n].into()),
         vtep_mac: Some(format!("02:00:00:00:00:{n:02x}")),
         state,
         route: if failing { Part::Failing } else { Part::Ok },
@@ -84,7 +84,7 @@ fn status() -> Status {
         reason: Some("1 objects in the kernel are not as they should be".to_owned()),
         lease: Some(LeaseStatus {
             subnet: "10.244.9.0/24".to_owned(),
-            public_ip: [192, 168, 77, 9].into(),
+            public_ip: Some([192, 168, 77, 9].into()),
             expires: Some(1_700_000_000 + 23 * 3600),
             renewals: 0,
             renewals_failed: 0,

@@ -60,7 +60,7 @@ fn a_file_written_in_place_is_seen_after_a_notice_or_in_a_full_look() {
     bench.watcher.changed = true;
     let leases = bench.snapshot();
     assert_eq!(
-        leases.values().next().unwrap().attrs.public_ip.to_string(),
+        leases.values().next().unwrap().attrs.addrs().to_string(),
         "192.168.77.9"
     );
     fs::write(bench.path("subnets/10.5.1.0-24"), GOOD).unwrap();
