@@ -9,12 +9,12 @@ use std::path::PathBuf;
 
 use flannel_types::SubnetEnv;
 use net_types::IfName;
-use net_types::registry::VXLAN_DEVICE_PREFIX;
+use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX};
 use netlink::inventory::Inventory;
 use netstate::{Link, LinkKind, State, Vxlan};
 use serde::Serialize;
 
-use crate::status::{PeerStatus, Status};
+use crate::status::{DeviceStatus, PeerStatus, Status};
 
 pub mod command;
 mod daemon;
@@ -182,14 +182,31 @@ impl Facts {
             })
     }
 
-    /// The daemon's own device; without a daemon the only one with such a name.
-    fn device(&self) -> Option<(&IfName, &Link, &Vxlan)> {
-        if let Some(device) = self.status().and_then(|status| status.node.device.as_ref()) {
-            return self.vxlans().find(|(name, ..)| name.as_str() == device.name);
+    /// The daemon's own devices, as it tells them.
+    fn told_devices(&self) -> impl Iterator<Item = &DeviceStatus> {
+        let node = self.status().map(|status| &status.node);
+        node.into_iter()
+            .flat_map(|node| node.device.iter().chain(&node.second_device))
+    }
+
+    /// The daemon's own devices; without a daemon the only one of each family with such a name.
+    fn devices(&self) -> Vec<(&IfName, &Link, &Vxlan)> {
+        if self.told_devices().next().is_some() {
+            let is_told = |name: &IfName| self.told_devices().any(|device| name.as_str() == device.name);
+            return self.vxlans().filter(|(name, ..)| is_told(name)).collect();
         }
-        let mut vxlans = self.vxlans();
-        let only = vxlans.next()?;
-        vxlans.next().is_none().then_some(only)
+        let only = |of_v6: bool| {
+            let is_v6 = |name: &IfName| name.as_str().starts_with(VXLAN_V6_DEVICE_PREFIX);
+            let mut vxlans = self.vxlans().filter(move |(name, ..)| is_v6(name) == of_v6);
+            let only = vxlans.next()?;
+            vxlans.next().is_none().then_some(only)
+        };
+        [only(false), only(true)].into_iter().flatten().collect()
+    }
+
+    /// The first of the daemon's own devices, IPv4's where there are two.
+    fn device(&self) -> Option<(&IfName, &Link, &Vxlan)> {
+        self.devices().first().copied()
     }
 
     fn sysctl(&self, path: &str) -> Option<&str> {
@@ -198,7 +215,10 @@ impl Facts {
 }
 
 fn is_flannels(name: &IfName) -> bool {
-    let vni = name.as_str().strip_prefix(VXLAN_DEVICE_PREFIX);
+    let name = name.as_str();
+    let vni = name
+        .strip_prefix(VXLAN_V6_DEVICE_PREFIX)
+        .or_else(|| name.strip_prefix(VXLAN_DEVICE_PREFIX));
     vni.is_some_and(|vni| vni.parse::<u32>().is_ok())
 }
 

@@ -16,11 +16,12 @@ mod store;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use flannel_types::PublicAddrs;
 use net_types::IfName;
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -66,8 +67,8 @@ pub struct Config {
     pub store: StoreChoice,
     /// How to choose the external interface.
     pub iface: IfaceChoice,
-    /// Address that peers send to, if it is not the interface's own.
-    pub public_ip: Option<Ipv4Addr>,
+    /// Addresses that peers send to, if they are not the interface's own.
+    pub public: PublicAddrs,
     /// File that tells the CNI plugin this node's subnet.
     pub subnet_file: PathBuf,
     /// The runtime's network configuration, if the daemon is to write it.
@@ -297,7 +298,10 @@ fn config(settings: &Settings) -> Result<Config, ConfigError> {
     let notices = store.notice().into_iter().collect();
     Ok(Config {
         iface: iface_choice(settings)?,
-        public_ip: settings.one("public-ip").map(public_ip).transpose()?,
+        public: PublicAddrs {
+            v4: settings.one("public-ip").map(public_ip).transpose()?,
+            v6: settings.one("public-ipv6").map(public_ipv6).transpose()?,
+        },
         subnet_file: settings
             .path("subnet-file")?
             .unwrap_or_else(|| DEFAULT_SUBNET_FILE.into()),
@@ -382,7 +386,17 @@ fn last_line(error: &regex::Error) -> String {
 
 fn public_ip(setting: &Setting) -> Result<Ipv4Addr, ConfigError> {
     setting.parsed("the IPv4 address of one host", |text| {
-        text.parse().ok().filter(|ip| is_usable_public_ip(*ip))
+        text.parse()
+            .ok()
+            .filter(|ip: &Ipv4Addr| is_usable_public_ip((*ip).into()))
+    })
+}
+
+fn public_ipv6(setting: &Setting) -> Result<Ipv6Addr, ConfigError> {
+    setting.parsed("the IPv6 address of one host, not a link-local one,", |text| {
+        text.parse()
+            .ok()
+            .filter(|ip: &Ipv6Addr| is_usable_public_ip((*ip).into()))
     })
 }
 

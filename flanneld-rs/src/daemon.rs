@@ -119,15 +119,18 @@ async fn run_until_signal<S: LeaseStore>(
         warn!("the network configuration has no Backend, vxlan is used");
     }
     let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
-    let external = host_facts::external(&mut kernel, config)?;
-    info!(link = %external.link, local = %external.local, public_ip = %external.public_ip, "external interface");
-    let mac = random_mac().map_err(DaemonError::Random)?;
+    let external = host_facts::external(&mut kernel, config, &conf)?;
+    for ends in external.v4.iter().chain(&external.v6) {
+        info!(link = %external.link, local = %ends.local, public_ip = %ends.public_ip, "external interface");
+    }
+    let random = || random_mac().map_err(DaemonError::Random);
+    let macs = [random()?, random()?];
     let mut rules_kernel = RulesKernel::open();
     let rules = rules_kernel.settings(conf.enable_nftables, config.rules);
     let rules_watch = RulesWatch::open(rules.mode, config.rules.audit_interval)?;
     let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
-    let settings = settings::settings(config, &conf, &external, mac, (rules, rules_audit))?;
-    let kernel_watch = KernelWatch::open(settings.device.clone(), settings.parent.clone())?;
+    let settings = settings::settings(config, &conf, &external, macs, (rules, rules_audit))?;
+    let kernel_watch = KernelWatch::open(settings.devices().cloned(), settings.parent.clone())?;
     let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());
     let driver = Driver {
         config,

@@ -1,7 +1,12 @@
-//! What the kernel of this node should hold: a pure function of the device and its peers.
+//! What the kernel of this node should hold: a pure function of this node's part of the overlay and its peers.
+//!
+//! Each family is by itself: a [`Side`] with the peers that can be reached in this family. What happens to a peer's
+//! IPv6 never touches its IPv4, and the reverse.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use net_types::registry::RTPROT_FLANNEL;
 use net_types::{IfName, SubnetKey};
 use netstate::{LinkScope, Scope, State};
@@ -16,49 +21,92 @@ mod peers;
 mod rules;
 mod vxlan;
 
-/// Returns what the kernel should hold for the device and its peers.
-#[must_use]
-pub fn desired(device: &VxlanDevice, peers: &BTreeMap<SubnetKey, Peer>) -> State {
-    let mut state = desired_peers(device, peers);
-    vxlan::add_device(&mut state, device);
-    state
+/// This node's part of the overlay in one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Side {
+    /// The whole pod network.
+    pub network: IpNetwork,
+    /// The subnet of this node.
+    pub subnet: IpNetwork,
+    /// Outer source address, one that this node holds.
+    pub local: IpAddr,
+    /// The address at which the peers reach this node, as its lease announces it.
+    pub public_ip: IpAddr,
+    /// What carries the packets.
+    pub carrier: Carrier,
 }
 
-fn desired_peers<'a>(
-    device: &VxlanDevice,
-    peers: impl IntoIterator<Item = (&'a SubnetKey, &'a Peer)>,
-) -> State {
+/// What carries packets to the peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Carrier {
+    /// VXLAN tunnels.
+    Vxlan(VxlanDevice),
+}
+
+impl Side {
+    /// Whether this is IPv6's side.
+    #[must_use]
+    pub fn is_ipv6(&self) -> bool {
+        self.network.is_ipv6()
+    }
+
+    /// The subnet that a lease has in this family.
+    #[must_use]
+    pub fn subnet_of(&self, lease: SubnetKey) -> Option<IpNetwork> {
+        lease.subnets().find(|subnet| subnet.is_ipv6() == self.is_ipv6())
+    }
+}
+
+/// Returns what the kernel should hold for one family.
+#[must_use]
+pub fn desired(side: &Side, peers: &BTreeMap<IpNetwork, Peer>) -> State {
     let mut state = State::default();
-    for (key, peer) in peers {
-        if let Some(subnet) = key.v4() {
-            vxlan::add_peer(&mut state, device, subnet, peer);
-        }
+    match &side.carrier {
+        Carrier::Vxlan(device) => vxlan::add_device(&mut state, side, device),
+    }
+    for (subnet, peer) in peers {
+        add_peer(&mut state, side, *subnet, peer);
     }
     state
 }
 
 /// Returns what the kernel should hold for one peer alone.
 #[must_use]
-pub fn of_peer(device: &VxlanDevice, key: SubnetKey, peer: &Peer) -> State {
-    desired_peers(device, [(&key, peer)])
+pub fn of_peer(side: &Side, subnet: IpNetwork, peer: &Peer) -> State {
+    let mut state = State::default();
+    add_peer(&mut state, side, subnet, peer);
+    state
 }
 
-/// Returns what is ours on this node.
+fn add_peer(state: &mut State, side: &Side, subnet: IpNetwork, peer: &Peer) {
+    match &side.carrier {
+        Carrier::Vxlan(device) => vxlan::add_peer(state, device, subnet, peer),
+    }
+}
+
+/// Returns what is ours on this node in some families.
 #[must_use]
-pub fn scope(device: &VxlanDevice) -> Scope {
-    let mut scope = vxlan::scope(device);
+pub fn scope<'a>(sides: impl IntoIterator<Item = &'a Side>) -> Scope {
+    let mut scope = Scope::default();
+    for side in sides {
+        match &side.carrier {
+            Carrier::Vxlan(device) => vxlan::add_scope(&mut scope, side, device),
+        }
+    }
     scope.blackholes_of = Some(RTPROT_FLANNEL);
     scope
 }
 
-/// What a node looks at before it knows more than its device's name: the link, and the routes through it.
+/// What a node looks at before it knows more than its devices' names: the links, and the routes through them.
 #[must_use]
-pub fn first_look(name: &IfName) -> Scope {
-    let mut scope = Scope::default();
+pub fn first_look<'a>(names: impl IntoIterator<Item = &'a IfName>) -> Scope {
     let routes_only = LinkScope {
         routes: true,
         ..LinkScope::default()
     };
-    scope.links.insert(name.clone(), routes_only);
-    scope
+    let links = names.into_iter().map(|name| (name.clone(), routes_only.clone()));
+    Scope {
+        links: links.collect(),
+        ..Scope::default()
+    }
 }

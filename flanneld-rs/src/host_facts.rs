@@ -1,12 +1,13 @@
 //! What the daemon must know of its host: the interface that carries the outer packets.
 
+use flannel_types::NetConf;
 use net_types::IfName;
 use netlink::RealKernel;
 use netstate::KernelError;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::iface_match::{self, External, IfaceError};
+use crate::iface_match::{self, External, Families, IfaceError};
 
 /// Why the external interface is not known.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,11 @@ pub enum HostFactsError {
 ///
 /// # Errors
 /// The kernel cannot be asked, or no interface fits.
-pub fn external(kernel: &mut RealKernel, config: &Config) -> Result<External, HostFactsError> {
+pub fn external(
+    kernel: &mut RealKernel,
+    config: &Config,
+    conf: &NetConf,
+) -> Result<External, HostFactsError> {
     let inventory = kernel.inventory().map_err(HostFactsError::Unobservable)?;
     let can_reach = match config.iface.can_reach {
         Some(destination) => kernel
@@ -32,7 +37,13 @@ pub fn external(kernel: &mut RealKernel, config: &Config) -> Result<External, Ho
             .map_err(HostFactsError::Unobservable)?,
         None => None,
     };
-    let external = iface_match::choose(&config.iface, config.public_ip, &inventory, can_reach.as_ref())?;
+    let external = iface_match::choose(
+        &config.iface,
+        config.public,
+        families(conf),
+        &inventory,
+        can_reach.as_ref(),
+    )?;
     if !external.alternatives.is_empty() {
         let others: Vec<&str> = external.alternatives.iter().map(IfName::as_str).collect();
         warn!(
@@ -42,4 +53,11 @@ pub fn external(kernel: &mut RealKernel, config: &Config) -> Result<External, Ho
         );
     }
     Ok(external)
+}
+
+const fn families(conf: &NetConf) -> Families {
+    Families {
+        v4: conf.enable_ipv4,
+        v6: conf.enable_ipv6,
+    }
 }

@@ -1,6 +1,6 @@
 //! Which of the kernel's notices concern this node: those about its device, and about the interface below it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use net_types::{IfIndex, IfName};
 use netlink_monitor::{Monitor, MonitorError, NeighEntry, Notice, Presence};
@@ -16,10 +16,10 @@ pub struct KernelWatch {
 /// Tells the notices that matter from the others: a busy node makes and removes links and routes all day.
 #[derive(Debug)]
 struct Filter {
-    device: IfName,
+    devices: BTreeSet<IfName>,
     parent: IfName,
-    /// Numbers that the device has; content is reported by number.
-    indexes: BTreeSet<IfIndex>,
+    /// Numbers that the devices have; content is reported by number.
+    indexes: BTreeMap<IfIndex, IfName>,
 }
 
 impl KernelWatch {
@@ -27,11 +27,11 @@ impl KernelWatch {
     ///
     /// # Errors
     /// No connection to the kernel can be had.
-    pub fn open(device: IfName, parent: IfName) -> Result<Self, MonitorError> {
+    pub fn open(devices: impl IntoIterator<Item = IfName>, parent: IfName) -> Result<Self, MonitorError> {
         let filter = Filter {
-            device,
+            devices: devices.into_iter().collect(),
             parent,
-            indexes: BTreeSet::new(),
+            indexes: BTreeMap::new(),
         };
         let mut watch = Self {
             monitor: Monitor::open()?,
@@ -43,11 +43,17 @@ impl KernelWatch {
 
     /// Asks for the device's number: what happened before, or was lost, told nothing of it.
     fn learn(&mut self) {
-        let found = if_nametoindex(self.filter.device.as_str())
-            .ok()
-            .and_then(IfIndex::new);
-        self.filter.indexes = found.into_iter().collect();
-        self.monitor.watch_closely(self.filter.indexes.clone());
+        let found = self.filter.devices.iter().filter_map(|device| {
+            let index = if_nametoindex(device.as_str()).ok().and_then(IfIndex::new)?;
+            Some((index, device.clone()))
+        });
+        self.filter.indexes = found.collect();
+        self.watch_closely();
+    }
+
+    fn watch_closely(&mut self) {
+        let indexes = self.filter.indexes.keys().copied();
+        self.monitor.watch_closely(indexes.collect());
     }
 
     /// Waits until something changed that may concern this node; what came with it is covered too. Cancel-safe: a
@@ -71,10 +77,10 @@ impl KernelWatch {
             self.learn();
             return Some(Change::Anything);
         }
-        let before = self.filter.indexes.len();
+        let before = self.filter.indexes.clone();
         let change = self.filter.judge(notice);
-        if self.filter.indexes.len() != before {
-            self.monitor.watch_closely(self.filter.indexes.clone());
+        if self.filter.indexes != before {
+            self.watch_closely();
         }
         change
     }
@@ -101,7 +107,7 @@ impl Change {
 
 impl Filter {
     fn judge(&mut self, notice: Notice) -> Option<Change> {
-        let is_ours = |link: IfIndex| self.indexes.contains(&link);
+        let is_ours = |link: IfIndex| self.indexes.contains_key(&link);
         match notice {
             Notice::Lost => Some(Change::Anything),
             Notice::Link {
@@ -117,25 +123,25 @@ impl Filter {
                 concerns.then(|| Change::At([Spot::Route(key)].into()))
             }
             Notice::Neigh { link, entry, .. } => {
-                let device = || self.device.clone();
+                let link = self.indexes.get(&link)?.clone();
                 let spot = match entry {
-                    NeighEntry::Neigh(ip) => Spot::Neigh(NeighKey { link: device(), ip }),
-                    NeighEntry::Fdb(mac) => Spot::Fdb(device(), mac),
+                    NeighEntry::Neigh(ip) => Spot::Neigh(NeighKey { link, ip }),
+                    NeighEntry::Fdb(mac) => Spot::Fdb(link, mac),
                 };
-                is_ours(link).then(|| Change::At([spot].into()))
+                Some(Change::At([spot].into()))
             }
         }
     }
 
     /// A link that was renamed away, or into our name, concerns us as well.
     fn judge_link(&mut self, index: IfIndex, name: &IfName, presence: Presence) -> bool {
-        let is_device = *name == self.device && presence == Presence::Present;
-        let was_device = if is_device {
-            !self.indexes.insert(index)
+        let is_device = self.devices.contains(name) && presence == Presence::Present;
+        let before = if is_device {
+            self.indexes.insert(index, name.clone())
         } else {
             self.indexes.remove(&index)
         };
-        is_device || was_device || *name == self.parent
+        is_device || before.is_some() || *name == self.parent
     }
 }
 
@@ -175,7 +181,7 @@ mod tests {
     fn entries_of_the_device_are_told_by_their_spots() {
         let mut filter = filter();
         filter.judge(link(5, "flannel.1", Presence::Present));
-        let name = filter.device.clone();
+        let name: IfName = "flannel.1".parse().unwrap();
         let (ip, mac) = ("10.244.5.0".parse().unwrap(), MacAddr::new([2, 0, 0, 0, 0, 1]));
         let entries = [
             (
@@ -249,9 +255,9 @@ mod tests {
     fn filter() -> Filter {
         let name = |text| IfName::new(text).unwrap();
         Filter {
-            device: name("flannel.1"),
+            devices: [name("flannel.1"), name("flannel-v6.1")].into(),
             parent: name("eth0"),
-            indexes: BTreeSet::new(),
+            indexes: BTreeMap::new(),
         }
     }
 

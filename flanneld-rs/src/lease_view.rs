@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flannel_types::{Lease, PublicAddrs};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use net_types::SubnetKey;
 use netstate::Prune;
 
@@ -44,7 +44,7 @@ pub struct LeaseView {
     /// Leases that vanished in a mass, each until when it is kept.
     held: BTreeMap<SubnetKey, Duration>,
     /// Subnets of peers that the kernel held when this run began; empty after the first snapshot that counts.
-    adopted: BTreeSet<Ipv4Network>,
+    adopted: BTreeSet<IpNetwork>,
     /// Whether the last snapshot counts and the store has been in reach since.
     synced: bool,
     no_prune_until: Duration,
@@ -53,7 +53,7 @@ pub struct LeaseView {
 impl LeaseView {
     /// Begins with nothing but this node's lease and the peers' subnets that the kernel holds from an earlier life.
     #[must_use]
-    pub const fn new(own: &Lease, adopted: BTreeSet<Ipv4Network>, grace: Duration) -> Self {
+    pub const fn new(own: &Lease, adopted: BTreeSet<IpNetwork>, grace: Duration) -> Self {
         Self {
             own: own.key,
             node: own.attrs.addrs(),
@@ -82,7 +82,7 @@ impl LeaseView {
         }
         self.synced = true;
         let adopted = std::mem::take(&mut self.adopted);
-        let subnets: BTreeSet<_> = leases.keys().filter_map(SubnetKey::v4).collect();
+        let subnets: BTreeSet<_> = leases.keys().flat_map(SubnetKey::subnets).collect();
         let lost_adopted = adopted.difference(&subnets).count();
         let lost: Vec<_> = self
             .trusted()

@@ -5,23 +5,26 @@
 //! leases say. Peers that an earlier life programmed stay untouched through all of this. The driver only carries
 //! actions out and brings their answers back; the simulation tests do the same with kernels in memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flannel_types::{Lease, LeaseAttrs, NetConf, VxlanData};
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use lease_store::LeaseEvent;
 use net_types::{IfName, MacAddr};
 use netstate::{KernelError, LinkKind, Prune, Scope, State};
 use tracing::{error, info, warn};
 
-use crate::desired::{self, BACKEND_TYPE, Masquerade, VxlanDevice};
+use crate::desired::{self, BACKEND_TYPE, Carrier, Masquerade, Side, VxlanDevice};
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::{LeaseView, SnapshotOutcome};
 use crate::reconciler::{Goal, Reconciler, Work};
 
 use holding::{Holding, NewGoal, SubnetFile, Wants};
-pub use protocol::{Action, Event, Now, Outlook, Settings, StopReason, StoreFailure};
+pub use protocol::{
+    Action, CarrierSettings, Event, Now, Outlook, Settings, SideSettings, StopReason, StoreFailure,
+    VxlanSettings,
+};
 pub use standing::NotReady;
 use standing::Standing;
 
@@ -58,12 +61,12 @@ pub struct Node {
 enum Stage {
     /// Not yet known whether the device exists.
     LookingForDevice,
-    /// The device's MAC, if it exists, and the subnets of the peers that it carries are known.
+    /// The devices' MACs, as far as they exist, and the subnets of the peers that they carry are known.
     LookingForLease(Found),
-    /// The device's MAC is settled, and announced in these attributes.
+    /// The devices' MACs are settled, and announced in these attributes.
     AcquiringLease {
         found: Found,
-        mac: MacAddr,
+        macs: BTreeMap<IfName, MacAddr>,
         attrs: LeaseAttrs,
     },
     /// The lease is held; until the subnet file is written only the device is made.
@@ -73,9 +76,10 @@ enum Stage {
 
 #[derive(Debug, Clone, Default)]
 struct Found {
-    /// The device's, if it exists.
-    mac: Option<MacAddr>,
-    peer_subnets: BTreeSet<Ipv4Network>,
+    /// Of the devices that exist.
+    macs: BTreeMap<IfName, MacAddr>,
+    /// In the first family that is on, of which every peer has one.
+    peer_subnets: BTreeSet<IpNetwork>,
     /// Whether the store knew this node.
     was_member: bool,
 }
@@ -151,20 +155,14 @@ impl Node {
         &self.engine
     }
 
-    /// The device, once the lease is held.
-    #[must_use]
-    pub fn device(&self) -> Option<&VxlanDevice> {
-        match &self.stage {
-            Stage::Holding(holding) => Some(&holding.device),
-            Stage::LookingForDevice
-            | Stage::LookingForLease(_)
-            | Stage::AcquiringLease { .. }
-            | Stage::Stopped => None,
-        }
+    /// This node's part of the overlay by family, once the lease is held.
+    pub fn sides(&self) -> impl Iterator<Item = &Side> {
+        let held = self.holding().map_or(&[][..], |holding| holding.sides.as_slice());
+        held.iter().map(|held| &held.side)
     }
 
     fn look_for_device(&self) -> Action {
-        Action::Kernel(Work::Observe(desired::first_look(&self.settings.device)))
+        Action::Kernel(Work::Observe(desired::first_look(self.settings.devices())))
     }
 
     fn observed(&mut self, now: Now, observation: Result<State, KernelError>) -> Option<Action> {
@@ -174,7 +172,7 @@ impl Node {
         }
         match observation {
             Ok(state) => {
-                self.stage = Stage::LookingForLease(found(&state, &self.settings.device));
+                self.stage = Stage::LookingForLease(found(&state, &self.settings));
                 Some(Action::FindLease(self.settings.public_addrs()))
             }
             Err(err) => {
@@ -197,27 +195,43 @@ impl Node {
             return None;
         };
         found.was_member = stored.is_some();
-        let stored_mac = stored.as_ref().and_then(vtep_mac).filter(|mac| mac.is_unicast());
-        let mac = found.mac.or(stored_mac).unwrap_or(self.settings.random_mac);
-        let data = VxlanData {
-            vni: self.settings.vni,
-            vtep_mac: mac,
-        };
-        let attrs = LeaseAttrs {
-            public_ip: Some(self.settings.public_ip),
-            public_ipv6: None,
+        let addrs = self.settings.public_addrs();
+        let mut attrs = LeaseAttrs {
+            public_ip: addrs.v4,
+            public_ipv6: addrs.v6,
             backend_type: BACKEND_TYPE.to_owned(),
-            backend_data: Some(data.to_json()),
+            backend_data: None,
             backend_v6_data: None,
         };
+        let mut macs = BTreeMap::new();
+        for side in &self.settings.sides {
+            let CarrierSettings::Vxlan(vxlan) = &side.carrier;
+            let stored_mac = stored
+                .as_ref()
+                .and_then(|stored| vtep_mac(stored, side.is_ipv6()));
+            let stored_mac = stored_mac.filter(|mac| mac.is_unicast());
+            let present = found.macs.get(&vxlan.device).copied();
+            let vtep_mac = present.or(stored_mac).unwrap_or(vxlan.random_mac);
+            let data = VxlanData {
+                vni: vxlan.vni,
+                vtep_mac,
+            };
+            let place = if side.is_ipv6() {
+                &mut attrs.backend_v6_data
+            } else {
+                &mut attrs.backend_data
+            };
+            *place = Some(data.to_json());
+            macs.insert(vxlan.device.clone(), vtep_mac);
+        }
         let ask = Action::AcquireLease(attrs.clone());
         let found = std::mem::take(found);
-        self.stage = Stage::AcquiringLease { found, mac, attrs };
+        self.stage = Stage::AcquiringLease { found, macs, attrs };
         Some(ask)
     }
 
     fn lease_acquired(&mut self, now: Now, result: Result<Lease, StoreFailure>) -> Option<Action> {
-        let Stage::AcquiringLease { found, mac, .. } = &self.stage else {
+        let Stage::AcquiringLease { found, macs, .. } = &self.stage else {
             return None;
         };
         let lease = match result {
@@ -225,42 +239,53 @@ impl Node {
             Err(failure) => return self.store_failed(now, failure),
         };
         self.standing.store_answered();
-        info!(subnet = %lease.key, public_ip = %self.settings.public_ip, "lease acquired");
-        let Some(device) = self.device_for(&lease, *mac) else {
-            let reason = format!("the lease {} has no IPv4 subnet", lease.key);
+        info!(subnet = %lease.key, public_ip = %self.settings.public_addrs(), "lease acquired");
+        let sides = self
+            .settings
+            .sides
+            .iter()
+            .map(|side| self.side_for(side, &lease, macs));
+        let Some(sides) = sides.collect::<Option<Vec<_>>>() else {
+            let reason = format!("the lease {} lacks a subnet of an enabled family", lease.key);
             return Some(self.stop(StopReason::NoLease(reason)));
         };
         let mut view = LeaseView::new(&lease, found.peer_subnets.clone(), self.settings.mass_loss_grace);
         if !found.was_member {
             view.distrust_store(now.monotonic);
         }
+        let ip_masq = self.settings.rules.masquerade != Masquerade::Off;
+        let rules = self.rules_goal(&sides, desired::rules_scope());
+        self.rules.set_goal(rules);
+        let keeper = LeaseKeeper::new(lease, self.settings.renew_margin);
         let wants = Wants {
-            ip_masq: self.settings.rules.masquerade != Masquerade::Off,
+            subnet_env: holding::subnet_env(&sides, self.settings.pod_mtu_bytes, ip_masq),
             blackhole: self.settings.blackhole,
         };
-        self.rules
-            .set_goal(self.rules_goal(&device, desired::rules_scope()));
-        let keeper = LeaseKeeper::new(lease, self.settings.renew_margin);
-        self.stage = Stage::Holding(Box::new(Holding::new(device, keeper, view, wants)));
+        self.stage = Stage::Holding(Box::new(Holding::new(sides, keeper, view, wants)));
         // Only now, so that the first snapshot holds the own lease.
         Some(Action::WatchLeases)
     }
 
-    fn device_for(&self, lease: &Lease, mac: MacAddr) -> Option<VxlanDevice> {
-        let settings = &self.settings;
-        Some(VxlanDevice {
-            name: settings.device.clone(),
-            vni: settings.vni,
-            port: settings.port,
-            learning: settings.learning,
-            gbp: settings.gbp,
-            mac,
-            mtu_bytes: settings.mtu_bytes,
-            parent: settings.parent.clone(),
-            local: settings.local,
-            public_ip: settings.public_ip,
-            network: settings.network,
-            subnet: lease.key.v4()?,
+    /// One family's part of the overlay; `None` if the lease has no subnet of it.
+    fn side_for(&self, side: &SideSettings, lease: &Lease, macs: &BTreeMap<IfName, MacAddr>) -> Option<Side> {
+        let mut subnets = lease.key.subnets();
+        let CarrierSettings::Vxlan(vxlan) = &side.carrier;
+        let device = VxlanDevice {
+            name: vxlan.device.clone(),
+            vni: vxlan.vni,
+            port: vxlan.port,
+            learning: vxlan.learning,
+            gbp: vxlan.gbp,
+            mac: macs.get(&vxlan.device).copied().unwrap_or(vxlan.random_mac),
+            mtu_bytes: vxlan.mtu_bytes,
+            parent: self.settings.parent.clone(),
+        };
+        Some(Side {
+            network: side.network,
+            subnet: subnets.find(|subnet| subnet.is_ipv6() == side.is_ipv6())?,
+            local: side.local,
+            public_ip: side.public_ip,
+            carrier: Carrier::Vxlan(device),
         })
     }
 
@@ -272,17 +297,19 @@ impl Node {
         };
         if self.rules.is_clean() {
             let scope = desired::rules_scope_of(self.settings.rules.mode);
-            self.rules.set_goal(self.rules_goal(&holding.device, scope));
+            let sides: Vec<_> = holding.sides.iter().map(|held| held.side.clone()).collect();
+            self.rules.set_goal(self.rules_goal(&sides, scope));
         }
     }
 
-    fn rules_goal(&self, device: &VxlanDevice, scope: Scope) -> Goal {
-        let network = desired::Network {
-            cluster: IpNetwork::V4(device.network),
-            subnet: IpNetwork::V4(device.subnet),
+    fn rules_goal(&self, sides: &[Side], scope: Scope) -> Goal {
+        let network = |side: &Side| desired::Network {
+            cluster: side.network,
+            subnet: side.subnet,
         };
+        let networks: Vec<_> = sides.iter().map(network).collect();
         Goal {
-            desired: desired::rules(self.settings.rules, &[network]),
+            desired: desired::rules(self.settings.rules, &networks),
             scope,
             prune: Prune::Remove,
         }
@@ -395,7 +422,7 @@ impl Node {
             return None;
         }
         holding.file = SubnetFile::Writing;
-        Some(Action::WriteSubnetFile(holding.subnet_env()))
+        Some(Action::WriteSubnetFile(holding.wants.subnet_env.clone()))
     }
 
     fn subnet_file_written(&mut self, now: Now, result: Result<(), String>) {
@@ -446,9 +473,8 @@ impl Node {
             Stage::LookingForDevice => Some(self.look_for_device()),
             Stage::LookingForLease(_) => Some(Action::FindLease(self.settings.public_addrs())),
             Stage::AcquiringLease { attrs, .. } => Some(Action::AcquireLease(attrs.clone())),
-            Stage::Holding(holding) => {
-                (holding.file == SubnetFile::Writing).then(|| Action::WriteSubnetFile(holding.subnet_env()))
-            }
+            Stage::Holding(holding) => (holding.file == SubnetFile::Writing)
+                .then(|| Action::WriteSubnetFile(holding.wants.subnet_env.clone())),
             Stage::Stopped => None,
         }
     }
@@ -460,25 +486,35 @@ impl Node {
     }
 }
 
-fn vtep_mac(lease: &Lease) -> Option<MacAddr> {
-    let data = lease.attrs.backend_data.as_deref()?;
-    VxlanData::parse(data).ok().map(|data| data.vtep_mac)
+/// The MAC address that a lease announces in one family.
+fn vtep_mac(lease: &Lease, of_ipv6: bool) -> Option<MacAddr> {
+    let attrs = &lease.attrs;
+    let data = if of_ipv6 {
+        &attrs.backend_v6_data
+    } else {
+        &attrs.backend_data
+    };
+    VxlanData::parse(data.as_deref()?).ok().map(|data| data.vtep_mac)
 }
 
-/// The MAC address of the device, if it is there, and the subnets that it has routes to.
-fn found(state: &State, device: &IfName) -> Found {
-    let vxlan = state
-        .links
-        .get(device)
-        .filter(|link| matches!(link.kind, LinkKind::Vxlan(_)));
-    let mac = vxlan.and_then(|link| link.mac).filter(|mac| mac.is_unicast());
-    let peer_subnets = state.routes.keys().filter_map(|key| match key.dst {
-        IpNetwork::V4(subnet) => Some(subnet),
-        IpNetwork::V6(_) => None,
-    });
+/// The MAC addresses of the devices that are there, and the subnets that the first one has routes to.
+fn found(state: &State, settings: &Settings) -> Found {
+    let mac_of = |name: &IfName| {
+        let vxlan = state
+            .links
+            .get(name)
+            .filter(|link| matches!(link.kind, LinkKind::Vxlan(_)));
+        vxlan
+            .and_then(|link| link.mac)
+            .filter(|mac| mac.is_unicast())
+            .map(|mac| (name.clone(), mac))
+    };
+    let first = settings.devices().next();
+    let routes = state.routes.iter();
+    let peer_subnets = routes.filter(|(_, route)| route.kind.link().is_some() && route.kind.link() == first);
     Found {
-        mac,
-        peer_subnets: peer_subnets.collect(),
+        macs: settings.devices().filter_map(mac_of).collect(),
+        peer_subnets: peer_subnets.map(|(key, _)| key.dst).collect(),
         was_member: false,
     }
 }

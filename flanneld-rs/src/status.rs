@@ -3,7 +3,7 @@
 //! Plain data, written by the daemon and read by the command, perhaps of another version: unknown fields are ignored.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,8 +42,11 @@ pub struct NodeStatus {
     pub lease: Option<LeaseStatus>,
     /// The lease store.
     pub store: StoreStatus,
-    /// The overlay's device, once the lease is held.
+    /// The overlay's device, once the lease is held; IPv6's only where IPv4 is off.
     pub device: Option<DeviceStatus>,
+    /// The overlay's device for IPv6 beside the one for IPv4.
+    #[serde(default)]
+    pub second_device: Option<DeviceStatus>,
     /// How many peers are in which state.
     pub peers: PeerCounts,
     /// The work on links, routes and entries.
@@ -100,7 +103,7 @@ pub struct DeviceStatus {
     /// The interface that carries the outer packets.
     pub parent: String,
     /// Outer source address.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// The pod network.
     pub network: String,
     /// Whether it is as it should be.

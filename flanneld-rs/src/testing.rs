@@ -3,11 +3,13 @@
 use std::net::Ipv4Addr;
 
 use flannel_types::{Lease, LeaseAttrs, UnixTime, VxlanData};
+use ipnetwork::IpNetwork;
 use net_types::{MacAddr, SubnetKey, Vni};
 
-use crate::desired::{BACKEND_TYPE, VxlanDevice};
+use crate::desired::{BACKEND_TYPE, Carrier, Peer, Side, VxlanDevice};
+use crate::node::{CarrierSettings, SideSettings, VxlanSettings};
 
-/// The device of node 250.
+/// The VXLAN device of node 250.
 pub(crate) fn device() -> VxlanDevice {
     VxlanDevice {
         name: "flannel.1".parse().unwrap(),
@@ -18,11 +20,85 @@ pub(crate) fn device() -> VxlanDevice {
         mac: mac(250),
         mtu_bytes: 1450,
         parent: "eth0".parse().unwrap(),
-        local: public_ip(250),
-        public_ip: public_ip(250),
-        network: "10.244.0.0/16".parse().unwrap(),
-        subnet: key(250).v4().unwrap(),
     }
+}
+
+/// IPv4's side of node 250.
+pub(crate) fn side() -> Side {
+    Side {
+        network: "10.244.0.0/16".parse().unwrap(),
+        subnet: subnet(250),
+        local: public_ip(250).into(),
+        public_ip: public_ip(250).into(),
+        carrier: Carrier::Vxlan(device()),
+    }
+}
+
+/// IPv6's side of node 250.
+pub(crate) fn side_v6() -> Side {
+    Side {
+        network: "fd00:10:244::/48".parse().unwrap(),
+        subnet: "fd00:10:244:fa::/64".parse().unwrap(),
+        local: "fd00:77::fa".parse().unwrap(),
+        public_ip: "fd00:77::fa".parse().unwrap(),
+        carrier: Carrier::Vxlan(VxlanDevice {
+            name: "flannel-v6.1".parse().unwrap(),
+            mac: mac_v6(250),
+            mtu_bytes: 1430,
+            ..device()
+        }),
+    }
+}
+
+/// The settings of node 250 in one family, as far as they are fixed before its lease is held.
+pub(crate) fn side_settings(side: Side) -> SideSettings {
+    let Carrier::Vxlan(device) = side.carrier;
+    SideSettings {
+        network: side.network,
+        local: side.local,
+        public_ip: side.public_ip,
+        carrier: CarrierSettings::Vxlan(VxlanSettings {
+            device: device.name,
+            vni: device.vni,
+            port: device.port,
+            learning: device.learning,
+            gbp: device.gbp,
+            mtu_bytes: device.mtu_bytes,
+            random_mac: device.mac,
+        }),
+    }
+}
+
+/// The IPv4 subnet of node `n`.
+pub(crate) fn subnet(n: u8) -> IpNetwork {
+    key(n).v4().unwrap().into()
+}
+
+/// What the lease of node `n` makes of it in IPv4.
+pub(crate) fn peer(n: u8) -> Peer {
+    Peer {
+        lease: key(n),
+        public_ip: public_ip(n).into(),
+        vtep_mac: mac(n),
+    }
+}
+
+/// The VTEP MAC of node `n` for IPv6.
+pub(crate) fn mac_v6(n: u8) -> MacAddr {
+    MacAddr::new([2, 0, 0, 0, 6, n])
+}
+
+/// The lease of node `n` in dual stack.
+pub(crate) fn dual_lease(n: u8, expires: Option<u64>) -> Lease {
+    let mut lease = lease(n, expires);
+    let data = VxlanData {
+        vni: Vni::DEFAULT,
+        vtep_mac: mac_v6(n),
+    };
+    lease.key = format!("{}&fd00:10:244:{n:x}::-64", lease.key).parse().unwrap();
+    lease.attrs.public_ipv6 = Some(format!("fd00:77::{n:x}").parse().unwrap());
+    lease.attrs.backend_v6_data = Some(data.to_json());
+    lease
 }
 
 /// The key of node `n`.

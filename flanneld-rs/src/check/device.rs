@@ -1,16 +1,15 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use netstate::AdminState;
+use net_types::IfName;
+use netstate::{AdminState, Link, Vxlan};
 
 use super::{BRIDGE, Facts, Finding};
-
-/// What a VXLAN packet adds in IPv4 (RFC 7348 §5).
-const ENCAP_OVERHEAD_BYTES: u32 = 50;
+use crate::settings::{IPV6_OVERHEAD_BYTES, OVERHEAD_BYTES};
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<_> = subnet_file(facts).into_iter().collect();
-    findings.extend(device(facts));
+    findings.extend(devices(facts));
     findings.extend(bridge(facts));
     findings
 }
@@ -32,18 +31,23 @@ fn subnet_file(facts: &Facts) -> Option<Finding> {
     }
 }
 
-fn device(facts: &Facts) -> Vec<Finding> {
+fn devices(facts: &Facts) -> Vec<Finding> {
+    let devices = facts.devices();
+    if devices.is_empty() && facts.subnet_env().is_some() && facts.vxlans().next().is_none() {
+        return vec![Finding::error(
+            "device.missing",
+            "there is a subnet file, but no VXLAN device of flannel's".to_owned(),
+            "start flanneld; if it runs, its log says why the kernel refuses the device",
+        )];
+    }
+    let findings = devices.into_iter();
+    findings
+        .flat_map(|(name, link, vxlan)| device(facts, name, link, vxlan))
+        .collect()
+}
+
+fn device(facts: &Facts, name: &IfName, link: &Link, vxlan: &Vxlan) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let Some((name, link, vxlan)) = facts.device() else {
-        if facts.subnet_env().is_some() && facts.vxlans().next().is_none() {
-            findings.push(Finding::error(
-                "device.missing",
-                "there is a subnet file, but no VXLAN device of flannel's".to_owned(),
-                "start flanneld; if it runs, its log says why the kernel refuses the device",
-            ));
-        }
-        return findings;
-    };
     if link.admin == AdminState::Down {
         findings.push(Finding::error(
             "device.down",
@@ -68,17 +72,23 @@ fn device(facts: &Facts) -> Vec<Finding> {
         .parent
         .as_ref()
         .and_then(|parent| facts.link(parent.as_str()));
+    let overhead = if vxlan.local.is_some_and(|ip| ip.is_ipv6()) {
+        IPV6_OVERHEAD_BYTES
+    } else {
+        OVERHEAD_BYTES
+    };
     if let Some((parent, underlay)) = parent {
         let carried = underlay.mtu_bytes.unwrap_or(u32::MAX);
-        if mtu.saturating_add(ENCAP_OVERHEAD_BYTES) > carried {
+        if mtu.saturating_add(overhead) > carried {
             findings.push(Finding::error(
                 "mtu.underlay",
-                format!("{name} has an MTU of {mtu}, but {parent} below it carries {carried} with {ENCAP_OVERHEAD_BYTES} for the tunnel: large packets vanish"),
+                format!("{name} has an MTU of {mtu}, but {parent} below it carries {carried} with {overhead} for the tunnel: large packets vanish"),
                 format!("raise the MTU of {parent}, or restart flanneld to adapt to it"),
             ));
         }
     }
-    if let Some(told) = facts.status().and_then(|status| status.node.device.as_ref())
+    let mut told = facts.told_devices();
+    if let Some(told) = told.find(|told| told.name == name.as_str())
         && let Some(mac) = link.mac
         && mac.to_string() != told.mac
     {

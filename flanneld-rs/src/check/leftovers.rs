@@ -19,10 +19,11 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 }
 
 fn devices(facts: &Facts) -> Vec<Finding> {
-    let Some(own) = facts.status().and_then(|status| status.node.device.as_ref()) else {
+    if facts.told_devices().next().is_none() {
         return Vec::new();
-    };
-    let others = facts.vxlans().filter(|(name, ..)| name.as_str() != own.name);
+    }
+    let is_own = |name: &IfName| facts.told_devices().any(|own| name.as_str() == own.name);
+    let others = facts.vxlans().filter(|(name, ..)| !is_own(name));
     let finding = |name: &IfName| {
         Finding::warning(
             "leftover.device",

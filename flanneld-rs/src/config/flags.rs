@@ -153,7 +153,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: INTERFACE,
         help: "The same for IPv6",
-        support: not_yet(&[], "leave it out, pods get IPv4 addresses only"),
+        support: Support::Built,
     },
     Flag {
         name: "ip-masq",

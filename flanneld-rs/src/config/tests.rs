@@ -94,7 +94,7 @@ fn defaults_hold_when_only_the_lease_directory_is_given() {
         (LogLevel::Info, LogFormat::Text)
     );
     assert_eq!(config.healthz, "0.0.0.0:0".parse().unwrap());
-    assert_eq!(config.public_ip, None);
+    assert_eq!(config.public.v4, None);
     assert!(config.iface.ifaces.is_empty() && config.iface.regexes.is_empty());
     assert_eq!(config.iface.can_reach, None);
 }
@@ -219,7 +219,7 @@ fn the_command_line_wins_over_the_environment_and_empty_variables_do_not_count()
         ("FLANNELD_V", ""),
     ];
     let config = run_with(&[LEASES, "--public-ip=192.0.2.2", "--iface", "eth0"], &env);
-    assert_eq!(config.public_ip, Some(Ipv4Addr::new(192, 0, 2, 2)));
+    assert_eq!(config.public.v4, Some(Ipv4Addr::new(192, 0, 2, 2)));
     assert_eq!(names(&config), ["eth0"]);
     assert_eq!(config.log_level, LogLevel::Info);
 }
@@ -227,7 +227,7 @@ fn the_command_line_wins_over_the_environment_and_empty_variables_do_not_count()
 #[test]
 fn an_empty_flag_on_the_command_line_hides_the_variable_and_means_the_default() {
     let config = run_with(&[LEASES, "--public-ip="], &[("FLANNELD_PUBLIC_IP", "192.0.2.1")]);
-    assert_eq!(config.public_ip, None);
+    assert_eq!(config.public.v4, None);
     assert!(names(&run(&[LEASES, "--iface="])).is_empty());
 }
 

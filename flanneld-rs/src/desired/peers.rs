@@ -1,12 +1,13 @@
 //! Which leases are peers, and which cannot be because they would break somebody's traffic.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use flannel_types::{Lease, VxlanData};
+use ipnetwork::IpNetwork;
 use net_types::{MacAddr, SubnetKey};
 
-use super::VxlanDevice;
+use super::{Carrier, Side};
 
 #[cfg(test)]
 mod tests;
@@ -14,11 +15,13 @@ mod tests;
 /// What a lease of this backend names as its type (flannel `pkg/backend/vxlan/vxlan.go`).
 pub const BACKEND_TYPE: &str = "vxlan";
 
-/// What a lease says about the node that holds it, as the VXLAN backend needs it.
+/// What a lease says about the node that holds it, for one family, as the VXLAN backend needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
+    /// The lease.
+    pub lease: SubnetKey,
     /// The outer address of the node.
-    pub public_ip: Ipv4Addr,
+    pub public_ip: IpAddr,
     /// The hardware address of its VXLAN device.
     pub vtep_mac: MacAddr,
 }
@@ -26,9 +29,9 @@ pub struct Peer {
 /// Why a lease is not programmed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerProblem {
-    /// It is of IPv6 alone.
-    #[error("it has no IPv4 subnet")]
-    NoIpv4,
+    /// It has a subnet of this family, but says of no address at which packets of this family can be sent.
+    #[error("it has an {0} subnet, but no public {0} address")]
+    NoPublicIp(&'static str),
     /// It was made by another backend.
     #[error("its backend is {0:?}, not vxlan")]
     OtherBackend(String),
@@ -46,7 +49,7 @@ pub enum PeerProblem {
     Overlaps(SubnetKey),
     /// Its public address is not that of one host on a network.
     #[error("its public IP {0} is not an address that packets can be sent to")]
-    PublicIpUnusable(Ipv4Addr),
+    PublicIpUnusable(IpAddr),
     /// It announces the public address of this node.
     #[error(
         "it announces the public IP of this node: it is an old lease of this node, or two nodes chose the same \
@@ -64,11 +67,12 @@ pub enum PeerProblem {
     MacNotUnicast(MacAddr),
 }
 
-/// The leases of other nodes, divided into those that are programmed and those that are refused.
+/// The leases of other nodes that have a subnet of one family, divided into those that are programmed and those that
+/// are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Peers {
-    /// Programmed.
-    pub accepted: BTreeMap<SubnetKey, Peer>,
+    /// Programmed, by their subnet.
+    pub accepted: BTreeMap<IpNetwork, Peer>,
     /// Refused, each with its reason.
     pub refused: BTreeMap<SubnetKey, PeerProblem>,
 }
@@ -77,31 +81,30 @@ impl Peers {
     /// Divides the leases of other nodes. Of two that exclude each other, one that was accepted `before` stays, so
     /// that a newcomer cannot cut off a node that works; else the one with the smaller key is accepted.
     #[must_use]
-    pub fn divide<'a>(device: &VxlanDevice, leases: impl Iterator<Item = &'a Lease>, before: &Self) -> Self {
+    pub fn divide<'a>(side: &Side, leases: impl Iterator<Item = &'a Lease>, before: &Self) -> Self {
         let mut division = Division::default();
         let mut newcomers = Vec::new();
         for lease in leases {
-            match candidate(device, lease) {
-                Err(problem) => {
+            match candidate(side, lease) {
+                None => {}
+                Some(Err(problem)) => {
                     division.peers.refused.insert(lease.key, problem);
                 }
-                Ok(peer) if before.accepted.get(&lease.key) == Some(&peer) => division.add(lease.key, peer),
-                Ok(peer) => newcomers.push((lease.key, peer)),
+                Some(Ok((subnet, peer))) if before.accepted.get(&subnet) == Some(&peer) => {
+                    division.add(subnet, peer);
+                }
+                Some(Ok(candidate)) => newcomers.push(candidate),
             }
         }
-        for (key, peer) in newcomers {
-            division.add(key, peer);
+        for (subnet, peer) in newcomers {
+            division.add(subnet, peer);
         }
         division.peers
     }
 
     /// Divides the leases of other nodes in place of all those before, as [`Self::divide`].
-    pub fn divide_anew<'a>(
-        &mut self,
-        device: &VxlanDevice,
-        leases: impl Iterator<Item = &'a Lease>,
-    ) -> PeerChanges {
-        let peers = Self::divide(device, leases, self);
+    pub fn divide_anew<'a>(&mut self, side: &Side, leases: impl Iterator<Item = &'a Lease>) -> PeerChanges {
+        let peers = Self::divide(side, leases, self);
         let old = std::mem::replace(self, peers);
         let (before, after) = (&old.accepted, &self.accepted);
         let gone_or_altered = before.iter().filter(|(key, peer)| after.get(*key) != Some(*peer));
@@ -123,17 +126,24 @@ impl Peers {
     /// [`Self::divide`], but looks only at this one and those that it excluded.
     pub fn change<'a>(
         &mut self,
-        device: &VxlanDevice,
+        side: &Side,
         key: SubnetKey,
         lease: impl Fn(&SubnetKey) -> Option<&'a Lease>,
     ) -> PeerChanges {
         let mut changes = PeerChanges::default();
-        let present = lease(&key).map(|lease| candidate(device, lease));
-        let before = self.accepted.get(&key).copied();
-        if before.is_some() && present.as_ref().and_then(|peer| peer.as_ref().ok()) == before.as_ref() {
+        let Some(subnet) = side.subnet_of(key) else {
+            return changes;
+        };
+        let present = lease(&key).and_then(|lease| candidate(side, lease));
+        let before = self.accepted.get(&subnet).copied();
+        let before = before.filter(|peer| peer.lease == key);
+        let is_same = |(_, peer): &(_, Peer)| Some(peer) == before.as_ref();
+        if present.is_some_and(|present| present.as_ref().is_ok_and(is_same)) {
             return changes;
         }
-        self.accepted.remove(&key);
+        if before.is_some() {
+            self.accepted.remove(&subnet);
+        }
         let excluded = |(_, problem): &(&SubnetKey, &PeerProblem)| problem.rival() == Some(key);
         let mut open: BTreeSet<_> = self
             .refused
@@ -144,11 +154,13 @@ impl Peers {
         open.insert(key);
         for key in open {
             let problem_before = self.refused.remove(&key);
-            let Some(lease) = lease(&key) else { continue };
-            match candidate(device, lease).and_then(|peer| self.without_rival(key, peer)) {
-                Ok(peer) => {
-                    self.accepted.insert(key, peer);
-                    changes.before.insert(key, None);
+            let Some(candidate) = lease(&key).and_then(|lease| candidate(side, lease)) else {
+                continue;
+            };
+            match candidate.and_then(|(subnet, peer)| self.without_rival(subnet, peer)) {
+                Ok((subnet, peer)) => {
+                    self.accepted.insert(subnet, peer);
+                    changes.before.insert(subnet, None);
                 }
                 Err(problem) => {
                     if problem_before.as_ref() != Some(&problem) {
@@ -159,37 +171,38 @@ impl Peers {
             }
         }
         if before.is_some() {
-            changes.before.insert(key, before);
+            changes.before.insert(subnet, before);
         }
         changes
     }
 
-    fn without_rival(&self, key: SubnetKey, peer: Peer) -> Result<Peer, PeerProblem> {
-        if let Some(other) = self.overlapped(key) {
+    fn without_rival(&self, subnet: IpNetwork, peer: Peer) -> Result<(IpNetwork, Peer), PeerProblem> {
+        if let Some(other) = self.overlapped(subnet) {
             return Err(PeerProblem::Overlaps(other));
         }
-        let mut others = self.accepted.iter();
-        match others.find(|(_, other)| other.vtep_mac == peer.vtep_mac) {
-            Some((other, _)) => Err(PeerProblem::SameVtepMac(*other)),
-            None => Ok(peer),
+        let mut others = self.accepted.values();
+        match others.find(|other| other.vtep_mac == peer.vtep_mac) {
+            Some(other) => Err(PeerProblem::SameVtepMac(other.lease)),
+            None => Ok((subnet, peer)),
         }
     }
 
-    /// The accepted lease whose subnet overlaps. Accepted subnets do not overlap each other and keys sort by their
-    /// start, so that only the next one on each side can.
-    fn overlapped(&self, key: SubnetKey) -> Option<SubnetKey> {
-        let before = self.accepted.range(..=key).next_back();
-        let after = self.accepted.range(key..).next();
-        let mut sides = before.into_iter().chain(after).map(|(other, _)| *other);
-        sides.find(|other| other.overlaps(&key))
+    /// The accepted lease whose subnet overlaps. Accepted subnets do not overlap each other and sort by their start, so
+    /// that only the next one on each side can.
+    fn overlapped(&self, subnet: IpNetwork) -> Option<SubnetKey> {
+        let before = self.accepted.range(..=subnet).next_back();
+        let after = self.accepted.range(subnet..).next();
+        let mut sides = before.into_iter().chain(after);
+        let rival = sides.find(|(other, _)| overlap(**other, subnet));
+        rival.map(|(_, peer)| peer.lease)
     }
 }
 
 /// What became otherwise in a division.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PeerChanges {
-    /// The peers that are new, altered or gone, as they were before.
-    pub before: BTreeMap<SubnetKey, Option<Peer>>,
+    /// The subnets whose peers are new, altered or gone, with those that were there before.
+    pub before: BTreeMap<IpNetwork, Option<Peer>>,
     /// Those that are refused, and were not for the same reason before.
     pub new_problems: Vec<SubnetKey>,
 }
@@ -199,7 +212,7 @@ impl PeerProblem {
     const fn rival(&self) -> Option<SubnetKey> {
         match self {
             Self::Overlaps(other) | Self::SameVtepMac(other) => Some(*other),
-            Self::NoIpv4
+            Self::NoPublicIp(_)
             | Self::OtherBackend(_)
             | Self::BadBackendData(_)
             | Self::OutsideNetwork
@@ -219,45 +232,59 @@ struct Division {
 }
 
 impl Division {
-    fn add(&mut self, key: SubnetKey, peer: Peer) {
-        let problem = self.peers.overlapped(key).map(PeerProblem::Overlaps).or_else(|| {
-            self.macs
-                .get(&peer.vtep_mac)
-                .copied()
-                .map(PeerProblem::SameVtepMac)
-        });
+    fn add(&mut self, subnet: IpNetwork, peer: Peer) {
+        let problem = self
+            .peers
+            .overlapped(subnet)
+            .map(PeerProblem::Overlaps)
+            .or_else(|| {
+                self.macs
+                    .get(&peer.vtep_mac)
+                    .copied()
+                    .map(PeerProblem::SameVtepMac)
+            });
         if let Some(problem) = problem {
-            self.peers.refused.insert(key, problem);
+            self.peers.refused.insert(peer.lease, problem);
         } else {
-            self.macs.insert(peer.vtep_mac, key);
-            self.peers.accepted.insert(key, peer);
+            self.macs.insert(peer.vtep_mac, peer.lease);
+            self.peers.accepted.insert(subnet, peer);
         }
     }
 }
 
-/// Reads a lease as a peer, by itself.
-fn candidate(device: &VxlanDevice, lease: &Lease) -> Result<Peer, PeerProblem> {
+/// Reads a lease as a peer in one family, by itself; `None` if it has no subnet of this family.
+fn candidate(side: &Side, lease: &Lease) -> Option<Result<(IpNetwork, Peer), PeerProblem>> {
+    let subnet = side.subnet_of(lease.key)?;
+    Some(peer_of(side, subnet, lease).map(|peer| (subnet, peer)))
+}
+
+fn peer_of(side: &Side, subnet: IpNetwork, lease: &Lease) -> Result<Peer, PeerProblem> {
     let attrs = &lease.attrs;
     if attrs.backend_type != BACKEND_TYPE {
         return Err(PeerProblem::OtherBackend(attrs.backend_type.clone()));
     }
-    let data = attrs.backend_data.as_deref().unwrap_or_default();
-    let data = VxlanData::parse(data).map_err(|err| PeerProblem::BadBackendData(err.to_string()))?;
-    let (Some(subnet), Some(public_ip)) = (lease.key.v4(), attrs.public_ip) else {
-        return Err(PeerProblem::NoIpv4);
+    let (public_ip, data, family) = if side.is_ipv6() {
+        let ip = attrs.public_ipv6.map(IpAddr::V6);
+        (ip, &attrs.backend_v6_data, "IPv6")
+    } else {
+        (attrs.public_ip.map(IpAddr::V4), &attrs.backend_data, "IPv4")
     };
+    let data = VxlanData::parse(data.as_deref().unwrap_or_default())
+        .map_err(|err| PeerProblem::BadBackendData(err.to_string()))?;
     let peer = Peer {
-        public_ip,
+        lease: lease.key,
+        public_ip: public_ip.ok_or(PeerProblem::NoPublicIp(family))?,
         vtep_mac: data.vtep_mac,
     };
-    let network = device.network;
+    let Carrier::Vxlan(device) = &side.carrier;
+    let network = side.network;
     if !(network.contains(subnet.network()) && network.prefix() <= subnet.prefix()) {
         Err(PeerProblem::OutsideNetwork)
-    } else if device.subnet.overlaps(subnet) {
+    } else if overlap(side.subnet, subnet) {
         Err(PeerProblem::OverlapsOwn)
     } else if !is_usable_public_ip(peer.public_ip) {
         Err(PeerProblem::PublicIpUnusable(peer.public_ip))
-    } else if peer.public_ip == device.public_ip {
+    } else if peer.public_ip == side.public_ip {
         Err(PeerProblem::OwnPublicIp)
     } else if peer.vtep_mac == device.mac {
         Err(PeerProblem::OwnVtepMac)
@@ -268,8 +295,23 @@ fn candidate(device: &VxlanDevice, lease: &Lease) -> Result<Peer, PeerProblem> {
     }
 }
 
-/// Whether other hosts can send to an address: one of a single host, and not of this one only.
+fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
+    match (one, other) {
+        (IpNetwork::V4(one), IpNetwork::V4(other)) => one.overlaps(other),
+        (IpNetwork::V6(one), IpNetwork::V6(other)) => one.overlaps(other),
+        (IpNetwork::V4(_), IpNetwork::V6(_)) | (IpNetwork::V6(_), IpNetwork::V4(_)) => false,
+    }
+}
+
+/// Whether other hosts can send to an address: one of a single host, and not of this one only. A link-local IPv6
+/// address tells nobody which link it is on.
 #[must_use]
-pub fn is_usable_public_ip(ip: Ipv4Addr) -> bool {
-    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.is_broadcast())
+pub const fn is_usable_public_ip(ip: IpAddr) -> bool {
+    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+        return false;
+    }
+    match ip {
+        IpAddr::V4(ip) => !ip.is_broadcast(),
+        IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+    }
 }

@@ -1,8 +1,9 @@
-//! The VXLAN backend (flannel `pkg/backend/vxlan`): one device, and one neighbour, forwarding entry and route a peer.
+//! The VXLAN backend (flannel `pkg/backend/vxlan`): one device a family, and one neighbour, forwarding entry and route a
+//! peer.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
-use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use ipnetwork::{IpNetwork, Ipv6Network};
 use net_types::registry::{RT_TABLE_MAIN, RTPROT_BOOT};
 use net_types::{IfName, MacAddr, Vni};
 use netstate::{
@@ -10,15 +11,18 @@ use netstate::{
     RouteKind, Scope, State, SysctlKey, Vxlan,
 };
 
-use super::Peer;
+use super::{Peer, Side};
 
 #[cfg(test)]
 mod tests;
 
-/// The VXLAN device of this node.
+/// The metric that the kernel gives an IPv6 route made without one (linux `IP6_RT_PRIO_USER`).
+const IPV6_METRIC: u32 = 1024;
+
+/// A VXLAN device of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VxlanDevice {
-    /// Its name, `flannel.<vni>`.
+    /// Its name, `flannel.<vni>`, for IPv6 `flannel-v6.<vni>`.
     pub name: IfName,
     /// Network identifier.
     pub vni: Vni,
@@ -34,23 +38,16 @@ pub struct VxlanDevice {
     pub mtu_bytes: u32,
     /// The interface that carries the outer packets.
     pub parent: IfName,
-    /// Outer source address, one that this node holds.
-    pub local: Ipv4Addr,
-    /// The address at which the peers reach this node, as its lease announces it.
-    pub public_ip: Ipv4Addr,
-    /// The whole pod network.
-    pub network: Ipv4Network,
-    /// The subnet of this node.
-    pub subnet: Ipv4Network,
 }
 
 /// Adds the device with its address: the subnet's first one, with the longest prefix, so that the kernel makes no
-/// route of its own for the subnet.
-pub(super) fn add_device(state: &mut State, device: &VxlanDevice) {
+/// route of its own for the subnet. The address follows from the lease, which no other node has: nobody is asked
+/// whether it is free.
+pub(super) fn add_device(state: &mut State, side: &Side, device: &VxlanDevice) {
     let vxlan = Vxlan {
         vni: device.vni,
         port: device.port,
-        local: Some(IpAddr::V4(device.local)),
+        local: Some(side.local),
         parent: Some(device.parent.clone()),
         learning: device.learning,
         gbp: device.gbp,
@@ -65,29 +62,31 @@ pub(super) fn add_device(state: &mut State, device: &VxlanDevice) {
     state.links.insert(device.name.clone(), link);
     let own = AddrKey {
         link: device.name.clone(),
-        addr: IpNetwork::from(IpAddr::V4(device.subnet.network())),
+        addr: IpNetwork::from(side.subnet.network()),
     };
-    state.addrs.insert(own, Addr::default());
+    let addr = Addr {
+        nodad: side.is_ipv6(),
+        ..Addr::default()
+    };
+    state.addrs.insert(own, addr);
     state.sysctls.insert(accept_ra(&device.name), "0".to_owned());
 }
 
 /// Adds what carries packets to one peer: the route gives the next hop, the neighbour its inner MAC address, and the
 /// forwarding entry the node that this address belongs to.
-pub(super) fn add_peer(state: &mut State, device: &VxlanDevice, subnet: Ipv4Network, peer: &Peer) {
-    let gateway = IpAddr::V4(subnet.network());
+pub(super) fn add_peer(state: &mut State, device: &VxlanDevice, subnet: IpNetwork, peer: &Peer) {
+    let gateway = subnet.network();
     let link = || device.name.clone();
     state.fdb.insert(FdbKey {
         link: link(),
         mac: peer.vtep_mac,
-        remote: IpAddr::V4(peer.public_ip),
+        remote: peer.public_ip,
     });
-    state.neighs.insert(
-        NeighKey {
-            link: link(),
-            ip: gateway,
-        },
-        Neigh { mac: peer.vtep_mac },
-    );
+    let neigh = NeighKey {
+        link: link(),
+        ip: gateway,
+    };
+    state.neighs.insert(neigh, Neigh { mac: peer.vtep_mac });
     let nexthop = Nexthop {
         link: link(),
         gateway: Some(gateway),
@@ -101,24 +100,20 @@ pub(super) fn add_peer(state: &mut State, device: &VxlanDevice, subnet: Ipv4Netw
         advmss_bytes: None,
         scope: None,
     };
-    state.routes.insert(
-        RouteKey {
-            table: RT_TABLE_MAIN,
-            dst: IpNetwork::V4(subnet),
-            metric: 0,
-        },
-        route,
-    );
+    let key = RouteKey {
+        table: RT_TABLE_MAIN,
+        dst: subnet,
+        metric: if subnet.is_ipv6() { IPV6_METRIC } else { 0 },
+    };
+    state.routes.insert(key, route);
 }
 
 /// On the device, every permanent entry and every route is ours, and every address inside the pod network; of IPv6
 /// every address that the kernel did not make.
-pub(super) fn scope(device: &VxlanDevice) -> Scope {
+pub(super) fn add_scope(scope: &mut Scope, side: &Side, device: &VxlanDevice) {
     let any_v6 = Ipv6Network::new(Ipv6Addr::UNSPECIFIED, 0).map(IpNetwork::V6);
-    let own = [IpNetwork::V4(device.network)];
-    let mut scope = Scope::default();
     let link = LinkScope {
-        addrs_inside: any_v6.into_iter().chain(own).collect(),
+        addrs_inside: any_v6.into_iter().chain([side.network]).collect(),
         neighs: true,
         fdb: true,
         routes: true,
@@ -126,7 +121,6 @@ pub(super) fn scope(device: &VxlanDevice) -> Scope {
     };
     scope.links.insert(device.name.clone(), link);
     scope.sysctls.insert(accept_ra(&device.name));
-    scope
 }
 
 fn accept_ra(name: &IfName) -> SysctlKey {

@@ -1,14 +1,18 @@
-use netlink::inventory::{AddrScope, DefaultRoute};
+use netlink::inventory::{AddrScope, DefaultRoute, HostAddr};
 use netstate::AdminState;
 use regex::bytes::RegexBuilder;
 
 use super::*;
 
 const NO_FLAGS: [&str; 0] = [];
+const NO_PUBLIC: PublicAddrs = PublicAddrs { v4: None, v6: None };
+const V4: Families = Families { v4: true, v6: false };
+const V6: Families = Families { v4: false, v6: true };
+const DUAL: Families = Families { v4: true, v6: true };
 
 #[test]
 fn without_flags_the_default_route_decides() {
-    let chosen = choose(&flags(NO_FLAGS), None, &vagrant(), None).unwrap();
+    let chosen = choose(&flags(NO_FLAGS), NO_PUBLIC, V4, &vagrant(), None).unwrap();
     assert_eq!(chosen, external("eth0", "10.0.2.15", "10.0.2.15", 1500));
 }
 
@@ -35,7 +39,7 @@ fn of_a_default_route_over_several_interfaces_the_first_by_name_is_chosen_whatev
     for order in [["eth1", "eth0", "eth1"], ["eth0", "eth1", "eth0"]] {
         let mut host = vagrant();
         host.default_routes_v4 = vec![default_over(&order)];
-        let chosen = choose(&flags(NO_FLAGS), None, &host, None).unwrap();
+        let chosen = choose(&flags(NO_FLAGS), NO_PUBLIC, V4, &host, None).unwrap();
         assert_eq!(chosen.link, name("eth0"));
         assert_eq!(chosen.alternatives, [name("eth1")]);
     }
@@ -53,7 +57,7 @@ fn of_a_default_route_over_several_interfaces_one_without_ipv4_is_passed_over() 
 fn two_gateways_on_one_interface_leave_no_choice() {
     let mut host = vagrant();
     host.default_routes_v4 = vec![default_over(&["eth1", "eth1"])];
-    let chosen = choose(&flags(NO_FLAGS), None, &host, None).unwrap();
+    let chosen = choose(&flags(NO_FLAGS), NO_PUBLIC, V4, &host, None).unwrap();
     assert_eq!((chosen.link, chosen.alternatives), (name("eth1"), Vec::new()));
 }
 
@@ -83,14 +87,14 @@ fn a_default_route_by_an_interface_without_ipv4_is_an_error() {
 #[test]
 fn without_flags_the_owner_of_the_public_address_is_chosen() {
     let public = Ipv4Addr::new(192, 168, 56, 11);
-    let chosen = choose(&flags(NO_FLAGS), Some(public), &vagrant(), None).unwrap();
+    let chosen = choose(&flags(NO_FLAGS), public_v4(public), V4, &vagrant(), None).unwrap();
     assert_eq!(chosen, external("eth1", "192.168.56.11", "192.168.56.11", 1500));
 }
 
 #[test]
 fn a_public_address_that_no_interface_has_needs_an_interface_flag() {
     let public = Ipv4Addr::new(203, 0, 113, 7);
-    let error = choose(&flags(NO_FLAGS), Some(public), &vagrant(), None)
+    let error = choose(&flags(NO_FLAGS), public_v4(public), V4, &vagrant(), None)
         .unwrap_err()
         .to_string();
     assert_eq!(
@@ -98,7 +102,7 @@ fn a_public_address_that_no_interface_has_needs_an_interface_flag() {
         "no interface with given IP found (203.0.113.7): choose an interface with --iface; this host has eth0 \
          (10.0.2.15), eth1 (192.168.56.11)"
     );
-    let chosen = choose(&flags(["eth1"]), Some(public), &vagrant(), None).unwrap();
+    let chosen = choose(&flags(["eth1"]), public_v4(public), V4, &vagrant(), None).unwrap();
     assert_eq!(chosen, external("eth1", "192.168.56.11", "203.0.113.7", 1500));
 }
 
@@ -147,7 +151,9 @@ fn patterns_are_tried_after_all_names_and_before_the_route() {
         ..patterns(["^eth1$"])
     };
     assert_eq!(
-        choose(&choice, None, &vagrant(), Some(&hop)).unwrap().link,
+        choose(&choice, NO_PUBLIC, V4, &vagrant(), Some(&hop))
+            .unwrap()
+            .link,
         name("eth1")
     );
     let choice = IfaceChoice {
@@ -212,7 +218,7 @@ fn the_interface_that_reaches_an_address_is_used_with_the_routes_source() {
         (None, "192.168.56.11"),
         (Some("fd00::1"), "192.168.56.11"),
     ] {
-        let chosen = choose(&choice, None, &vagrant(), Some(&hop("eth1", source))).unwrap();
+        let chosen = choose(&choice, NO_PUBLIC, V4, &vagrant(), Some(&hop("eth1", source))).unwrap();
         assert_eq!(chosen, external("eth1", ip, ip, 1500));
     }
 }
@@ -225,7 +231,9 @@ fn an_address_out_of_reach_or_of_the_host_itself_chooses_nothing() {
         (Some(&own), "198.51.100.1 is an address of this host itself"),
         (Some(&gone), "no interface is named gone0"),
     ] {
-        let text = choose(&reach(), None, &vagrant(), route).unwrap_err().to_string();
+        let text = choose(&reach(), NO_PUBLIC, V4, &vagrant(), route)
+            .unwrap_err()
+            .to_string();
         assert!(text.contains(part), "{text}");
     }
 }
@@ -266,7 +274,7 @@ fn addresses_are_preferred_in_upstreams_order() {
         make("10.0.1.1/24", true, false, false),
         make("2001:db8::1/64", true, false, false),
     ];
-    let order: Vec<String> = addresses(&link).iter().map(ToString::to_string).collect();
+    let order: Vec<String> = addresses_v4(&link).iter().map(ToString::to_string).collect();
     assert_eq!(
         order,
         [
@@ -326,6 +334,108 @@ fn vagrant() -> Inventory {
         ],
         default_routes_v4: vec![default_via("eth0")],
         default_routes_v6: Vec::new(),
+    }
+}
+
+#[test]
+fn ipv6_alone_goes_by_its_own_default_route_and_its_best_address() {
+    let mut host = dual();
+    host.default_routes_v4.clear();
+    let ends = chosen_v6(NO_PUBLIC, V6, &host);
+    assert_eq!(ends, ("eth1".to_owned(), None, Some("fd00:77::11".to_owned())));
+    host.default_routes_v6 = vec![default_via("eth0")];
+    let err = choose(&flags(NO_FLAGS), NO_PUBLIC, V6, &host, None).unwrap_err();
+    assert_eq!(
+        err.to_string(),
+        "failed to find IPv6 address for interface eth0: choose an interface with --iface; this host has eth1 (fd00:77::11)"
+    );
+}
+
+#[test]
+fn dual_stack_needs_both_families_on_one_interface() {
+    let mut host = dual();
+    let both = (
+        "eth1".to_owned(),
+        Some("192.168.56.11".to_owned()),
+        Some("fd00:77::11".to_owned()),
+    );
+    let differ = choose(&flags(NO_FLAGS), NO_PUBLIC, DUAL, &host, None).unwrap_err();
+    assert!(
+        differ
+            .to_string()
+            .starts_with("failed to find IPv6 address for interface eth0"),
+        "{differ}"
+    );
+    host.default_routes_v4 = vec![default_via("eth1")];
+    assert_eq!(chosen_v6(NO_PUBLIC, DUAL, &host), both);
+    host.default_routes_v6.clear();
+    assert_eq!(chosen_v6(NO_PUBLIC, DUAL, &host), both);
+    host.default_routes_v6 = vec![default_via("eth0")];
+    let differ = choose(&flags(NO_FLAGS), NO_PUBLIC, DUAL, &host, None).unwrap_err();
+    assert!(
+        differ.to_string().starts_with(
+            "v6 default route interface eth0 must be the same with v4 default route interface eth1"
+        ),
+        "{differ}"
+    );
+    for flag in ["eth1", "192.168.56.11", "fd00:77::11"] {
+        let chosen = choose(&flags([flag]), NO_PUBLIC, DUAL, &host, None).unwrap();
+        assert_eq!(chosen.link, name("eth1"), "{flag}");
+    }
+    for pattern in ["^fd00:77:", "^192", "^eth"] {
+        let chosen = choose(&patterns([pattern]), NO_PUBLIC, DUAL, &host, None).unwrap();
+        assert_eq!(chosen.link, name("eth1"), "{pattern}");
+    }
+}
+
+#[test]
+fn public_addresses_of_both_families_are_advertised() {
+    let public = PublicAddrs {
+        v4: Some([203, 0, 113, 7].into()),
+        v6: Some("2001:db8::7".parse().unwrap()),
+    };
+    let chosen = choose(&flags(["eth1"]), public, DUAL, &dual(), None).unwrap();
+    let v6 = chosen.v6.unwrap();
+    assert_eq!(chosen.v4.unwrap().public_ip, IpAddr::from([203, 0, 113, 7]));
+    assert_eq!(
+        (v6.local.to_string(), v6.public_ip.to_string()),
+        ("fd00:77::11".to_owned(), "2001:db8::7".to_owned())
+    );
+    let own = PublicAddrs {
+        v4: None,
+        v6: Some("2001:db8::11".parse().unwrap()),
+    };
+    let ends = chosen_v6(own, V6, &dual());
+    assert_eq!(ends, ("eth1".to_owned(), None, Some("2001:db8::11".to_owned())));
+}
+
+/// A host whose second interface has IPv6 as well, in several addresses.
+fn dual() -> Inventory {
+    let mut host = vagrant();
+    let mut temporary = addr("2001:db8::11/64");
+    temporary.temporary = true;
+    host.links[2]
+        .addrs
+        .extend([addr("fe80::11/64"), temporary, addr("fd00:77::11/64")]);
+    host.default_routes_v6 = vec![default_via("eth1")];
+    host
+}
+
+/// The interface that is chosen without flags, and the local address of each family.
+fn chosen_v6(
+    public: PublicAddrs,
+    families: Families,
+    host: &Inventory,
+) -> (String, Option<String>, Option<String>) {
+    let chosen = choose(&flags(NO_FLAGS), public, families, host, None).unwrap();
+    let local = |ends: Option<Ends>| ends.map(|ends| ends.local.to_string());
+    (chosen.link.to_string(), local(chosen.v4), local(chosen.v6))
+}
+
+fn public_v4(ip: Ipv4Addr) -> PublicAddrs {
+    PublicAddrs {
+        v4: Some(ip),
+        v6: None,
     }
 }
 
@@ -404,8 +514,11 @@ fn reach() -> IfaceChoice {
 fn external(ifname: &str, ip: &str, public_ip: &str, mtu_bytes: u32) -> External {
     External {
         link: name(ifname),
-        local: ip.parse().unwrap(),
-        public_ip: public_ip.parse().unwrap(),
+        v4: Some(Ends {
+            local: ip.parse().unwrap(),
+            public_ip: public_ip.parse().unwrap(),
+        }),
+        v6: None,
         mtu_bytes,
         alternatives: Vec::new(),
     }
@@ -413,8 +526,8 @@ fn external(ifname: &str, ip: &str, public_ip: &str, mtu_bytes: u32) -> External
 
 /// Asserts that a choice succeeds, and returns it for a comparison of name and address.
 fn chosen(choice: &IfaceChoice, host: &Inventory) -> Chosen {
-    let chosen = choose(choice, None, host, None).unwrap();
-    Chosen(chosen.link.to_string(), chosen.local.to_string())
+    let chosen = choose(choice, NO_PUBLIC, V4, host, None).unwrap();
+    Chosen(chosen.link.to_string(), chosen.v4.unwrap().local.to_string())
 }
 
 #[derive(Debug)]
@@ -427,5 +540,5 @@ impl PartialEq<(&str, &str)> for Chosen {
 }
 
 fn error(choice: &IfaceChoice, host: &Inventory) -> String {
-    choose(choice, None, host, None).unwrap_err().to_string()
+    choose(choice, NO_PUBLIC, V4, host, None).unwrap_err().to_string()
 }

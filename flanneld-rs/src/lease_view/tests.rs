@@ -138,7 +138,7 @@ fn at(secs: u64) -> Duration {
 fn view(adopted: &[u8]) -> LeaseView {
     LeaseView::new(
         &lease(250, None),
-        adopted.iter().filter_map(|n| key(*n).v4()).collect(),
+        adopted.iter().flat_map(|n| key(*n).subnets()).collect(),
         GRACE,
     )
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use flannel_types::{SubnetEnv, gateway_v4};
+use flannel_types::{SubnetEnv, gateway_v4, gateway_v6};
 use ipnetwork::IpNetwork;
 use net_types::SubnetKey;
 use netstate::{Prune, State};
 use tracing::{info, warn};
 
 use super::Now;
-use crate::desired::{self, Peer, PeerChanges, Peers, VxlanDevice};
+use crate::desired::{self, Peer, PeerChanges, Peers, Side};
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::LeaseView;
 use crate::reconciler::Goal;
@@ -20,23 +20,30 @@ const MAX_LOGGED_CHANGES: usize = 20;
 /// A node that holds its lease.
 #[derive(Debug)]
 pub(super) struct Holding {
-    pub(super) device: VxlanDevice,
+    /// IPv4's before IPv6's; one at least.
+    pub(super) sides: Vec<HeldSide>,
     pub(super) keeper: LeaseKeeper,
     pub(super) view: LeaseView,
-    pub(super) peers: Peers,
     pub(super) file: SubnetFile,
-    wants: Wants,
+    pub(super) wants: Wants,
     /// What the engine's goal was made from, besides the peers.
     goal_made_for: Option<(SubnetFile, Prune)>,
     /// The peers that changed since the goal was made, as they were in it.
-    changed: BTreeMap<SubnetKey, Option<Peer>>,
+    changed: BTreeMap<IpNetwork, Option<Peer>>,
+}
+
+/// One family's part of the overlay, with its peers.
+#[derive(Debug)]
+pub(super) struct HeldSide {
+    pub(super) side: Side,
+    pub(super) peers: Peers,
 }
 
 /// What this node does for its own subnet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Wants {
-    /// Whether its traffic is masqueraded.
-    pub(super) ip_masq: bool,
+    /// What its plugins are told.
+    pub(super) subnet_env: SubnetEnv,
     /// Whether packets to addresses that no pod has are dropped.
     pub(super) blackhole: bool,
 }
@@ -63,12 +70,15 @@ pub(super) enum SubnetFile {
 }
 
 impl Holding {
-    pub(super) fn new(device: VxlanDevice, keeper: LeaseKeeper, view: LeaseView, wants: Wants) -> Self {
+    pub(super) fn new(sides: Vec<Side>, keeper: LeaseKeeper, view: LeaseView, wants: Wants) -> Self {
+        let held = |side| HeldSide {
+            side,
+            peers: Peers::default(),
+        };
         Self {
-            device,
+            sides: sides.into_iter().map(held).collect(),
             keeper,
             view,
-            peers: Peers::default(),
             file: SubnetFile::NotReady,
             wants,
             goal_made_for: None,
@@ -88,61 +98,83 @@ impl Holding {
             return self.change_of_goal(&changed);
         }
         let none = BTreeMap::new();
-        // The device first: pods of this node wait for it, and its peers are not known yet.
-        let (peers, prune) = match self.file {
-            SubnetFile::NotReady => (&none, Prune::Addrs),
-            SubnetFile::Writing | SubnetFile::Written => (&self.peers.accepted, made_for.1),
-        };
-        let mut desired = desired::desired(&self.device, peers);
+        // The devices first: pods of this node wait for them, and their peers are not known yet.
+        let is_early = self.file == SubnetFile::NotReady;
+        let mut desired = State::default();
+        for held in &self.sides {
+            let peers = if is_early { &none } else { &held.peers.accepted };
+            desired.absorb(desired::desired(&held.side, peers));
+        }
         if self.wants.blackhole {
-            desired.absorb(desired::blackholes(&[IpNetwork::V4(self.device.subnet)]));
+            let subnets: Vec<_> = self.sides.iter().map(|held| held.side.subnet).collect();
+            desired.absorb(desired::blackholes(&subnets));
         }
         NewGoal::Whole(Goal {
             desired,
-            scope: desired::scope(&self.device),
-            prune,
+            scope: desired::scope(self.sides.iter().map(|held| &held.side)),
+            prune: if is_early { Prune::Addrs } else { made_for.1 },
         })
     }
 
-    fn change_of_goal(&self, changed: &BTreeMap<SubnetKey, Option<Peer>>) -> NewGoal {
+    fn change_of_goal(&self, changed: &BTreeMap<IpNetwork, Option<Peer>>) -> NewGoal {
         let (mut gone, mut wanted) = (State::default(), State::default());
-        for (key, before) in changed {
-            let objects = |peer: &Peer| desired::of_peer(&self.device, *key, peer);
+        for (subnet, before) in changed {
+            let Some(held) = self.side_of(*subnet) else {
+                continue;
+            };
+            let objects = |peer: &Peer| desired::of_peer(&held.side, *subnet, peer);
             gone.absorb(before.as_ref().map(objects).unwrap_or_default());
-            wanted.absorb(self.peers.accepted.get(key).map(objects).unwrap_or_default());
+            wanted.absorb(held.peers.accepted.get(subnet).map(objects).unwrap_or_default());
         }
         NewGoal::Some { gone, wanted }
     }
 
+    fn side_of(&self, subnet: IpNetwork) -> Option<&HeldSide> {
+        let mut sides = self.sides.iter();
+        sides.find(|held| held.side.is_ipv6() == subnet.is_ipv6())
+    }
+
     /// Divides the leases of the view anew.
     pub(super) fn divide(&mut self) {
-        let changes = self.peers.divide_anew(&self.device, self.view.peers());
+        let view = &self.view;
+        let divide = |held: &mut HeldSide| held.peers.divide_anew(&held.side, view.peers());
+        let changes: Vec<_> = self.sides.iter_mut().map(divide).collect();
         self.take_changes(changes);
     }
 
     /// Takes over what the view says of one lease.
     pub(super) fn divide_one(&mut self, key: SubnetKey) {
-        let lease = |key: &SubnetKey| self.view.peer(key);
-        let changes = self.peers.change(&self.device, key, lease);
+        let view = &self.view;
+        let lease = |key: &SubnetKey| view.peer(key);
+        let change = |held: &mut HeldSide| held.peers.change(&held.side, key, lease);
+        let changes: Vec<_> = self.sides.iter_mut().map(change).collect();
         self.take_changes(changes);
     }
 
-    fn take_changes(&mut self, changes: PeerChanges) {
-        let problems = changes.new_problems.iter();
-        for (key, problem) in problems.filter_map(|key| self.peers.refused.get_key_value(key)) {
-            warn!(lease = %key, %problem, "a lease is not programmed");
-        }
-        self.log_changes(&changes.before);
-        for (key, before) in changes.before {
-            self.changed.entry(key).or_insert(before);
+    /// Takes the changes of each family.
+    fn take_changes(&mut self, changes: Vec<PeerChanges>) {
+        for (held, changes) in self.sides.iter().zip(changes) {
+            let problems = changes.new_problems.iter();
+            for (key, problem) in problems.filter_map(|key| held.peers.refused.get_key_value(key)) {
+                warn!(lease = %key, %problem, "a lease is not programmed");
+            }
+            held.log_changes(&changes.before);
+            for (subnet, before) in changes.before {
+                self.changed.entry(subnet).or_insert(before);
+            }
         }
     }
+}
 
+impl HeldSide {
     /// One line a peer while they are few; a whole cluster's at once is one line.
-    fn log_changes(&self, before: &BTreeMap<SubnetKey, Option<Peer>>) {
+    fn log_changes(&self, before: &BTreeMap<IpNetwork, Option<Peer>>) {
         let accepted = &self.peers.accepted;
         if before.len() > MAX_LOGGED_CHANGES {
-            let changed = before.keys().filter(|key| accepted.contains_key(*key)).count();
+            let changed = before
+                .keys()
+                .filter(|subnet| accepted.contains_key(*subnet))
+                .count();
             info!(
                 changed,
                 removed = before.len() - changed,
@@ -151,25 +183,36 @@ impl Holding {
             );
             return;
         }
-        for key in before.keys() {
-            match accepted.get(key) {
+        for subnet in before.keys() {
+            match accepted.get(subnet) {
                 Some(peer) => {
-                    info!(lease = %key, public_ip = %peer.public_ip, vtep_mac = %peer.vtep_mac, "peer added or changed");
+                    info!(%subnet, public_ip = %peer.public_ip, vtep_mac = %peer.vtep_mac, "peer added or changed");
                 }
-                None => info!(lease = %key, "peer removed"),
+                None => info!(%subnet, "peer removed"),
             }
         }
     }
+}
 
-    pub(super) fn subnet_env(&self) -> SubnetEnv {
-        let subnet = self.device.subnet;
-        SubnetEnv {
-            networks: vec![self.device.network],
-            subnet: Some(gateway_v4(subnet)),
-            ipv6_networks: Vec::new(),
-            ipv6_subnet: None,
-            mtu: self.device.mtu_bytes,
-            ip_masq: self.wants.ip_masq,
+/// What the subnet file says of these families.
+pub(super) fn subnet_env(sides: &[Side], mtu_bytes: u32, ip_masq: bool) -> SubnetEnv {
+    let mut env = SubnetEnv {
+        networks: Vec::new(),
+        subnet: None,
+        ipv6_networks: Vec::new(),
+        ipv6_subnet: None,
+        mtu: mtu_bytes,
+        ip_masq,
+    };
+    for side in sides {
+        match side.network {
+            IpNetwork::V4(network) => env.networks.push(network),
+            IpNetwork::V6(network) => env.ipv6_networks.push(network),
+        }
+        match side.subnet {
+            IpNetwork::V4(subnet) => env.subnet = Some(gateway_v4(subnet)),
+            IpNetwork::V6(subnet) => env.ipv6_subnet = Some(gateway_v6(subnet)),
         }
     }
+    env
 }

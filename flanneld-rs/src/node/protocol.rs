@@ -1,11 +1,11 @@
 //! What goes into a node and what comes out of it.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use flannel_types::{Lease, LeaseAttrs, NetConf, PublicAddrs, SubnetEnv, UnixTime};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use lease_store::{ErrorClass, LeaseEvent, StoreError};
 use net_types::{IfName, MacAddr, Vni, sentence};
 use netstate::{KernelError, Spot, State};
@@ -16,30 +16,14 @@ use crate::reconciler::Work;
 /// What is fixed for the life of the daemon.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Name of the VXLAN device.
-    pub device: IfName,
-    /// Network identifier.
-    pub vni: Vni,
-    /// UDP destination port.
-    pub port: u16,
-    /// Whether the device learns forwarding entries.
-    pub learning: bool,
-    /// Whether the device has the group-based policy extension.
-    pub gbp: bool,
-    /// MTU of the device and of the pods, in bytes.
-    pub mtu_bytes: u32,
+    /// What each enabled family needs, IPv4 before IPv6; one at least.
+    pub sides: Vec<SideSettings>,
     /// The interface that carries the outer packets.
     pub parent: IfName,
-    /// Outer source address.
-    pub local: Ipv4Addr,
-    /// The address at which peers reach this node.
-    pub public_ip: Ipv4Addr,
-    /// The pod network.
-    pub network: Ipv4Network,
+    /// MTU for pods in bytes: what every family's tunnel carries.
+    pub pod_mtu_bytes: u32,
     /// The configuration that the above was taken from.
     pub conf: NetConf,
-    /// The MAC address of the device, unless the device or the stored lease has one.
-    pub random_mac: MacAddr,
     /// How long before its end the lease is renewed.
     pub renew_margin: Duration,
     /// How long leases are held that vanish in a mass.
@@ -52,14 +36,78 @@ pub struct Settings {
     pub blackhole: bool,
 }
 
+/// What is fixed for the life of the daemon in one family.
+#[derive(Debug, Clone)]
+pub struct SideSettings {
+    /// The pod network.
+    pub network: IpNetwork,
+    /// Outer source address.
+    pub local: IpAddr,
+    /// The address at which peers reach this node.
+    pub public_ip: IpAddr,
+    /// The backend's own.
+    pub carrier: CarrierSettings,
+}
+
+/// What a backend needs in one family.
+#[derive(Debug, Clone)]
+pub enum CarrierSettings {
+    /// Of the VXLAN backend.
+    Vxlan(VxlanSettings),
+}
+
+/// A VXLAN device that is to be.
+#[derive(Debug, Clone)]
+pub struct VxlanSettings {
+    /// Its name.
+    pub device: IfName,
+    /// Network identifier.
+    pub vni: Vni,
+    /// UDP destination port.
+    pub port: u16,
+    /// Whether it learns forwarding entries.
+    pub learning: bool,
+    /// Whether it has the group-based policy extension.
+    pub gbp: bool,
+    /// Its own MTU in bytes.
+    pub mtu_bytes: u32,
+    /// Its MAC address, unless the device or the stored lease has one.
+    pub random_mac: MacAddr,
+}
+
+impl SideSettings {
+    /// Whether this is IPv6's side.
+    #[must_use]
+    pub fn is_ipv6(&self) -> bool {
+        self.network.is_ipv6()
+    }
+
+    /// The device that carries this family's packets.
+    #[must_use]
+    pub const fn device(&self) -> &IfName {
+        match &self.carrier {
+            CarrierSettings::Vxlan(vxlan) => &vxlan.device,
+        }
+    }
+}
+
 impl Settings {
     /// The addresses by which the store knows this node.
     #[must_use]
-    pub const fn public_addrs(&self) -> PublicAddrs {
-        PublicAddrs {
-            v4: Some(self.public_ip),
-            v6: None,
+    pub fn public_addrs(&self) -> PublicAddrs {
+        let mut addrs = PublicAddrs { v4: None, v6: None };
+        for side in &self.sides {
+            match side.public_ip {
+                IpAddr::V4(ip) => addrs.v4 = Some(ip),
+                IpAddr::V6(ip) => addrs.v6 = Some(ip),
+            }
         }
+        addrs
+    }
+
+    /// The devices that carry packets.
+    pub fn devices(&self) -> impl Iterator<Item = &IfName> {
+        self.sides.iter().map(SideSettings::device)
     }
 }
 

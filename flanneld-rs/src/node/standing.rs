@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use flannel_types::Lease;
+use ipnetwork::IpNetwork;
 use lease_store::LeaseEvent;
 use net_types::SubnetKey;
 use netstate::{ObjectKey, Prune};
 use tracing::{info, warn};
 
-use super::holding::{Holding, SubnetFile};
+use super::holding::{HeldSide, Holding, SubnetFile};
 use super::{Node, Now, Stage};
-use crate::desired::{self, FilterMode, Masquerade, Peer};
+use crate::desired::{self, Carrier, FilterMode, Masquerade, Peer, Side};
 use crate::reconciler::Reconciler;
 use crate::reconciler::insight::kind_name;
 use crate::status::{
@@ -176,32 +177,35 @@ impl Node {
     pub fn status(&self, now: Now) -> NodeStatus {
         let not_ready = self.readiness(now.monotonic).err();
         let holding = self.holding();
+        let mut devices = self.sides().map(|side| self.device_status(side));
         NodeStatus {
             ready: not_ready.is_none(),
             reason: not_ready.map(|reason| reason.to_string()),
             lease: holding.map(|holding| self.lease_status(holding)),
             store: self.store_status(now),
-            device: holding.map(|holding| self.device_status(holding)),
+            device: devices.next(),
+            second_device: devices.next(),
             peers: holding.map_or_else(PeerCounts::default, |holding| self.peer_counts(holding)),
             kernel: kernel_status(&self.engine, now.monotonic),
             rules: holding.map(|_| self.rules_status(now.monotonic)),
         }
     }
 
-    /// The peers from a subnet on, in their order; at most `limit`.
+    /// The peers from a lease on, in their order, of each family by itself; those of at most `limit` leases.
     #[must_use]
     pub fn peers_after(&self, after: Option<SubnetKey>, limit: usize) -> Vec<(SubnetKey, PeerStatus)> {
         let Some(holding) = self.holding() else {
             return Vec::new();
         };
         let leases = holding.view.peers().filter(|lease| Some(lease.key) > after);
-        leases
-            .take(limit)
-            .map(|lease| (lease.key, self.peer_status(holding, lease)))
-            .collect()
+        let statuses = leases.take(limit).flat_map(|lease| {
+            let statuses = self.peer_statuses(holding, lease).into_iter();
+            statuses.map(|status| (lease.key, status))
+        });
+        statuses.collect()
     }
 
-    fn holding(&self) -> Option<&Holding> {
+    pub(super) fn holding(&self) -> Option<&Holding> {
         match &self.stage {
             Stage::Holding(holding) => Some(holding),
             Stage::LookingForDevice
@@ -235,8 +239,8 @@ impl Node {
         }
     }
 
-    fn device_status(&self, holding: &Holding) -> DeviceStatus {
-        let device = &holding.device;
+    fn device_status(&self, side: &Side) -> DeviceStatus {
+        let Carrier::Vxlan(device) = &side.carrier;
         DeviceStatus {
             name: device.name.to_string(),
             vni: device.vni.get(),
@@ -244,58 +248,89 @@ impl Node {
             mac: device.mac.to_string(),
             mtu_bytes: device.mtu_bytes,
             parent: device.parent.to_string(),
-            local: device.local,
-            network: device.network.to_string(),
+            local: side.local,
+            network: side.network.to_string(),
             state: self.part([ObjectKey::Link(device.name.clone())]),
         }
     }
 
+    /// Counts peers, not families: one of which a part fails has failed.
     fn peer_counts(&self, holding: &Holding) -> PeerCounts {
-        let mut counts = PeerCounts {
-            refused: holding.peers.refused.len(),
-            ..PeerCounts::default()
-        };
-        if self.engine.insight().differing().next().is_none() && self.engine.failures().next().is_none() {
-            counts.programmed = holding.peers.accepted.len();
-            return counts;
+        let is_clean =
+            self.engine.insight().differing().next().is_none() && self.engine.failures().next().is_none();
+        if let ([held], true) = (holding.sides.as_slice(), is_clean) {
+            return PeerCounts {
+                programmed: held.peers.accepted.len(),
+                refused: held.peers.refused.len(),
+                ..PeerCounts::default()
+            };
         }
-        for (key, peer) in &holding.peers.accepted {
-            match self.programmed(holding, *key, peer, None).state {
+        let mut states: BTreeMap<SubnetKey, PeerState> = BTreeMap::new();
+        let mut note = |key, state| {
+            let worst = states.entry(key).or_insert(state);
+            *worst = state.min(*worst);
+        };
+        for held in &holding.sides {
+            for (subnet, peer) in &held.peers.accepted {
+                let state = if is_clean {
+                    PeerState::Programmed
+                } else {
+                    self.programmed(&held.side, *subnet, peer).state
+                };
+                note(peer.lease, state);
+            }
+            for key in held.peers.refused.keys() {
+                note(*key, PeerState::Refused);
+            }
+        }
+        let mut counts = PeerCounts::default();
+        for state in states.into_values() {
+            match state {
                 PeerState::Programmed => counts.programmed += 1,
                 PeerState::Pending => counts.pending += 1,
                 PeerState::Failing => counts.failing += 1,
-                PeerState::Refused => {}
+                PeerState::Refused => counts.refused += 1,
             }
         }
         counts
     }
 
-    fn peer_status(&self, holding: &Holding, lease: &Lease) -> PeerStatus {
-        if let Some(peer) = holding.peers.accepted.get(&lease.key) {
-            return self.programmed(holding, lease.key, peer, lease.attrs.addrs().first());
+    /// How the holder of a lease stands in each family that both have; there is always one.
+    fn peer_statuses(&self, holding: &Holding, lease: &Lease) -> Vec<PeerStatus> {
+        let sides = holding.sides.iter();
+        let statuses: Vec<_> = sides.filter_map(|held| self.peer_status(held, lease)).collect();
+        if statuses.is_empty() {
+            let error = "it has no subnet of a family that is on here";
+            return vec![refused(
+                subnets(lease.key),
+                lease.attrs.addrs().first(),
+                Some(error.to_owned()),
+            )];
         }
-        let problem = holding.peers.refused.get(&lease.key);
-        PeerStatus {
-            subnet: subnets(lease.key),
-            public_ip: lease.attrs.addrs().first(),
-            vtep_mac: None,
-            state: PeerState::Refused,
-            route: Part::None,
-            neigh: Part::None,
-            fdb: Part::None,
-            error: problem.map(ToString::to_string),
-            attempts: 0,
-        }
+        statuses
     }
 
-    fn programmed(
-        &self,
-        holding: &Holding,
-        key: SubnetKey,
-        peer: &Peer,
-        public_ip: Option<IpAddr>,
-    ) -> PeerStatus {
-        let state = desired::of_peer(&holding.device, key, peer);
+    fn peer_status(&self, held: &HeldSide, lease: &Lease) -> Option<PeerStatus> {
+        let subnet = held.side.subnet_of(lease.key)?;
+        let peer = held.peers.accepted.get(&subnet);
+        if let Some(peer) = peer.filter(|peer| peer.lease == lease.key) {
+            return Some(self.programmed(&held.side, subnet, peer));
+        }
+        let problem = held.peers.refused.get(&lease.key);
+        let public_ip = if held.side.is_ipv6() {
+            lease.attrs.public_ipv6.map(IpAddr::V6)
+        } else {
+            lease.attrs.public_ip.map(IpAddr::V4)
+        };
+        Some(refused(
+            subnet.to_string(),
+            public_ip,
+            problem.map(ToString::to_string),
+        ))
+    }
+
+    fn programmed(&self, side: &Side, subnet: IpNetwork, peer: &Peer) -> PeerStatus {
+        let state = desired::of_peer(side, subnet, peer);
         let routes: Vec<_> = state.routes.into_keys().map(ObjectKey::Route).collect();
         let neighs: Vec<_> = state.neighs.into_keys().map(ObjectKey::Neigh).collect();
         let fdb: Vec<_> = state.fdb.into_iter().map(ObjectKey::Fdb).collect();
@@ -312,8 +347,8 @@ impl Node {
         };
         let refusal = failures.iter().find_map(|failure| failure.refusal.as_ref());
         PeerStatus {
-            subnet: subnets(key),
-            public_ip: public_ip.or(Some(peer.public_ip.into())),
+            subnet: subnet.to_string(),
+            public_ip: Some(peer.public_ip),
             vtep_mac: Some(peer.vtep_mac.to_string()),
             state,
             route,
@@ -357,6 +392,20 @@ impl Node {
             },
             kernel: kernel_status(&self.rules, now),
         }
+    }
+}
+
+fn refused(subnet: String, public_ip: Option<IpAddr>, error: Option<String>) -> PeerStatus {
+    PeerStatus {
+        subnet,
+        public_ip,
+        vtep_mac: None,
+        state: PeerState::Refused,
+        route: Part::None,
+        neigh: Part::None,
+        fdb: Part::None,
+        error,
+        attempts: 0,
     }
 }
 

@@ -6,8 +6,8 @@ use flannel_types::UnixTime;
 use netstate::{AdminState, ErrorClass};
 
 use super::*;
-use crate::desired::{FilterMode, RuleSettings};
-use crate::testing::{key, lease, mac, public_ip};
+use crate::desired::{FilterMode, RuleSettings, Side};
+use crate::testing::{dual_lease, key, lease, mac, mac_v6, public_ip, side, side_settings, side_v6, subnet};
 
 use bench::Bench;
 
@@ -251,6 +251,116 @@ fn peers_are_watched_once_the_lease_is_held_and_nothing_goes_before_a_snapshot()
 }
 
 #[test]
+fn in_dual_stack_each_device_announces_its_own_mac() {
+    let mut kernel = device_state(mac(8), LinkKindOf::Vxlan);
+    let mut v6 = desired::desired(&side_v6(), &BTreeMap::new());
+    v6.links.get_mut(&"flannel-v6.1".parse().unwrap()).unwrap().mac = Some(mac_v6(8));
+    kernel.absorb(v6);
+    for (found, v4, v6) in [
+        (kernel, mac(8), mac_v6(8)),
+        (State::default(), mac(250), mac_v6(250)),
+    ] {
+        let mut node = Node::new(dual_settings());
+        let attrs = asks_for_lease(&mut node, found, Some(lease(250, None)));
+        assert_eq!(announced(&attrs), v4);
+        let data = VxlanData::parse(attrs.backend_v6_data.as_deref().unwrap()).unwrap();
+        assert_eq!(data.vtep_mac, v6);
+        assert_eq!(attrs.addrs(), dual_lease(250, None).attrs.addrs());
+    }
+}
+
+#[test]
+fn in_dual_stack_what_a_peer_loses_in_one_family_leaves_the_other() {
+    let mut bench = Bench::dual(&[dual_lease(1, None), lease(2, None)]);
+    let actions = bench.run(|_, _| {});
+    let env = actions.iter().find_map(|action| {
+        let Action::WriteSubnetFile(env) = action else {
+            return None;
+        };
+        Some(env.render())
+    });
+    assert_eq!(
+        env.unwrap(),
+        "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.250.1/24\nFLANNEL_IPV6_NETWORK=fd00:10:244::/48\n\
+         FLANNEL_IPV6_SUBNET=fd00:10:244:fa::1/64\nFLANNEL_MTU=1430\nFLANNEL_IPMASQ=true\n"
+    );
+    let [one, two] = [1, 2].map(|n| subnet(n).to_string());
+    let one_v6 = "fd00:10:244:1::/64".to_owned();
+    assert_eq!(routed(&bench), [one.clone(), two.clone(), one_v6.clone()]);
+    let families: Vec<_> = bench.rules.nft.keys().map(|key| key.name.as_str()).collect();
+    assert_eq!(families, ["flannel-ipv4", "flannel-ipv6"]);
+    assert_eq!(bench.node.status(bench.clock()).peers.programmed, 2);
+
+    let spoilt = |change: &dyn Fn(&mut LeaseAttrs)| {
+        let mut lease = dual_lease(1, None);
+        change(&mut lease.attrs);
+        lease
+    };
+    for (lease, expected) in [
+        (
+            spoilt(&|attrs| attrs.backend_v6_data = None),
+            vec![one.clone(), two.clone()],
+        ),
+        (
+            dual_lease(1, None),
+            vec![one.clone(), two.clone(), one_v6.clone()],
+        ),
+        (
+            spoilt(&|attrs| attrs.public_ip = None),
+            vec![two.clone(), one_v6.clone()],
+        ),
+        (dual_lease(1, None), vec![one, two, one_v6]),
+    ] {
+        bench.now += Duration::from_secs(1);
+        bench.deliver(Event::Lease(LeaseEvent::Put(lease)));
+        bench.run(|_, _| {});
+        assert_eq!(routed(&bench), expected);
+    }
+    let statuses = bench.node.peers_after(None, 10);
+    assert_eq!(statuses.len(), 3);
+}
+
+#[test]
+fn a_peer_that_gets_ipv6_keeps_its_ipv4_untouched() {
+    for put_first in [true, false] {
+        let (old, new) = (lease(1, None), dual_lease(1, None));
+        let mut bench = Bench::dual(std::slice::from_ref(&old));
+        bench.run(|_, _| {});
+        bench.now += Duration::from_secs(1);
+        if put_first {
+            bench.deliver(Event::Lease(LeaseEvent::Put(new)));
+            bench.deliver(Event::Lease(LeaseEvent::Remove(old.key)));
+        } else {
+            bench.deliver(snapshot(&[new, dual_lease(250, Some(DAY_SECS))]));
+        }
+        let actions = bench.run(|bench, _| assert!(routed(bench).contains(&subnet(1).to_string())));
+        let changes = actions.iter().filter_map(|action| {
+            let Action::Kernel(Work::Apply(ops)) = action else {
+                return None;
+            };
+            Some(ops)
+        });
+        let changed: Vec<_> = changes.flatten().map(|op| op.object().to_string()).collect();
+        assert_eq!(changed.len(), 3, "{changed:?}");
+        assert!(
+            changed
+                .iter()
+                .all(|object| object.contains("flannel-v6.1") || object.contains("fd00:10:244:1::/64"))
+        );
+        assert_eq!(routed(&bench).len(), 2);
+    }
+}
+
+fn routed(bench: &Bench) -> Vec<String> {
+    bench
+        .kernel
+        .routes
+        .keys()
+        .map(|route| route.dst.to_string())
+        .collect()
+}
+
+#[test]
 fn a_store_that_did_not_know_a_node_with_peers_is_not_believed_for_the_grace_time() {
     let mut kernel = device_state(mac(250), LinkKindOf::Vxlan);
     kernel.routes.extend(stale_peer().routes);
@@ -314,7 +424,7 @@ fn asks_for_lease(node: &mut Node, found: State, stored: Option<Lease>) -> Lease
         "{actions:?}"
     );
     let actions = node.handle(at(0), Event::Observed(Ok(found)));
-    assert_eq!(actions, [Action::FindLease(lease(250, None).attrs.addrs())]);
+    assert_eq!(actions, [Action::FindLease(node.settings.public_addrs())]);
     let mut actions = node.handle(at(0), Event::LeaseFound(Ok(stored)));
     match actions.pop() {
         Some(Action::AcquireLease(attrs)) if actions.is_empty() => attrs,
@@ -335,7 +445,7 @@ enum LinkKindOf {
 }
 
 fn device_state(mac: MacAddr, kind: LinkKindOf) -> State {
-    let mut state = desired::desired(&crate::testing::device(), &BTreeMap::new());
+    let mut state = desired::desired(&side(), &BTreeMap::new());
     let link = state.links.get_mut(&device_name()).unwrap();
     link.mac = Some(mac);
     if matches!(kind, LinkKindOf::Bridge) {
@@ -386,20 +496,24 @@ fn at(secs: u64) -> Now {
 }
 
 fn settings() -> Settings {
-    let device = crate::testing::device();
+    settings_of(&[side()], "{\"Network\": \"10.244.0.0/16\"}")
+}
+
+fn dual_settings() -> Settings {
+    let conf =
+        "{\"Network\": \"10.244.0.0/16\", \"EnableIPv6\": true, \"IPv6Network\": \"fd00:10:244::/48\"}";
     Settings {
-        device: device.name,
-        vni: device.vni,
-        port: device.port,
-        learning: device.learning,
-        gbp: device.gbp,
-        mtu_bytes: device.mtu_bytes,
-        parent: device.parent,
-        local: device.local,
-        public_ip: device.public_ip,
-        network: device.network,
-        conf: NetConf::parse("{\"Network\": \"10.244.0.0/16\"}").unwrap(),
-        random_mac: mac(250),
+        pod_mtu_bytes: 1430,
+        ..settings_of(&[side(), side_v6()], conf)
+    }
+}
+
+fn settings_of(sides: &[Side], conf: &str) -> Settings {
+    Settings {
+        sides: sides.iter().cloned().map(side_settings).collect(),
+        parent: "eth0".parse().unwrap(),
+        pod_mtu_bytes: 1450,
+        conf: NetConf::parse(conf).unwrap(),
         renew_margin: Duration::from_secs(3600),
         mass_loss_grace: Duration::from_secs(60),
         rules: RuleSettings {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{self, Invocation};
 use crate::desired::{FilterMode, Masquerade};
+use crate::iface_match::Ends;
 use crate::testing::{mac, public_ip};
 
 #[test]
@@ -34,27 +35,78 @@ fn net_conf_decides_the_device() {
         ),
     ] {
         let settings = settings_of(&with_backend(backend), mtu_bytes).unwrap();
-        let learning = if settings.learning { " learning" } else { "" };
-        let gbp = if settings.gbp { " gbp" } else { "" };
-        let name = format!(
-            "{} port {} mtu {}{learning}{gbp}",
-            settings.device, settings.port, settings.mtu_bytes
-        );
-        assert_eq!(name, device, "{backend}");
+        let [side] = settings.sides.as_slice() else {
+            panic!("one family")
+        };
+        assert_eq!(shown(side), device, "{backend}");
+        let CarrierSettings::Vxlan(vxlan) = &side.carrier;
         assert_eq!(
-            format!("flannel.{}", settings.vni),
-            settings.device.as_str(),
+            format!("flannel.{}", vxlan.vni),
+            vxlan.device.as_str(),
             "{backend}"
         );
+        assert_eq!(settings.pod_mtu_bytes, vxlan.mtu_bytes, "{backend}");
     }
+}
+
+#[test]
+fn ipv6_has_a_device_of_its_own_and_pods_get_what_both_carry() {
+    let both = "{\"Network\": \"10.244.0.0/16\", \"EnableIPv6\": true, \"IPv6Network\": \"fd00::/48\"}";
+    let settings = settings_of(both, 1500).unwrap();
+    let sides: Vec<_> = settings.sides.iter().map(shown).collect();
+    assert_eq!(
+        sides,
+        ["flannel.1 port 8472 mtu 1450", "flannel-v6.1 port 8472 mtu 1430"]
+    );
+    assert_eq!(settings.pod_mtu_bytes, 1430);
+    let addrs = settings.public_addrs();
+    assert_eq!(
+        (addrs.v4, addrs.v6),
+        (Some(public_ip(2)), Some("fd00:77::2".parse().unwrap()))
+    );
+    let macs = settings.sides.iter().map(|side| {
+        let CarrierSettings::Vxlan(vxlan) = &side.carrier;
+        vxlan.random_mac
+    });
+    assert_eq!(macs.collect::<Vec<_>>(), [mac(250), mac(251)]);
+
+    let alone = "{\"EnableIPv4\": false, \"EnableIPv6\": true, \"IPv6Network\": \"fd00::/48\"}";
+    let settings = settings_of(alone, 1350).unwrap();
+    let sides: Vec<_> = settings.sides.iter().map(shown).collect();
+    assert_eq!(
+        (sides, settings.pod_mtu_bytes),
+        (vec!["flannel-v6.1 port 8472 mtu 1280".to_owned()], 1280)
+    );
+    assert_eq!(settings.public_addrs().v4, None);
+
+    let err = settings_of(both, 1349).unwrap_err();
+    assert_eq!(
+        err.to_string(),
+        "the MTU 1349 is too small: VXLAN takes 70 bytes of it, and 1280 must be left; raise the MTU of eth0 or in the \
+         network configuration"
+    );
+    let without_v6 = External {
+        v6: None,
+        ..external(1500)
+    };
+    let err = super::settings(
+        &flags(),
+        &parsed(both),
+        &without_v6,
+        MACS,
+        (RULES, Duration::ZERO),
+    )
+    .unwrap_err();
+    assert_eq!(
+        err.to_string(),
+        "eth0 has no IPv6 address, which the network configuration needs"
+    );
 }
 
 #[test]
 fn an_absent_backend_is_vxlan_with_its_defaults() {
     let settings = settings_of("{\"Network\": \"10.244.0.0/16\"}", 1500).unwrap();
-    assert_eq!(settings.device.as_str(), "flannel.1");
-    assert_eq!((settings.port, settings.mtu_bytes), (8472, 1450));
-    assert!(!settings.learning && !settings.gbp);
+    assert_eq!(shown(&settings.sides[0]), "flannel.1 port 8472 mtu 1450");
 }
 
 #[test]
@@ -62,10 +114,13 @@ fn the_interface_and_the_flags_are_taken_over() {
     let conf = with_backend("{\"Type\": \"vxlan\"}");
     let settings = settings_of(&conf, 1500).unwrap();
     assert_eq!(settings.parent.as_str(), "eth0");
-    assert_eq!((settings.local, settings.public_ip), (public_ip(1), public_ip(2)));
-    assert_eq!(settings.network, "10.244.0.0/16".parse().unwrap());
+    let side = &settings.sides[0];
+    assert_eq!(
+        (side.local, side.public_ip),
+        (public_ip(1).into(), public_ip(2).into())
+    );
+    assert_eq!(side.network, "10.244.0.0/16".parse().unwrap());
     assert_eq!(settings.conf, NetConf::parse(&conf).unwrap());
-    assert_eq!(settings.random_mac, mac(250));
     assert_eq!(settings.renew_margin, Duration::from_mins(5));
     assert_eq!(settings.mass_loss_grace, Duration::from_secs(7));
 }
@@ -85,21 +140,15 @@ fn what_cannot_be_used_is_refused_with_the_way_out() {
              tunnelled",
         ),
         (
-            "{\"Network\": \"10.244.0.0/16\", \"EnableIPv6\": true, \"IPv6Network\": \"fd00::/48\"}"
-                .to_owned(),
-            1500,
-            "EnableIPv6 in the network configuration is not supported yet: set it to false",
-        ),
-        (
             "{\"Network\": \"10.244.0.0/16\"}".to_owned(),
             117,
-            "the MTU 117 is too small: VXLAN takes 50 bytes of it; raise the MTU of eth0 or in the network \
+            "the MTU 117 is too small: VXLAN takes 50 bytes of it, and 68 must be left; raise the MTU of eth0 or in the network \
              configuration",
         ),
         (
             with_backend("{\"Type\": \"vxlan\", \"MTU\": 40}"),
             1500,
-            "the MTU 40 is too small: VXLAN takes 50 bytes of it; raise the MTU of eth0 or in the network \
+            "the MTU 40 is too small: VXLAN takes 50 bytes of it, and 68 must be left; raise the MTU of eth0 or in the network \
              configuration",
         ),
         (
@@ -123,10 +172,28 @@ fn settings_of(conf: &str, mtu_bytes: u32) -> Result<Settings, SettingsError> {
         &flags(),
         &parsed(conf),
         &external(mtu_bytes),
-        mac(250),
+        MACS,
         (RULES, Duration::from_secs(60)),
     )
 }
+
+fn shown(side: &SideSettings) -> String {
+    let CarrierSettings::Vxlan(vxlan) = &side.carrier;
+    let learning = if vxlan.learning { " learning" } else { "" };
+    let gbp = if vxlan.gbp { " gbp" } else { "" };
+    let VxlanSettings {
+        device,
+        port,
+        mtu_bytes,
+        ..
+    } = vxlan;
+    format!("{device} port {port} mtu {mtu_bytes}{learning}{gbp}")
+}
+
+const MACS: [MacAddr; 2] = [
+    MacAddr::new([2, 0, 0, 0, 0, 250]),
+    MacAddr::new([2, 0, 0, 0, 0, 251]),
+];
 
 const RULES: RuleSettings = RuleSettings {
     mode: FilterMode::Nftables,
@@ -155,7 +222,13 @@ fn external(mtu_bytes: u32) -> External {
         link: "eth0".parse().unwrap(),
         mtu_bytes,
         alternatives: Vec::new(),
-        local: public_ip(1),
-        public_ip: public_ip(2),
+        v4: Some(Ends {
+            local: public_ip(1).into(),
+            public_ip: public_ip(2).into(),
+        }),
+        v6: Some(Ends {
+            local: "fd00:77::1".parse().unwrap(),
+            public_ip: "fd00:77::2".parse().unwrap(),
+        }),
     }
 }

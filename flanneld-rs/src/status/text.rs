@@ -55,7 +55,7 @@ fn head(text: &mut String, status: &Status, now: SystemTime) {
         None => line(text, "lease     none yet"),
     }
     store(text, status);
-    if let Some(device) = &node.device {
+    for device in node.device.iter().chain(&node.second_device) {
         line(
             text,
             &format!(

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use flannel_types::{NetConf, PreviousSubnets, SubnetEnv, UnixTime};
 use flanneld_rs::desired::{FilterMode, Masquerade, RuleSettings};
-use flanneld_rs::node::{Action, Event, Node, Now, Settings, StopReason, StoreFailure};
+use flanneld_rs::node::{
+    Action, CarrierSettings, Event, Node, Now, Settings, SideSettings, StopReason, StoreFailure,
+    VxlanSettings,
+};
 use flanneld_rs::reconciler::Work;
 use lease_store::{LeaseRequest, LeaseStore, LeaseWatch, MemoryStore, MemoryWatch};
 use net_types::registry::VXLAN_PORT;
@@ -216,18 +219,23 @@ pub(crate) fn net_conf() -> NetConf {
 
 fn settings() -> Settings {
     Settings {
-        device: "flannel.1".parse().unwrap(),
-        vni: Vni::DEFAULT,
-        port: VXLAN_PORT,
-        learning: false,
-        gbp: false,
-        mtu_bytes: 1450,
+        sides: vec![SideSettings {
+            network: "10.244.0.0/16".parse().unwrap(),
+            local: PUBLIC_IP.into(),
+            public_ip: PUBLIC_IP.into(),
+            carrier: CarrierSettings::Vxlan(VxlanSettings {
+                device: "flannel.1".parse().unwrap(),
+                vni: Vni::DEFAULT,
+                port: VXLAN_PORT,
+                learning: false,
+                gbp: false,
+                mtu_bytes: 1450,
+                random_mac: RANDOM_MAC,
+            }),
+        }],
         parent: "eth0".parse().unwrap(),
-        local: PUBLIC_IP,
-        public_ip: PUBLIC_IP,
-        network: "10.244.0.0/16".parse().unwrap(),
+        pod_mtu_bytes: 1450,
         conf: net_conf(),
-        random_mac: RANDOM_MAC,
         renew_margin: Duration::from_secs(3600),
         mass_loss_grace: Duration::from_secs(60),
         rules: RuleSettings {

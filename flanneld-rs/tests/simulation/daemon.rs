@@ -6,7 +6,9 @@ use std::time::Duration;
 use fake_kernel::FakeKernel;
 use flannel_types::{Lease, LeaseAttrs, PublicAddrs, SubnetEnv};
 use flanneld_rs::desired::{FilterMode, Masquerade, RuleSettings};
-use flanneld_rs::node::{Action, Event, Node, Now, Outlook, Settings, StoreFailure};
+use flanneld_rs::node::{
+    Action, CarrierSettings, Event, Node, Now, Outlook, Settings, SideSettings, StoreFailure, VxlanSettings,
+};
 use flanneld_rs::reconciler::Work;
 use lease_store::{LEASE_TTL, LeaseEvent, LeaseRequest, MemoryWatch};
 use net_types::registry::VXLAN_PORT;
@@ -102,18 +104,23 @@ impl World {
         let renew_after = Duration::from_secs(self.rng.within(20..=90));
         let [a, b, c, d, e, f, ..] = self.rng.next().to_be_bytes();
         Settings {
-            device: device(),
-            vni: Vni::DEFAULT,
-            port: VXLAN_PORT,
-            learning: false,
-            gbp: false,
-            mtu_bytes: 1450,
+            sides: vec![SideSettings {
+                network: network().into(),
+                local: public_ip(number).into(),
+                public_ip: public_ip(number).into(),
+                carrier: CarrierSettings::Vxlan(VxlanSettings {
+                    device: device(),
+                    vni: Vni::DEFAULT,
+                    port: VXLAN_PORT,
+                    learning: false,
+                    gbp: false,
+                    mtu_bytes: 1450,
+                    random_mac: MacAddr::local_from_random([a, b, c, d, e, f]),
+                }),
+            }],
             parent: underlay(),
-            local: public_ip(number),
-            public_ip: public_ip(number),
-            network: network(),
+            pod_mtu_bytes: 1450,
             conf: self.conf.clone(),
-            random_mac: MacAddr::local_from_random([a, b, c, d, e, f]),
             renew_margin: LEASE_TTL - renew_after,
             mass_loss_grace: GRACE,
             rules: RULES,

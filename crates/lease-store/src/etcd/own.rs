@@ -72,9 +72,7 @@ impl Store {
         match allocation.decision {
             Decision::Reuse(key) => self.hold(key, &request.attrs).await,
             Decision::Create(key) => self.create(key, &request.attrs, listing.revision).await,
-            Decision::Move { from, to } => {
-                self.rename(from, to, &request.attrs, listing.revision).await
-            }
+            Decision::Move { from, to } => self.rename(from, to, &request.attrs, listing.revision).await,
         }
     }
 

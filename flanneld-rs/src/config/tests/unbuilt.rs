@@ -3,7 +3,6 @@ use super::*;
 #[test]
 fn what_is_not_built_is_refused_when_asked_for_and_says_what_to_do() {
     let asking = [
-        ("public-ipv6", "2001:db8::1"),
         ("kube-subnet-mgr", "true"),
         ("kube-api-url", "http://127.0.0.1:8080"),
         ("kubeconfig-file", "/k"),

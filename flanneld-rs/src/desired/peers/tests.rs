@@ -1,19 +1,15 @@
+use std::net::Ipv6Addr;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{device, key, lease, mac, public_ip};
+use crate::testing::{dual_lease, key, lease, mac_v6, peer, public_ip, side, side_v6, subnet};
 
 #[test]
 fn leases_of_other_nodes_become_peers() {
     let peers = divide(&[lease(1, None), lease(2, Some(5))]);
-    assert_eq!(
-        peers.accepted[&key(1)],
-        Peer {
-            public_ip: public_ip(1),
-            vtep_mac: mac(1)
-        }
-    );
+    assert_eq!(peers.accepted[&subnet(1)], peer(1));
     assert_eq!(peers.accepted.len(), 2);
     assert!(peers.refused.is_empty());
 }
@@ -88,9 +84,9 @@ fn a_newcomer_does_not_displace_a_peer_that_works() {
     let mut copied = lease(2, None);
     copied.attrs.backend_data = incumbent.attrs.backend_data.clone();
 
-    let peers = Peers::divide(&device(), [&copied, &incumbent].into_iter(), &before);
+    let peers = Peers::divide(&side(), [&copied, &incumbent].into_iter(), &before);
 
-    assert!(peers.accepted.contains_key(&incumbent.key));
+    assert!(peers.accepted.contains_key(&subnet(9)));
     assert_eq!(
         peers.refused[&copied.key],
         PeerProblem::SameVtepMac(incumbent.key)
@@ -106,21 +102,95 @@ fn a_division_anew_tells_what_became_otherwise() {
     moved.attrs.public_ip = Some(public_ip(22));
     let leases = [lease(1, None), moved, copied.clone(), lease(5, None)];
 
-    let changes = peers.divide_anew(&device(), leases.iter());
+    let changes = peers.divide_anew(&side(), leases.iter());
 
-    let before = |n| Peer {
-        public_ip: public_ip(n),
-        vtep_mac: mac(n),
-    };
     let expected = [
-        (key(2), Some(before(2))),
-        (key(3), Some(before(3))),
-        (key(5), None),
+        (subnet(2), Some(peer(2))),
+        (subnet(3), Some(peer(3))),
+        (subnet(5), None),
     ];
     assert_eq!(changes.before, expected.into());
     assert_eq!(changes.new_problems, [copied.key]);
-    let again = peers.divide_anew(&device(), leases.iter());
+    let again = peers.divide_anew(&side(), leases.iter());
     assert_eq!(again, PeerChanges::default());
+}
+
+#[test]
+fn what_a_lease_lacks_or_spoils_in_one_family_does_not_concern_the_other() {
+    let whole = dual_lease(7, None);
+    let v6 = |lease: &Lease| Peers::divide(&side_v6(), [lease].into_iter(), &Peers::default());
+    let expected = Peer {
+        lease: whole.key,
+        public_ip: "fd00:77::7".parse().unwrap(),
+        vtep_mac: mac_v6(7),
+    };
+    assert_eq!(
+        v6(&whole).accepted,
+        [("fd00:10:244:7::/64".parse().unwrap(), expected)].into()
+    );
+    let changed = |change: &dyn Fn(&mut Lease)| {
+        let mut lease = dual_lease(7, None);
+        change(&mut lease);
+        lease
+    };
+    for (lease, reason) in [
+        (
+            changed(&|lease| lease.attrs.public_ipv6 = None),
+            "it has an IPv6 subnet, but no public IPv6 address",
+        ),
+        (
+            changed(&|lease| lease.attrs.backend_v6_data = None),
+            "its backend data is unusable",
+        ),
+        (
+            changed(&|lease| lease.attrs.public_ipv6 = Some(Ipv6Addr::LOCALHOST)),
+            "its public IP ::1 is not an address",
+        ),
+        (
+            changed(&|lease| lease.attrs.public_ipv6 = Some("fe80::7".parse().unwrap())),
+            "its public IP fe80::7 is not an address",
+        ),
+        (
+            changed(&|lease| lease.key = "10.244.7.0-24&fd01::-64".parse().unwrap()),
+            "its subnet is outside the pod network",
+        ),
+    ] {
+        let problem = v6(&lease).refused[&lease.key].to_string();
+        assert!(problem.starts_with(reason), "{problem}");
+        let in_v4 = divide(std::slice::from_ref(&lease));
+        assert!(
+            in_v4.accepted.contains_key(&subnet(7)) && in_v4.refused.is_empty(),
+            "{reason}"
+        );
+    }
+    let broken_v4 = changed(&|lease| lease.attrs.backend_data = None);
+    assert_eq!(
+        (v6(&broken_v4).accepted.len(), divide(&[broken_v4]).refused.len()),
+        (1, 1)
+    );
+    for lease in [lease(7, None), changed(&|lease| lease.key = key(7))] {
+        assert_eq!(v6(&lease), Peers::default());
+    }
+}
+
+#[test]
+fn a_lease_under_another_name_keeps_its_peer() {
+    let (old, new) = (lease(7, None), dual_lease(7, None));
+    let mut leases = BTreeMap::from([(old.key, old.clone())]);
+    let mut peers = divide(std::slice::from_ref(&old));
+    leases.insert(new.key, new.clone());
+    let changes = peers.change(&side(), new.key, |key| leases.get(key));
+    assert!(changes.before.is_empty());
+    leases.remove(&old.key);
+    let changes = peers.change(&side(), old.key, |key| leases.get(key));
+    assert_eq!(changes.before, [(subnet(7), Some(peer(7)))].into());
+    assert_eq!(
+        peers.accepted[&subnet(7)],
+        Peer {
+            lease: new.key,
+            ..peer(7)
+        }
+    );
 }
 
 proptest! {
@@ -131,7 +201,7 @@ proptest! {
     ) {
         let keys = [
             "10.244.0.0-22", "10.244.1.0-24", "10.244.2.0-24", "10.244.0.0-16",
-            "10.244.3.0-24", "10.244.8.0-24", "10.244.8.0-23", "10.245.1.0-24",
+            "10.244.3.0-24", "10.244.1.0-24&fd00::-64", "10.244.8.0-23", "10.245.1.0-24",
         ]
         .map(|text| text.parse::<SubnetKey>().unwrap());
         let mut leases: BTreeMap<SubnetKey, Lease> = BTreeMap::new();
@@ -144,19 +214,19 @@ proptest! {
                     let mut changed = lease(mac_number, None);
                     changed.key = key;
                     // Number 4 is no usable address.
-                    changed.attrs.public_ip = Some(if ip_number == 4 { Ipv4Addr::LOCALHOST } else { public_ip(ip_number) });
+                    changed.attrs.public_ip = Some(if ip_number == 4 { [127, 0, 0, 1].into() } else { public_ip(ip_number) });
                     leases.insert(key, changed);
                 }
             }
             let accepted = step_by_step.accepted.clone();
-            let changes = step_by_step.change(&device(), key, |key| leases.get(key));
-            anew = Peers::divide(&device(), leases.values(), &anew);
+            let changes = step_by_step.change(&side(), key, |key| leases.get(key));
+            anew = Peers::divide(&side(), leases.values(), &anew);
             prop_assert_eq!(&step_by_step.accepted, &anew.accepted);
             prop_assert!(step_by_step.refused.keys().eq(anew.refused.keys()));
             let otherwise = accepted.keys().chain(step_by_step.accepted.keys());
             let otherwise: BTreeMap<_, _> = otherwise
-                .filter(|key| accepted.get(*key) != step_by_step.accepted.get(*key))
-                .map(|key| (*key, accepted.get(key).copied()))
+                .filter(|subnet| accepted.get(*subnet) != step_by_step.accepted.get(*subnet))
+                .map(|subnet| (*subnet, accepted.get(subnet).copied()))
                 .collect();
             prop_assert_eq!(changes.before, otherwise);
         }
@@ -164,5 +234,5 @@ proptest! {
 }
 
 fn divide(leases: &[Lease]) -> Peers {
-    Peers::divide(&device(), leases.iter(), &Peers::default())
+    Peers::divide(&side(), leases.iter(), &Peers::default())
 }

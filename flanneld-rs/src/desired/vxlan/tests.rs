@@ -2,22 +2,14 @@ use std::collections::BTreeMap;
 
 use super::super::desired;
 use super::*;
-use crate::testing::{device, key, mac, public_ip};
+use crate::testing::{peer, side, side_v6, subnet};
 
 /// The reference's objects for the same leases, as its captured state shows them (spec §5.1 and §5.2).
 #[test]
 fn the_state_of_two_peers_is_the_reference_s() {
-    let peer = |n| {
-        (
-            key(n),
-            Peer {
-                public_ip: public_ip(n),
-                vtep_mac: mac(n),
-            },
-        )
-    };
+    let peers = [47, 84].map(|n| (subnet(n), peer(n)));
 
-    let state = desired(&device(), &BTreeMap::from([peer(47), peer(84)]));
+    let state = desired(&side(), &BTreeMap::from(peers));
 
     let expected = "\
 link flannel.1 vxlan vni 1 port 8472 local 192.168.77.250 parent eth0 nolearning mac 02:00:00:00:00:fa mtu 1450 up
@@ -29,6 +21,29 @@ neigh flannel.1 10.244.84.0 mac 02:00:00:00:00:54
 fdb flannel.1 02:00:00:00:00:2f remote 192.168.77.47
 fdb flannel.1 02:00:00:00:00:54 remote 192.168.77.84
 sysctl net/ipv6/conf/flannel.1/accept_ra 0
+";
+    assert_eq!(state.to_string(), expected);
+}
+
+/// The same for IPv6, as the reference's captured state in dual stack shows it.
+#[test]
+fn the_state_of_an_ipv6_peer_is_the_reference_s() {
+    let peer = Peer {
+        lease: "10.244.95.0-24&fd00:10:244:5f::-64".parse().unwrap(),
+        public_ip: "fd00:77::13".parse().unwrap(),
+        vtep_mac: "0e:2f:7b:13:fd:4b".parse().unwrap(),
+    };
+    let subnet = "fd00:10:244:5f::/64".parse().unwrap();
+
+    let state = desired(&side_v6(), &BTreeMap::from([(subnet, peer)]));
+
+    let expected = "\
+link flannel-v6.1 vxlan vni 1 port 8472 local fd00:77::fa parent eth0 nolearning mac 02:00:00:00:06:fa mtu 1430 up
+addr flannel-v6.1 fd00:10:244:fa::/128 nodad
+route fd00:10:244:5f::/64 via fd00:10:244:5f:: dev flannel-v6.1 onlink proto 3 metric 1024
+neigh flannel-v6.1 fd00:10:244:5f:: mac 0e:2f:7b:13:fd:4b
+fdb flannel-v6.1 0e:2f:7b:13:fd:4b remote fd00:77::13
+sysctl net/ipv6/conf/flannel-v6.1/accept_ra 0
 ";
     assert_eq!(state.to_string(), expected);
 }

@@ -43,6 +43,21 @@ impl Bench {
         bench
     }
 
+    /// A node in dual stack that has just got its lease, with these leases of others.
+    pub(super) fn dual(others: &[Lease]) -> Self {
+        let mut node = Node::new(dual_settings());
+        asks_for_lease(&mut node, State::default(), None);
+        let mut bench = Self {
+            node,
+            ..Self::found(State::default(), None)
+        };
+        let own = dual_lease(250, Some(DAY_SECS));
+        bench.deliver(Event::LeaseAcquired(Ok(own.clone())));
+        let leases: Vec<_> = others.iter().cloned().chain([own]).collect();
+        bench.deliver(snapshot(&leases));
+        bench
+    }
+
     pub(super) fn acquire(&mut self) {
         self.deliver(Event::LeaseAcquired(Ok(own_lease(mac(250), Some(DAY_SECS)))));
     }
