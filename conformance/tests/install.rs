@@ -1,0 +1,123 @@
+//! `scripts/install` on a system in a directory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test code: a panic is a failed test"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use conformance::lab::Binaries;
+
+const CONFLIST: &str = "etc/cni/net.d/10-flannel.conflist";
+
+#[test]
+fn what_install_puts_on_a_host_uninstall_takes_away_again() {
+    let root = tempfile::tempdir().unwrap();
+    let binaries = Binaries::find().unwrap();
+    let bin_dir = binaries.dir().to_str().unwrap();
+    for (name, text) in [
+        (CONFLIST, "another network"),
+        ("opt/cni/bin/bridge", "another bridge"),
+    ] {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let before = files(root.path());
+
+    install(root.path(), &["--bin-dir", bin_dir]);
+    let installed = files(root.path());
+    let text = |name: &str| String::from_utf8(installed[name].1.clone()).unwrap();
+    assert_eq!(
+        text(CONFLIST),
+        include_str!("../../deploy/cni/10-flannel.conflist")
+    );
+    assert_eq!(
+        text("etc/systemd/system/flanneld.service"),
+        include_str!("../../deploy/systemd/flanneld.service")
+    );
+    assert_eq!(text(&format!("{CONFLIST}.kept")), "another network");
+    assert!(text("etc/passwd").contains("flannel:"));
+    for program in [
+        "usr/local/bin/flanneld",
+        "opt/cni/bin/portmap",
+        "opt/cni/bin/bridge",
+    ] {
+        let mode = fs::metadata(root.path().join(program))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o755, "{program}");
+    }
+    let daemon = Command::new(root.path().join("usr/local/bin/mk-docker-opts.sh"))
+        .args(["-d", "/dev/full", "-f", "/absent"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&daemon.stderr).into_owned();
+    assert!(!daemon.status.success() && said.contains("/dev/full"), "{said}");
+
+    let edited = root.path().join("etc/default/flanneld");
+    fs::write(&edited, "FLANNELD_IFACE=eth1\n").unwrap();
+    let before_again = files(root.path());
+    install(root.path(), &["--bin-dir", bin_dir]);
+    assert!(
+        files(root.path()) == before_again,
+        "the second time there is nothing to do"
+    );
+
+    for _ in 0..2 {
+        install(root.path(), &["--uninstall"]);
+        let mut left = files(root.path());
+        assert_eq!(
+            left.remove("etc/default/flanneld").unwrap().1,
+            b"FLANNELD_IFACE=eth1\n",
+            "it was edited"
+        );
+        let users = ["passwd", "shadow", "group", "gshadow", ".pwd.lock"];
+        left.retain(|name, _| !users.iter().any(|user| name.starts_with(&format!("etc/{user}"))));
+        let contents = |files: &Files| {
+            let contents = files.iter().map(|(name, (_, text))| (name.clone(), text.clone()));
+            contents.collect::<Vec<_>>()
+        };
+        assert_eq!(contents(&left), contents(&before));
+    }
+}
+
+fn install(root: &Path, arguments: &[&str]) {
+    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/install"))
+        .arg("--root")
+        .arg(root)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+}
+
+/// Every regular file below a directory: its number, which tells a new file from an old one, and its contents.
+type Files = BTreeMap<String, (u64, Vec<u8>)>;
+
+fn files(root: &Path) -> Files {
+    let mut found = Files::new();
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            let metadata = fs::symlink_metadata(entry.path()).unwrap();
+            if metadata.is_dir() {
+                dirs.push(entry.path());
+            } else if metadata.is_file() {
+                let path = entry.path();
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                found.insert(name, (metadata.ino(), fs::read(path).unwrap()));
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,17 @@
+//! Real container runtimes on the lab's nodes: Debian's containerd with runc, driven over the interface that kubelet uses,
+//! and podman with CNI.
+//!
+//! A runtime has its files below a node's `/run`. It needs to make control groups; the node has cgroup2 for that.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test code: a panic is a failed test"
+)]
+
+mod containerd;
+mod cri;
+mod podman;
+mod support;
