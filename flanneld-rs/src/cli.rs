@@ -9,6 +9,7 @@ use crate::applets::{self, Applet};
 use crate::config::{self, Config, ConfigError, Invocation, StoreChoice};
 use crate::daemon;
 use crate::log::Log;
+use crate::replay::replay;
 use crate::status;
 use crate::{check, cleanup};
 use lease_store::{EtcdStore, FileStore};
@@ -36,6 +37,10 @@ fn daemon_main(args: impl Iterator<Item = OsString>, env: &dyn Fn(&str) -> Optio
     match config::parse(args, env) {
         Ok(Invocation::PrintVersion) => print(&mut io::stderr(), env!("CARGO_PKG_VERSION")),
         Ok(Invocation::PrintHelp(text)) => print(&mut io::stdout(), text.trim_end()),
+        Ok(Invocation::Replay(record)) => match replay(&record, &mut io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(err) => fail(&sentence(&err)),
+        },
         Ok(Invocation::Run(config)) => run(&config),
         Err(err) => {
             let text = if let ConfigError::Usage { message, usage } = &err {

@@ -54,6 +54,8 @@ const MAX_MASS_LOSS_GRACE_SECS: u64 = 24 * 60 * 60;
 pub enum Invocation {
     /// To run as the node's daemon.
     Run(Box<Config>),
+    /// To print what the engine does on the inputs of this record.
+    Replay(PathBuf),
     /// To print the version to standard error and exit with status 0.
     PrintVersion,
     /// To print this text and exit with status 0.
@@ -91,6 +93,8 @@ pub struct Config {
     pub healthz: SocketAddr,
     /// Where the status is told, if not beside the subnet file.
     pub status_socket: Option<PathBuf>,
+    /// Where the engine's inputs are recorded.
+    pub record: Option<PathBuf>,
     /// What the flags do that one may not expect, one sentence each, for the log.
     pub notices: Vec<&'static str>,
 }
@@ -285,11 +289,26 @@ pub fn parse(
     if asks_for_version(&arguments)? {
         return Ok(Invocation::PrintVersion);
     }
+    if let Some(record) = replayed(&arguments)? {
+        return Ok(Invocation::Replay(record));
+    }
     config(&arguments.with_environment(env)).map(|config| Invocation::Run(Box::new(config)))
 }
 
 fn asks_for_version(arguments: &Settings) -> Result<bool, ConfigError> {
     arguments.one("version").map_or(Ok(false), Setting::boolean)
+}
+
+/// The record that the command line asks to replay. No variable does: it would keep a daemon from starting.
+fn replayed(arguments: &Settings) -> Result<Option<PathBuf>, ConfigError> {
+    let dry_run = arguments.one("dry-run").map_or(Ok(false), Setting::boolean)?;
+    let incomplete = |given, missing| Err(ConfigError::Incomplete { given, missing });
+    match (arguments.path("replay")?, dry_run) {
+        (Some(record), true) => Ok(Some(record)),
+        (Some(_), false) => incomplete("replay", "dry-run"),
+        (None, true) => incomplete("dry-run", "replay"),
+        (None, false) => Ok(None),
+    }
 }
 
 fn config(settings: &Settings) -> Result<Config, ConfigError> {
@@ -321,6 +340,7 @@ fn config(settings: &Settings) -> Result<Config, ConfigError> {
             .map_or(Ok(LogFormat::Text), log_format)?,
         healthz: healthz(settings)?,
         status_socket: settings.path("status-socket")?,
+        record: settings.path("record")?,
         store,
         notices,
     })

@@ -28,6 +28,7 @@ use crate::kernel_watch::{Change, KernelWatch};
 use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
 use crate::port_rules::PortRules;
 use crate::reconciler::Work;
+use crate::record::{RecordError, Recorder};
 use crate::rules_kernel::RulesKernel;
 use crate::rules_watch::RulesWatch;
 use crate::serve::{Desk, ServeError};
@@ -64,6 +65,9 @@ pub enum DaemonError {
     /// The kernel cannot be talked to.
     #[error("cannot open a netlink socket")]
     Netlink(#[source] KernelError),
+    /// Nothing can be recorded.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// Health cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -132,6 +136,11 @@ async fn run_until_signal<S: LeaseStore>(
     let settings = settings::settings(config, &conf, &external, macs, (rules, rules_audit))?;
     let kernel_watch = KernelWatch::open(settings.devices().cloned(), settings.parent.clone())?;
     let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());
+    let recorder = config.record.as_deref().map(Recorder::start).transpose()?;
+    let mut node = Node::new(settings);
+    if recorder.is_some() {
+        node.keep_inputs();
+    }
     let driver = Driver {
         config,
         store,
@@ -142,7 +151,8 @@ async fn run_until_signal<S: LeaseStore>(
         executor: Executor::start("executor", kernel, KERNEL_EVENTS).map_err(DaemonError::Thread)?,
         rules_executor: Executor::start("rules", rules_kernel, RULES_EVENTS).map_err(DaemonError::Thread)?,
         watch: None,
-        node: Node::new(settings),
+        node,
+        recorder,
         job: None,
         file: None,
         started: Instant::now(),
@@ -204,6 +214,7 @@ struct Driver<'a, S: LeaseStore> {
     /// From the moment that the own lease is held.
     watch: Option<S::Watch>,
     node: Node,
+    recorder: Option<Recorder>,
     /// The node asks the store for one thing at a time.
     job: Option<Job<'a>>,
     /// The subnet file that is being written.
@@ -216,7 +227,11 @@ impl<S: LeaseStore> Driver<'_, S> {
         let mut event = Event::Start;
         loop {
             let now = self.now();
-            for action in self.node.handle(now, event) {
+            let actions = self.node.handle(now, event);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.record(self.node.take_inputs());
+            }
+            for action in actions {
                 if let Action::Stop(reason) = action {
                     return stopped(reason);
                 }

@@ -25,6 +25,8 @@ pub mod node;
 pub mod port_rules;
 pub mod readiness;
 pub mod reconciler;
+pub mod record;
+pub mod replay;
 pub mod rules_kernel;
 pub mod rules_watch;
 pub mod serve;

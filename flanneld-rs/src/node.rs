@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use crate::desired::{self, BACKEND_TYPE, Carrier, Masquerade, Side, VxlanDevice};
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::{LeaseView, SnapshotOutcome};
-use crate::reconciler::{Goal, Reconciler, Work};
+use crate::reconciler::{Goal, Input, Reconciler, Work};
 
 use holding::{Holding, NewGoal, SubnetFile, Wants};
 pub use protocol::{
@@ -147,6 +147,16 @@ impl Node {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Begins to keep what the reconciler of links, routes and entries is told, for [`Self::take_inputs`].
+    pub fn keep_inputs(&mut self) {
+        self.engine.keep_inputs();
+    }
+
+    /// Takes what it was told since the last call, if that is kept.
+    pub fn take_inputs(&mut self) -> Vec<Input> {
+        self.engine.take_inputs()
     }
 
     /// The reconciler, for whoever reports on the node's state.

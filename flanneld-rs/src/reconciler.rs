@@ -21,6 +21,8 @@ use attempted::Attempted;
 use effect::{adds, difference, flushes};
 use endpoints::ToldEndpoints;
 use held::HeldRoutes;
+pub use input::Input;
+use input::Tape;
 use insight::Insight;
 use mirror::{Mirror, Unseen};
 use pace::Pace;
@@ -29,6 +31,7 @@ mod attempted;
 mod effect;
 mod endpoints;
 mod held;
+mod input;
 pub mod insight;
 mod mirror;
 mod pace;
@@ -122,6 +125,7 @@ pub struct Reconciler {
     clean: bool,
     reports: Vec<Report>,
     insight: Insight,
+    tape: Tape,
 }
 
 impl Default for Reconciler {
@@ -176,14 +180,30 @@ impl Reconciler {
             clean: false,
             reports: Vec::new(),
             insight: Insight::default(),
+            tape: Tape::default(),
         }
     }
 
+    /// Begins to keep its inputs for [`Self::take_inputs`].
+    pub fn keep_inputs(&mut self) {
+        self.tape.start();
+    }
+
+    /// Takes the inputs since the last call, if they are kept.
+    pub fn take_inputs(&mut self) -> Vec<Input> {
+        self.tape.take()
+    }
+
     /// Sets what the kernel should hold; takes effect at once, within the pace.
-    pub fn set_goal(&mut self, mut goal: Goal) {
-        if self.goal.as_ref() == Some(&goal) {
-            return;
+    pub fn set_goal(&mut self, goal: Goal) {
+        if self.goal.as_ref() != Some(&goal) {
+            self.take_goal(goal);
         }
+    }
+
+    /// Sets what the kernel should hold although it may be the same as before.
+    pub(crate) fn take_goal(&mut self, mut goal: Goal) {
+        self.tape.note(|| Input::Goal(goal.desired.clone(), goal.prune));
         goal.desired.pack();
         self.forget_acknowledged(|_| true);
         let old = self.goal.as_ref().map(|goal| &goal.desired);
@@ -192,13 +212,17 @@ impl Reconciler {
         self.mirror = None;
         self.insight.goal_changes();
         self.goal_is_unmet();
-        self.look_again();
+        self.anything_may_differ();
     }
 
     /// Changes what the kernel should hold in its large tables, as [`Self::set_goal`] with everything else as before:
     /// what stands at the spots of `gone` is not desired any more, and that of `wanted` is.
     pub fn change_goal(&mut self, gone: &State, wanted: State) {
         let Some(goal) = &mut self.goal else { return };
+        self.tape.note(|| Input::Change {
+            gone: Box::new(gone.clone()),
+            wanted: Box::new(wanted.clone()),
+        });
         let mut spots = gone.spots();
         spots.extend(wanted.spots());
         let before = goal.desired.at(&spots);
@@ -229,12 +253,18 @@ impl Reconciler {
 
     /// Tells that something in the kernel may have changed.
     pub fn look_again(&mut self) {
+        self.tape.note(|| Input::LookAgain);
+        self.anything_may_differ();
+    }
+
+    fn anything_may_differ(&mut self) {
         self.unseen = Unseen::Anything;
         self.retry_refused = true;
     }
 
     /// Tells that what stands at some spots may have changed. A change that was refused there is tried again at once.
     pub fn look_at(&mut self, spots: BTreeSet<Spot>) {
+        self.tape.note(|| Input::LookAt(spots.clone()));
         for (object, failure) in &mut self.failures {
             if failure.refusal.is_some() && Spot::of(object).is_some_and(|spot| spots.contains(&spot)) {
                 failure.retry_at = Duration::ZERO;
@@ -297,6 +327,7 @@ impl Reconciler {
 
     /// Returns what to do now, if anything. At most one piece of work is under way at a time.
     pub fn next_work(&mut self, now: Duration) -> Option<Work> {
+        self.tape.note(|| Input::Next(now));
         let work = self.begin_work(now);
         if work.is_some() {
             self.insight.work_begins(now);
@@ -392,6 +423,7 @@ impl Reconciler {
 
     /// Takes the answer to [`Work::Observe`] or [`Work::ObserveAt`].
     pub fn observed(&mut self, now: Duration, observation: Result<State, KernelError>) {
+        self.tape.note(|| Input::Observed(now, observation.clone()));
         let Phase::Observing(spots) = std::mem::take(&mut self.phase) else {
             return;
         };
@@ -467,6 +499,7 @@ impl Reconciler {
 
     /// Takes the answer to [`Work::Apply`]: one result for each change, in order.
     pub fn applied(&mut self, results: Vec<Result<(), KernelError>>) {
+        self.tape.note(|| Input::Applied(results.clone()));
         let Phase::Applying(Applying { objects, outdated }) = std::mem::take(&mut self.phase) else {
             return;
         };

@@ -20,9 +20,9 @@ const ENVIRONMENT_RULE: &str = "\
 Flags take one dash or two, and their value after = or as the next argument; a boolean is set by its bare name or
 after =, as in --ip-masq=false.
 
-Every flag but --version and --help has an environment variable: FLANNELD_ and its name in upper case with _ for -,
-as in FLANNELD_PUBLIC_IP=192.0.2.1. It counts when the flag is not on the command line and the variable is not empty;
-it gives a repeatable flag exactly one value.";
+Every flag but --version, --help, --replay and --dry-run has an environment variable: FLANNELD_ and its name in upper
+case with _ for -, as in FLANNELD_PUBLIC_IP=192.0.2.1. It counts when the flag is not on the command line and the
+variable is not empty; it gives a repeatable flag exactly one value.";
 
 /// The command line as clap knows it; it sees only arguments that [`normalise`](super::go_syntax::normalise) wrote.
 pub(super) fn command() -> Command {

@@ -351,6 +351,30 @@ pub(super) static FLAGS: &[Flag] = &[
         support: Support::Built,
     },
     Flag {
+        name: "record",
+        form: Form::Text("FILE"),
+        default: "",
+        group: GENERAL,
+        help: "Record what the kernel holds and should hold, up to 64 MiB, so that a run can be replayed",
+        support: Support::Built,
+    },
+    Flag {
+        name: "replay",
+        form: Form::Text("FILE"),
+        default: "",
+        group: GENERAL,
+        help: "With --dry-run: print what flanneld does on the inputs of a record, and exit",
+        support: Support::Built,
+    },
+    Flag {
+        name: "dry-run",
+        form: Form::Switch,
+        default: "",
+        group: GENERAL,
+        help: "With --replay: change nothing",
+        support: Support::Built,
+    },
+    Flag {
         name: "vmodule",
         form: Form::Text("PATTERN=N,..."),
         default: "",
@@ -380,6 +404,11 @@ impl Flag {
     /// The flag of this name.
     pub(super) fn find(name: &str) -> Option<&'static Self> {
         FLAGS.iter().find(|flag| flag.name == name)
+    }
+
+    /// Whether it can be set by a variable. What makes the daemon print something instead of running cannot.
+    pub(super) fn has_variable(&self) -> bool {
+        !matches!(self.name, "version" | "replay" | "dry-run")
     }
 
     /// The environment variable that stands for it (flannel `main.go`, `flagutil.SetFlagsFromEnv`).

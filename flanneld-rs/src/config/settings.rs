@@ -47,7 +47,7 @@ impl Settings {
 
     /// Adds the values of the environment for the flags that the command line does not set.
     pub(super) fn with_environment(mut self, env: &dyn Fn(&str) -> Option<OsString>) -> Self {
-        for flag in FLAGS.iter().filter(|flag| flag.name != "version") {
+        for flag in FLAGS.iter().filter(|flag| flag.has_variable()) {
             if self.0.contains_key(flag.name) {
                 continue;
             }

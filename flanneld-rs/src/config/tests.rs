@@ -74,6 +74,9 @@ fn every_flag_of_upstream_is_known_with_its_default() {
         "cni-conf-remove-on",
         "status-socket",
         "log-format",
+        "record",
+        "replay",
+        "dry-run",
     ];
     let others = FLAGS
         .iter()
@@ -130,13 +133,14 @@ const SAMPLES: &[(&str, &str)] = &[
     ("healthz-port", "8081"),
     ("status-socket", "/run/s"),
     ("log-format", "json"),
+    ("record", "/run/r"),
 ];
 
 #[test]
 fn every_built_flag_reads_alike_in_each_syntax_and_from_the_environment() {
     let built = FLAGS
         .iter()
-        .filter(|flag| matches!(flag.support, Support::Built) && flag.name != "version");
+        .filter(|flag| matches!(flag.support, Support::Built) && flag.has_variable());
     for flag in built {
         let (name, value) = *SAMPLES.iter().find(|(name, _)| *name == flag.name).unwrap();
         let beside: &[&str] = match name {
@@ -180,10 +184,27 @@ fn every_built_flag_reads_alike_in_each_syntax_and_from_the_environment() {
 }
 
 #[test]
+fn a_record_is_replayed_only_when_nothing_is_to_be_changed_and_never_by_a_variable() {
+    let both = parse_args(&["--replay=/r", "--dry-run"], &[]).unwrap();
+    assert!(matches!(both, Invocation::Replay(path) if path == Path::new("/r")));
+    for (given, missing) in [("replay=/r", "dry-run"), ("dry-run", "replay")] {
+        let text = parse_args(&[&format!("--{given}")], &[]).unwrap_err().to_string();
+        assert!(
+            text.ends_with(&format!("--{missing} only: give both or none")),
+            "{text}"
+        );
+    }
+    run_with(
+        &[LEASES],
+        &[("FLANNELD_REPLAY", "/r"), ("FLANNELD_DRY_RUN", "true")],
+    );
+}
+
+#[test]
 fn every_boolean_takes_the_spellings_of_go_and_its_value_only_after_equals() {
     for flag in FLAGS
         .iter()
-        .filter(|flag| flag.form == Form::Switch && flag.name != "version")
+        .filter(|flag| flag.form == Form::Switch && flag.has_variable())
     {
         for off in ["0", "f", "F", "FALSE", "false", "False"] {
             run(&[LEASES, &format!("-{}={off}", flag.name)]);
@@ -445,6 +466,6 @@ fn directory(config: &Config) -> &Path {
 fn debug_of_run(invocation: Invocation) -> Option<String> {
     match invocation {
         Invocation::Run(config) => Some(format!("{config:?}")),
-        Invocation::PrintVersion | Invocation::PrintHelp(_) => None,
+        Invocation::Replay(_) | Invocation::PrintVersion | Invocation::PrintHelp(_) => None,
     }
 }
