@@ -20,6 +20,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         ));
     }
     findings.extend(shared_addresses(facts));
+    findings.extend(lost_address(facts));
     let spread = facts
         .inventory
         .default_routes_v4
@@ -50,6 +51,23 @@ fn own_addresses(facts: &Facts) -> BTreeSet<IpAddr> {
         .into_iter()
         .chain(local)
         .collect()
+}
+
+/// The tunnel's packets leave from an address that the host had when flanneld started.
+fn lost_address(facts: &Facts) -> Option<Finding> {
+    let (device, _, vxlan) = facts.device()?;
+    let local = vxlan.local?;
+    let mut links = facts.inventory.links.iter().peekable();
+    links.peek()?;
+    let is_held = links.any(|link| link.addrs.iter().any(|held| held.addr.ip() == local));
+    (!is_held).then(|| {
+        Finding::error(
+            "interface.address-lost",
+            format!("{device} sends from {local}, which is no address of this host any more: no other node is reachable"),
+            "give the host its address back, or restart flanneld, which then takes the new one and, as upstream does, a \
+             new subnet",
+        )
+    })
 }
 
 fn shared_addresses(facts: &Facts) -> Vec<Finding> {

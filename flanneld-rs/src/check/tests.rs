@@ -1,5 +1,5 @@
 use ipnetwork::IpNetwork;
-use netlink::inventory::{DefaultRoute, DefaultTarget, Hop};
+use netlink::inventory::{AddrScope, DefaultRoute, DefaultTarget, Hop, HostAddr, HostLink};
 use netstate::{Addr, AddrKey, AdminState, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind};
 
 use super::*;
@@ -89,6 +89,9 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
     }),
     ("interface.shared-address", Severity::Error, |facts| {
         peers(facts)[0].public_ip = Some([192, 168, 77, 1].into());
+    }),
+    ("interface.address-lost", Severity::Error, |facts| {
+        facts.inventory.links = vec![host_link("192.168.77.9/24")];
     }),
     ("interface.ecmp", Severity::Note, |facts| {
         facts.inventory.default_routes_v4 = vec![DefaultRoute {
@@ -279,7 +282,10 @@ fn good() -> Facts {
             mtu: 1450,
             ip_masq: true,
         })),
-        inventory: Inventory::default(),
+        inventory: Inventory {
+            links: vec![host_link("192.168.77.1/24")],
+            ..Inventory::default()
+        },
         state: State::default(),
         drivers: BTreeMap::new(),
         rules: BTreeMap::new(),
@@ -303,6 +309,25 @@ fn good() -> Facts {
     route(&mut facts, "10.244.2.0/24", "flannel.1", "10.244.2.0");
     route(&mut facts, "0.0.0.0/0", "eth0", "192.168.77.254");
     facts
+}
+
+/// The interface below the tunnel, with this address.
+fn host_link(addr: &str) -> HostLink {
+    HostLink {
+        name: name("eth0"),
+        index: net_types::IfIndex::new(2).unwrap(),
+        mtu_bytes: 1500,
+        admin: AdminState::Up,
+        loopback: false,
+        addrs: vec![HostAddr {
+            addr: addr.parse().unwrap(),
+            scope: AddrScope::Global,
+            permanent: true,
+            temporary: false,
+            deprecated: false,
+            tentative: false,
+        }],
+    }
 }
 
 fn fill(state: &mut State) {

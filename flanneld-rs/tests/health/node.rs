@@ -70,7 +70,11 @@ impl Node {
     }
 
     pub(crate) fn configure(&self) {
-        fs::write(self.file("leases/config.new"), NET_CONF).unwrap();
+        self.configure_with(NET_CONF);
+    }
+
+    pub(crate) fn configure_with(&self, conf: &str) {
+        fs::write(self.file("leases/config.new"), conf).unwrap();
         fs::rename(self.file("leases/config.new"), self.file("leases/config")).unwrap();
     }
 
