@@ -78,6 +78,8 @@ enum Stage {
 struct Found {
     /// Of the devices that exist.
     macs: BTreeMap<IfName, MacAddr>,
+    /// Those of them that send from another address than this node's.
+    moved: BTreeSet<IfName>,
     /// In the first family that is on, of which every peer has one.
     peer_subnets: BTreeSet<IpNetwork>,
     /// Whether the store knew this node.
@@ -220,7 +222,9 @@ impl Node {
                 .as_ref()
                 .and_then(|stored| vtep_mac(stored, side.is_ipv6()));
             let stored_mac = stored_mac.filter(|mac| mac.is_unicast());
-            let present = found.macs.get(&vxlan.device).copied();
+            // The lease of a former address still has the device's MAC, and the peers take no second one with it.
+            let is_taken = stored.is_none() && found.moved.contains(&vxlan.device);
+            let present = found.macs.get(&vxlan.device).copied().filter(|_| !is_taken);
             let vtep_mac = present.or(stored_mac).unwrap_or(vxlan.random_mac);
             let data = VxlanData {
                 vni: vxlan.vni,
@@ -519,11 +523,20 @@ fn found(state: &State, settings: &Settings) -> Found {
             .filter(|mac| mac.is_unicast())
             .map(|mac| (name.clone(), mac))
     };
+    let has_moved = |side: &&SideSettings| {
+        let local = state.links.get(side.device()).and_then(|link| match &link.kind {
+            LinkKind::Vxlan(vxlan) => vxlan.local,
+            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Wireguard | LinkKind::Other(_) => None,
+        });
+        local.is_some_and(|local| local != side.local)
+    };
+    let moved = settings.sides.iter().filter(has_moved);
     let first = settings.devices().next();
     let routes = state.routes.iter();
     let peer_subnets = routes.filter(|(_, route)| route.kind.link().is_some() && route.kind.link() == first);
     Found {
         macs: settings.devices().filter_map(mac_of).collect(),
+        moved: moved.map(|side| side.device().clone()).collect(),
         peer_subnets: peer_subnets.map(|(key, _)| key.dst).collect(),
         was_member: false,
     }

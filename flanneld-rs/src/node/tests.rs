@@ -3,6 +3,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flannel_types::UnixTime;
+use net_types::IfName;
 use netstate::{AdminState, ErrorClass};
 
 use super::*;
@@ -35,6 +36,21 @@ fn the_device_s_mac_precedes_the_stored_one_and_that_the_random_one() {
         );
         assert_eq!(attrs.public_ip, Some(public_ip(250)));
         assert_eq!(attrs.backend_type, "vxlan");
+    }
+}
+
+#[test]
+fn a_node_that_changed_its_address_and_has_no_lease_there_takes_another_mac() {
+    for (stored, expected) in [(None, mac(250)), (Some(mac(9)), mac(8))] {
+        let mut found = device_state(mac(8), LinkKindOf::Vxlan);
+        let link = found.links.get_mut(&device_name()).unwrap();
+        let LinkKind::Vxlan(vxlan) = &mut link.kind else {
+            panic!("the device is no VXLAN")
+        };
+        vxlan.local = Some(public_ip(7).into());
+        let mut node = Node::new(settings());
+        let attrs = asks_for_lease(&mut node, found, stored.map(|mac| own_lease(mac, None)));
+        assert_eq!(announced(&attrs), expected, "stored {stored:?}");
     }
 }
 
