@@ -1,7 +1,8 @@
 //! What takes long: left out by `scripts/test --quick`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::churn;
 use crate::demo::{demo, text};
 
 #[test]
@@ -14,4 +15,9 @@ fn twenty_nodes_with_ten_pods_each_all_ping() {
     assert!(output.status.success(), "{text}");
     assert!(text.ends_with("44000 pings, 0 failed\n"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+#[test]
+fn five_hundred_lease_changes_a_second_for_thirty_seconds_are_followed() {
+    churn::storm(Duration::from_secs(30));
 }

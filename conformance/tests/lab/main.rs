@@ -11,6 +11,7 @@
 
 mod bad_input;
 mod blackhole;
+mod churn;
 mod connectivity;
 mod demo;
 mod etcd;

@@ -1,0 +1,188 @@
+//! Leases that change all the time, machines that were copied, leases that lie: the rest goes on, at bounded cost.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use conformance::lab::{SUBNET_FILE, wait_until};
+
+use crate::support::{LONG, bare, pinging_during, run_all, running, running_in};
+
+/// How many leases change in turn.
+const FLAPPING: u64 = 60;
+const CHANGES_PER_SECOND: u64 = 500;
+/// What a daemon may log in a storm, in bytes, and for each second of it: a line a peer would be 50 KiB a second.
+const LOG_BYTES: u64 = 40 << 10;
+const LOG_BYTES_PER_SECOND: u64 = 20 << 10;
+
+#[test]
+fn a_storm_of_lease_changes_is_followed_at_bounded_cost_and_costs_no_packet_elsewhere() {
+    storm(Duration::from_secs(4));
+}
+
+/// Leases come, change their MAC address and go, so many a second; then all of them stay.
+pub(crate) fn storm(lasts: Duration) {
+    let bed = running(2, 1);
+    let dir = bed.lab.shared_file("leases/subnets");
+    let log = bed.node(1).file(&bed.node(1).log_file("flanneld"));
+    let log_before = fs::metadata(&log).unwrap().len();
+    let (cpu_before, start) = (bed.daemons[0].cpu_time().unwrap(), Instant::now());
+    let pods = bed.pods_beyond(1);
+    let (changes, sent, lost) = pinging_during(bed.pod_on(1).namespaces(), &pods, || change(&dir, lasts));
+    let used = bed.daemons[0].cpu_time().unwrap() - cpu_before;
+    let share = used.as_secs_f64() / start.elapsed().as_secs_f64();
+
+    (0..FLAPPING).for_each(|number| put(&dir, number, 0));
+    let all_there = || {
+        let entries = run_all(bed.node(1), &["bridge fdb show dev flannel.1"]);
+        let own = |number| entries.contains(&format!("{} dst {}", mac(number, 0), public_ip(number)));
+        Ok((0..FLAPPING).all(own) && entries.matches("dst 192.0.2.").count() as u64 == FLAPPING)
+    };
+    let settled = wait_until("the last state", LONG, all_there).unwrap();
+    let logged = fs::metadata(&log).unwrap().len() - log_before;
+    println!(
+        "{changes} changes in {:.1} s: {:.0} % of a core, {logged} bytes logged, settled {settled:?} later; \
+         {lost} of {sent} pings lost",
+        start.elapsed().as_secs_f64(),
+        share * 100.0
+    );
+    assert!(share < 0.9, "{share}");
+    assert!(
+        logged < LOG_BYTES + LOG_BYTES_PER_SECOND * lasts.as_secs(),
+        "{logged} bytes"
+    );
+    assert!(lost * 200 <= sent, "{lost} of {sent} pings lost");
+    bed.assert_all_ping();
+}
+
+fn change(dir: &Path, lasts: Duration) -> u64 {
+    let start = Instant::now();
+    let mut changes = 0;
+    while start.elapsed() < lasts {
+        let number = changes % FLAPPING;
+        match changes / FLAPPING % 3 {
+            2 => fs::remove_file(lease(dir, number)).unwrap(),
+            round => put(dir, number, round + 1),
+        }
+        changes += 1;
+        let due = Duration::from_micros(changes * 1_000_000 / CHANGES_PER_SECOND);
+        thread::sleep(due.saturating_sub(start.elapsed()));
+    }
+    changes
+}
+
+fn lease(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("10.244.{}.0-24", 100 + number))
+}
+
+fn mac(number: u64, round: u64) -> String {
+    format!("02:00:00:00:{round:02x}:{number:02x}")
+}
+
+fn public_ip(number: u64) -> String {
+    format!("192.0.2.{}", number + 1)
+}
+
+fn put(dir: &Path, number: u64, round: u64) {
+    put_lease(&lease(dir, number), &public_ip(number), &mac(number, round));
+}
+
+fn put_lease(file: &Path, public_ip: &str, mac: &str) {
+    let value = format!(
+        r#"{{"PublicIP":"{public_ip}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{mac}"}},"Expiration":"2099-01-01T00:00:00Z"}}"#
+    );
+    let aside = file.with_file_name(".storm");
+    fs::write(&aside, value).unwrap();
+    fs::rename(&aside, file).unwrap();
+}
+
+#[test]
+fn a_copied_machine_gets_a_subnet_and_a_mac_address_of_its_own() {
+    let lab = bare(3);
+    let first = lab.node(1).unwrap().start_flanneld(&[]).unwrap();
+    let copied = fs::read(lab.node(1).unwrap().file(SUBNET_FILE)).unwrap();
+    drop(first);
+    for number in [2, 3] {
+        let file = lab.node(number).unwrap().file(SUBNET_FILE);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, &copied).unwrap();
+    }
+    let bed = running_in(lab, 1);
+    let subnets: BTreeSet<_> = bed
+        .lab
+        .nodes()
+        .iter()
+        .map(|node| node.subnet().unwrap())
+        .collect();
+    let macs: BTreeSet<_> = bed
+        .lab
+        .nodes()
+        .iter()
+        .map(|node| node.vtep_mac().unwrap())
+        .collect();
+    assert_eq!((subnets.len(), macs.len()), (3, 3));
+}
+
+/// Each of them would break somebody's traffic; each is named once, however long it stays.
+#[test]
+fn leases_that_lie_are_refused_with_a_line_each_and_the_rest_goes_on() {
+    let bed = running(2, 1);
+    let dir = bed.lab.shared_file("leases/subnets");
+    let (subnet, _) = bed.node(1).subnet().unwrap();
+    let peer_mac = bed.node(2).vtep_mac().unwrap();
+    let lies = [
+        (
+            "10.99.0.0-24".to_owned(),
+            "192.0.2.1",
+            "02:00:00:00:00:01",
+            "outside the pod network",
+        ),
+        (
+            format!("{subnet}-25"),
+            "192.0.2.2",
+            "02:00:00:00:00:02",
+            "overlaps the subnet of this node",
+        ),
+        (
+            "10.244.210.0-24".to_owned(),
+            "192.0.2.3",
+            peer_mac.as_str(),
+            "the same VTEP MAC as the lease",
+        ),
+        (
+            "10.244.211.0-24".to_owned(),
+            "192.168.77.11",
+            "02:00:00:00:00:04",
+            "the public IP of this node",
+        ),
+        (
+            "10.244.212.0-24".to_owned(),
+            "127.0.0.1",
+            "02:00:00:00:00:05",
+            "not an address that packets",
+        ),
+    ];
+    let before = bed.tunnel(1);
+    for _ in 0..20 {
+        for (name, ip, mac, _) in &lies {
+            put_lease(&dir.join(name), ip, mac);
+        }
+    }
+    put(&dir, 0, 0);
+    wait_until("the one that is true", LONG, || {
+        Ok(bed.tunnel(1).has("fdb", "192.0.2.1"))
+    })
+    .unwrap();
+    fs::remove_file(lease(&dir, 0)).unwrap();
+    wait_until("the tunnel to be as before", LONG, || Ok(bed.tunnel(1) == before)).unwrap();
+    let log = bed.node(1).log("flanneld").unwrap();
+    for (name, .., reason) in &lies {
+        let lines = log
+            .lines()
+            .filter(|line| line.contains(name) && line.contains(reason));
+        assert_eq!(lines.count(), 1, "{name}: {reason}\n{log}");
+    }
+    bed.assert_all_ping();
+}
