@@ -72,6 +72,7 @@ fn every_flag_of_upstream_is_known_with_its_default() {
         "cni-conf-src",
         "cni-conf-dir",
         "cni-conf-remove-on",
+        "portmap-plugin",
         "status-socket",
         "log-format",
         "record",
