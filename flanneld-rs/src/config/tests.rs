@@ -116,6 +116,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("iface-regex", "eth[0-9]=?"),
     ("iface-can-reach", "198.51.100.9"),
     ("public-ip", "203.0.113.5"),
+    ("public-ipv6", "2001:db8::5"),
     ("ip-masq", "true"),
     ("ip-masq-fully-random-disable", "true"),
     ("iptables-forward-rules", "false"),

@@ -72,6 +72,16 @@ fn values_of_the_wrong_form_are_refused_wherever_they_come_from() {
         ),
         ("public-ip", "0.0.0.0", "the IPv4 address of one host is expected"),
         (
+            "public-ipv6",
+            "fe80::1",
+            "the IPv6 address of one host, not a link-local one, is expected",
+        ),
+        (
+            "public-ipv6",
+            "10.0.0.1",
+            "the IPv6 address of one host, not a link-local one, is expected",
+        ),
+        (
             "public-ip",
             "255.255.255.255",
             "the IPv4 address of one host is expected",
