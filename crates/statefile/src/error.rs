@@ -3,8 +3,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::MAX_BYTES;
-
 /// Why a state file could not be written, read or locked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,7 +28,7 @@ pub enum Error {
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
     /// The file is larger than any state file.
-    #[error("{} is larger than {MAX_BYTES} bytes", .0.display())]
+    #[error("{} is too large for a state file", .0.display())]
     TooLarge(PathBuf),
     /// The file is not UTF-8 text.
     #[error("{} is not UTF-8 text", .0.display())]

@@ -14,19 +14,23 @@ pub const MAX_BYTES: u64 = 1 << 20;
 /// # Errors
 /// The path names something else than a regular file, or one of more than [`MAX_BYTES`], or it cannot be read.
 pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    read_within(path, MAX_BYTES)
+}
+
+fn read_within(path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>, Error> {
     let (file, found) = match open_regular(path, Access::Read) {
         Ok(opened) => opened,
         Err(err) if err.io().is_some_and(|io| is_absent(io.kind())) => return Ok(None),
         Err(err) => return Err(err),
     };
-    let size = usize::try_from(found.len().min(MAX_BYTES)).unwrap_or_default();
-    let contents = read_to_end(&file, size).map_err(Error::of(Action::Read, path))?;
+    let size = usize::try_from(found.len().min(max_bytes)).unwrap_or_default();
+    let contents = read_to_end(&file, size, max_bytes).map_err(Error::of(Action::Read, path))?;
     contents.map(Some).ok_or_else(|| Error::TooLarge(path.to_owned()))
 }
 
 /// Reads a regular file of about this size; `None` if it is too large. A read that comes back short has met the end, so
 /// that most files take one.
-fn read_to_end(mut file: &File, size: usize) -> io::Result<Option<Vec<u8>>> {
+fn read_to_end(mut file: &File, size: usize, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     let mut contents = vec![0; size.saturating_add(1)];
     let mut filled = 0;
     loop {
@@ -38,7 +42,7 @@ fn read_to_end(mut file: &File, size: usize) -> io::Result<Option<Vec<u8>>> {
         };
         let is_end = count < room.len();
         filled += count;
-        if u64::try_from(filled).map_or(true, |filled| filled > MAX_BYTES) {
+        if u64::try_from(filled).map_or(true, |filled| filled > max_bytes) {
             return Ok(None);
         }
         if is_end {
@@ -54,7 +58,15 @@ fn read_to_end(mut file: &File, size: usize) -> io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// As [`read_optional`], and for contents that are not UTF-8.
 pub fn read_text(path: &Path) -> Result<Option<String>, Error> {
-    let Some(contents) = read_optional(path)? else {
+    read_text_within(path, MAX_BYTES)
+}
+
+/// Reads a text file of a kind that may be larger than state files usually are; `None` if there is none.
+///
+/// # Errors
+/// As [`read_text`], with this limit.
+pub fn read_text_within(path: &Path, max_bytes: u64) -> Result<Option<String>, Error> {
+    let Some(contents) = read_within(path, max_bytes)? else {
         return Ok(None);
     };
     String::from_utf8(contents)
