@@ -49,6 +49,24 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The store has not been given yet what this node needs of it.
+    #[error("waiting for {place}")]
+    NotYet {
+        /// What is to come.
+        place: String,
+        /// What there is instead.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What the store holds for this node does not fit its configuration.
+    #[error("cannot use {place}")]
+    Unfit {
+        /// What it holds.
+        place: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// An entry is not what it should be.
     #[error("{place} is malformed: {why}; restore it, or remove it to free its subnet")]
     Malformed {
@@ -89,10 +107,14 @@ impl StoreError {
     #[must_use]
     pub const fn class(&self) -> ErrorClass {
         match self {
-            Self::ConfigMissing { .. } | Self::Unreachable { .. } | Self::Conflict(_) => ErrorClass::Retry,
+            Self::ConfigMissing { .. }
+            | Self::Unreachable { .. }
+            | Self::NotYet { .. }
+            | Self::Conflict(_) => ErrorClass::Retry,
             Self::BadConfig { .. }
             | Self::Denied { .. }
             | Self::Unusable { .. }
+            | Self::Unfit { .. }
             | Self::Malformed { .. }
             | Self::OutOfSubnets => ErrorClass::Fatal,
             Self::Lost { .. } => ErrorClass::Lost,

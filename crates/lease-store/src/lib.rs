@@ -6,13 +6,15 @@
 //! or keeps the last good value.
 //!
 //! Start at [`LeaseStore`]; [`allocate`] is the pure choice of a subnet, [`FileStore`] the embedded store,
-//! `EtcdStore` (feature `etcd`) the one for clusters, and [`MemoryStore`] the one for tests and simulations.
+//! `EtcdStore` (feature `etcd`) and `KubeStore` (feature `kube`) those for clusters, and [`MemoryStore`] the one for tests and simulations.
 
 mod allocation;
 mod error;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod file;
+#[cfg(feature = "kube")]
+mod kube;
 mod memory;
 
 use std::collections::BTreeMap;
@@ -27,6 +29,10 @@ pub use error::{ErrorClass, StoreError};
 #[cfg(feature = "etcd")]
 pub use etcd::{EtcdStore, EtcdWatch};
 pub use file::{Clock, FileStore, FileWatch};
+#[cfg(feature = "kube")]
+pub use kube::{
+    AnnotationPrefix, AnnotationPrefixError, ApiSource, KubeOptions, KubeStore, KubeWatch, NodeIdentity,
+};
 pub use memory::{MemoryStore, MemoryWatch, Reach};
 
 /// How long a lease lives unless it is renewed (flannel `pkg/subnet/etcd/local_manager.go`, `subnetTTL`).
@@ -68,6 +74,18 @@ pub trait LeaseStore {
     /// # Errors
     /// The watch cannot be set up for want of resources. A store out of reach is no error but an event.
     fn watch(&self) -> Result<Self::Watch, StoreError>;
+
+    /// Asks for the addresses that the store's administrator gave this node to announce; they come before those of the
+    /// command line.
+    ///
+    /// # Errors
+    /// The store is out of reach.
+    fn public_addrs(&self) -> impl Future<Output = Result<PublicAddrs, StoreError>> {
+        std::future::ready(Ok(PublicAddrs { v4: None, v6: None }))
+    }
+
+    /// Takes the news that pods of this node can use the network from now on, for a store that tells others.
+    fn network_is_up(&self) {}
 }
 
 /// A stream of events that does not end.
@@ -87,7 +105,7 @@ pub struct LeaseRequest {
     pub previous: PreviousSubnets,
 }
 
-/// What a watch reports. The first event that carries leases is a snapshot.
+/// What a watch reports. Before the first snapshot, leases may be told of one by one that an earlier run knew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseEvent {
     /// All that the store holds, in place of everything reported before.
