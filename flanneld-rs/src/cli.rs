@@ -12,7 +12,7 @@ use crate::log::Log;
 use crate::replay::replay;
 use crate::status;
 use crate::{check, cleanup};
-use lease_store::{EtcdStore, FileStore};
+use lease_store::{EtcdStore, FileStore, KubeStore};
 
 /// Does what the command line, with the program's own name first, asks for: a subcommand's work, or the daemon's.
 ///
@@ -70,6 +70,10 @@ fn run(config: &Config) -> ExitCode {
             StoreChoice::Directory(dir) => runtime.block_on(daemon::run(config, &FileStore::open(dir))),
             StoreChoice::Etcd(choice) => {
                 let store = EtcdStore::new(choice.options.clone(), &choice.prefix);
+                runtime.block_on(daemon::run(config, &store))
+            }
+            StoreChoice::Kube(options) => {
+                let store = KubeStore::new(options.as_ref().clone());
                 runtime.block_on(daemon::run(config, &store))
             }
         };

@@ -1,9 +1,10 @@
 //! The command line and the environment as one typed, validated configuration.
 //!
 //! Flags, defaults and variables are upstream's (flannel `main.go`), plus our own `--lease-dir`, `--mass-loss-grace`,
-//! `--status-socket`, `--log-format` and `--portmap-plugin`. What upstream knows and is not built is refused when the
-//! user asks for it; nothing that the user sets is ignored silently. The one exception is `FLANNELD_VERSION`, which
-//! has no effect upstream either: a variable shall not keep a daemon from starting by making it print its version.
+//! `--status-socket`, `--log-format`, `--portmap-plugin`, `--kube-cache-file` and `--network-policy-engine`. What upstream
+//! knows and is not built is refused when the user asks for it; nothing that the user sets is ignored silently. The one
+//! exception is `FLANNELD_VERSION`, which has no effect upstream either: a variable shall not keep a daemon from starting
+//! by making it print its version.
 //!
 //! Arguments and environment enter as data, so that nothing here touches the process. Start at [`parse`].
 
@@ -11,6 +12,7 @@ mod cni_conf;
 mod command;
 mod flags;
 mod go_syntax;
+mod kube;
 mod settings;
 mod store;
 
@@ -200,11 +202,18 @@ pub enum ConfigError {
         seconds: i64,
     },
     /// Two lease stores are chosen.
-    #[error("--lease-dir and {option} exclude each other: leases are kept in a directory or in etcd")]
+    #[error(
+        "--lease-dir and {option} exclude each other: leases are kept in a directory, in etcd or in Kubernetes"
+    )]
     TwoStores {
-        /// The flag or variable that has a meaning for etcd only.
+        /// The flag or variable that has a meaning for another store only.
         option: String,
     },
+    /// Nothing tells which Node of the cluster this is; the text up to the colon is upstream's.
+    #[error(
+        "env variables POD_NAME and POD_NAMESPACE must be set: or else NODE_NAME, to tell which Node this is"
+    )]
+    NoIdentity,
     /// Of two flags that belong together, one is missing.
     #[error("--{given} has a meaning with --{missing} only: give both or none")]
     Incomplete {
@@ -225,6 +234,7 @@ impl ConfigError {
             | Self::RenewMargin { .. }
             | Self::MassLossGrace { .. }
             | Self::TwoStores { .. }
+            | Self::NoIdentity
             | Self::Incomplete { .. } => 1,
         }
     }
@@ -267,6 +277,9 @@ impl LogLevel {
     }
 }
 
+/// Looks up a variable of the environment.
+type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
 /// Reads the arguments after the program's name, and looks up `FLANNELD_*` variables with `env`.
 ///
 /// # Errors
@@ -292,7 +305,7 @@ pub fn parse(
     if let Some(record) = replayed(&arguments)? {
         return Ok(Invocation::Replay(record));
     }
-    config(&arguments.with_environment(env)).map(|config| Invocation::Run(Box::new(config)))
+    config(&arguments.with_environment(env), env).map(|config| Invocation::Run(Box::new(config)))
 }
 
 fn asks_for_version(arguments: &Settings) -> Result<bool, ConfigError> {
@@ -311,10 +324,11 @@ fn replayed(arguments: &Settings) -> Result<Option<PathBuf>, ConfigError> {
     }
 }
 
-fn config(settings: &Settings) -> Result<Config, ConfigError> {
+fn config(settings: &Settings, env: Environment<'_>) -> Result<Config, ConfigError> {
     settings.check_support()?;
-    let store = store::store_choice(settings)?;
-    let notices = store.notice().into_iter().collect();
+    let store = store::store_choice(settings, env)?;
+    let mut notices = kube::notices(settings)?;
+    notices.extend(store.notice());
     Ok(Config {
         iface: iface_choice(settings)?,
         public: PublicAddrs {

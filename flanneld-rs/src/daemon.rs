@@ -111,17 +111,26 @@ async fn run_until_signal<S: LeaseStore>(
 ) -> Result<Option<EndSignal>, DaemonError> {
     let mut desk = Desk::open(config).await?;
     for sentence in &config.notices {
-        info!("{sentence}");
+        warn!("{sentence}");
     }
     let trouble = RefCell::new(None);
-    let conf = tokio::select! {
-        conf = read_config(store, &trouble) => conf?,
+    let (conf, told) = tokio::select! {
+        read = read_store(store, &trouble) => read?,
         signal = signals.end() => return Ok(Some(signal)),
         never = desk.answer_without_node(|| trouble.borrow().clone()) => match never {},
     };
     if conf.backend_defaulted {
         warn!("the network configuration has no Backend, vxlan is used");
     }
+    // What the store's administrator says comes before the command line, as upstream has it.
+    let public = PublicAddrs {
+        v4: told.v4.or(config.public.v4),
+        v6: told.v6.or(config.public.v6),
+    };
+    let config = &Config {
+        public,
+        ..config.clone()
+    };
     let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
     let external = host_facts::external(&mut kernel, config, &conf)?;
     for ends in external.v4.iter().chain(&external.v6) {
@@ -160,15 +169,16 @@ async fn run_until_signal<S: LeaseStore>(
     driver.run(signals, &mut desk).await
 }
 
-/// Waits for the configuration as long as the store has none or is out of reach.
-async fn read_config<S: LeaseStore>(
+/// Waits for the configuration, and for what the store says of this node's addresses, as long as the store has none or
+/// is out of reach.
+async fn read_store<S: LeaseStore>(
     store: &S,
     trouble: &RefCell<Option<String>>,
-) -> Result<NetConf, StoreError> {
+) -> Result<(NetConf, PublicAddrs), StoreError> {
     let mut told = None;
     loop {
-        let err = match store.read_config().await {
-            Ok(conf) => return Ok(conf),
+        let err = match read_once(store).await {
+            Ok(read) => return Ok(read),
             Err(err) if err.class() == ErrorClass::Retry => err,
             Err(err) => return Err(err),
         };
@@ -186,6 +196,10 @@ async fn read_config<S: LeaseStore>(
         }
         tokio::time::sleep(CONFIG_RETRY).await;
     }
+}
+
+async fn read_once<S: LeaseStore>(store: &S) -> Result<(NetConf, PublicAddrs), StoreError> {
+    Ok((store.read_config().await?, store.public_addrs().await?))
 }
 
 const KERNEL_EVENTS: Events = Events {
@@ -227,6 +241,9 @@ impl<S: LeaseStore> Driver<'_, S> {
         let mut event = Event::Start;
         loop {
             let now = self.now();
+            if matches!(event, Event::SubnetFileWritten(Ok(()))) {
+                self.store.network_is_up();
+            }
             let actions = self.node.handle(now, event);
             if let Some(recorder) = &mut self.recorder {
                 recorder.record(self.node.take_inputs());

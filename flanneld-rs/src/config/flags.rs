@@ -53,9 +53,7 @@ const ETCD: &str = "etcd lease store";
 const KUBE: &str = "Kubernetes lease store";
 pub(super) const GENERAL: &str = "General";
 
-const USE_ETCD: &str = "leave it out and keep the leases in etcd, or in a directory with --lease-dir";
 const USE_VERBOSITY: &str = "leave it out and set the log level with -v, from 0 to 5";
-const NO_KUBE_STORE: &str = "leave it out, it has a meaning with --kube-subnet-mgr only";
 
 /// Every flag with upstream's name and default, and ours in addition (flannel `main.go`).
 pub(super) static FLAGS: &[Flag] = &[
@@ -289,7 +287,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: KUBE,
         help: "Keep the leases on the cluster's Node objects",
-        support: not_yet(&["false"], USE_ETCD),
+        support: Support::Built,
     },
     Flag {
         name: "kube-api-url",
@@ -297,7 +295,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: KUBE,
         help: "API server, if it is not the one of the kubeconfig or the pod",
-        support: not_yet(&[], NO_KUBE_STORE),
+        support: Support::Built,
     },
     Flag {
         name: "kubeconfig-file",
@@ -305,7 +303,7 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "",
         group: KUBE,
         help: "How to reach the API server from outside a pod",
-        support: not_yet(&[], NO_KUBE_STORE),
+        support: Support::Built,
     },
     Flag {
         name: "kube-annotation-prefix",
@@ -313,18 +311,15 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "flannel.alpha.coreos.com",
         group: KUBE,
         help: "Prefix of the annotations on Node objects",
-        support: not_yet(&["flannel.alpha.coreos.com"], NO_KUBE_STORE),
+        support: Support::Built,
     },
     Flag {
         name: "net-config-path",
         form: Form::Text("FILE"),
-        default: "/etc/kube-flannel/net-conf.json",
+        default: super::kube::DEFAULT_NET_CONFIG,
         group: KUBE,
         help: "Network configuration",
-        support: not_yet(
-            &["/etc/kube-flannel/net-conf.json"],
-            "leave it out and put the network configuration into etcd, or into the file config of --lease-dir",
-        ),
+        support: Support::Built,
     },
     Flag {
         name: "set-node-network-unavailable",
@@ -332,7 +327,23 @@ pub(super) static FLAGS: &[Flag] = &[
         default: "true",
         group: KUBE,
         help: "Set the Node condition NetworkUnavailable to false when ready",
-        support: not_yet(&["true", "false"], NO_KUBE_STORE),
+        support: Support::Built,
+    },
+    Flag {
+        name: "kube-cache-file",
+        form: Form::Text("FILE"),
+        default: super::kube::DEFAULT_CACHE,
+        group: KUBE,
+        help: "Last known state of the Nodes, for a start while the API server is out of reach",
+        support: Support::Built,
+    },
+    Flag {
+        name: "network-policy-engine",
+        form: Form::Text("NAME"),
+        default: "",
+        group: KUBE,
+        help: "Who enforces network policies in this cluster; without one the log warns that nobody does",
+        support: Support::Built,
     },
     Flag {
         name: "v",

@@ -1,9 +1,11 @@
 use std::path::PathBuf;
 
 use etcd::{Credentials, Endpoint, Options, TlsFiles};
+use lease_store::KubeOptions;
 
-use super::ConfigError;
+use super::kube;
 use super::settings::{Setting, Settings};
+use super::{ConfigError, Environment};
 
 /// Where etcd is looked for if not told otherwise (flannel `main.go`).
 pub(super) const DEFAULT_ETCD_ENDPOINTS: &str = "http://127.0.0.1:4001,http://127.0.0.1:2379";
@@ -11,7 +13,7 @@ pub(super) const DEFAULT_ETCD_ENDPOINTS: &str = "http://127.0.0.1:4001,http://12
 pub(super) const DEFAULT_ETCD_PREFIX: &str = "/coreos.com/network";
 
 /// Every flag that has a meaning for etcd only.
-const ETCD_FLAGS: [&str; 7] = [
+pub(super) const ETCD_FLAGS: [&str; 7] = [
     "etcd-endpoints",
     "etcd-prefix",
     "etcd-keyfile",
@@ -31,6 +33,8 @@ pub enum StoreChoice {
     Directory(PathBuf),
     /// In an etcd cluster.
     Etcd(Box<EtcdChoice>),
+    /// On the Node objects of a Kubernetes cluster.
+    Kube(Box<KubeOptions>),
 }
 
 /// How to reach the leases in an etcd cluster.
@@ -54,16 +58,21 @@ impl StoreChoice {
     }
 }
 
-/// The directory if one is given, else etcd, as upstream has it.
-pub(super) fn store_choice(settings: &Settings) -> Result<StoreChoice, ConfigError> {
+/// The directory if one is given; Kubernetes if that is asked for; else etcd, as upstream has it.
+pub(super) fn store_choice(settings: &Settings, env: Environment<'_>) -> Result<StoreChoice, ConfigError> {
+    let is_kube = kube::is_asked_for(settings)?;
     if let Some(dir) = settings.path("lease-dir")? {
         let other = ETCD_FLAGS.iter().find_map(|name| settings.one(name));
+        let other = settings.one("kube-subnet-mgr").filter(|_| is_kube).or(other);
         return match other {
             Some(setting) => Err(ConfigError::TwoStores {
                 option: setting.origin.to_string(),
             }),
             None => Ok(StoreChoice::Directory(dir)),
         };
+    }
+    if is_kube {
+        return kube::options(settings, env).map(|options| StoreChoice::Kube(Box::new(options)));
     }
     let tls = tls_files(settings)?;
     let prefix = settings.one("etcd-prefix").map(Setting::text).transpose()?;

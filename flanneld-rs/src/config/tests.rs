@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::flags::{FLAGS, Flag, Form, Support};
 use super::*;
 
+mod kube;
 mod store;
 mod unbuilt;
 mod values;
@@ -74,6 +75,8 @@ fn every_flag_of_upstream_is_known_with_its_default() {
         "cni-conf-remove-on",
         "portmap-plugin",
         "status-socket",
+        "kube-cache-file",
+        "network-policy-engine",
         "log-format",
         "record",
         "replay",
@@ -136,7 +139,18 @@ const SAMPLES: &[(&str, &str)] = &[
     ("status-socket", "/run/s"),
     ("log-format", "json"),
     ("record", "/run/r"),
+    ("kube-subnet-mgr", "true"),
+    ("kube-api-url", "https://192.0.2.1:6443"),
+    ("kubeconfig-file", "/k"),
+    ("kube-annotation-prefix", "example.org/net"),
+    ("net-config-path", "/n"),
+    ("set-node-network-unavailable", "false"),
+    ("kube-cache-file", "/c"),
+    ("network-policy-engine", "kube-router"),
 ];
+
+/// What a store in Kubernetes needs.
+const NODE: (&str, &str) = ("NODE_NAME", "n1");
 
 #[test]
 fn every_built_flag_reads_alike_in_each_syntax_and_from_the_environment() {
@@ -150,12 +164,17 @@ fn every_built_flag_reads_alike_in_each_syntax_and_from_the_environment() {
             "etcd-certfile" => &["--etcd-keyfile=/key"],
             "etcd-username" => &["--etcd-password=offen"],
             "etcd-password" => &["--etcd-username=flannel"],
-            "lease-dir" => &[],
+            "lease-dir" | "kube-subnet-mgr" => &[],
+            "net-config-path" | "set-node-network-unavailable" | "network-policy-engine" => {
+                &["--kube-subnet-mgr"]
+            }
+            _ if name.starts_with("kube") => &["--kube-subnet-mgr"],
             "cni-conf-dir" | "cni-conf-remove-on" => &["--cni-conf-src=/a"],
             _ if name.starts_with("etcd-") => &[],
             _ => &[LEASES],
         };
         let sample = format!("--{name}={value}");
+        let run = |args: &[&str]| run_with(args, &[NODE]);
         let expected = format!("{:?}", run(&[beside, &[sample.as_str()]].concat()));
         let apart = [
             vec![format!("-{name}"), value.to_owned()],
@@ -174,9 +193,9 @@ fn every_built_flag_reads_alike_in_each_syntax_and_from_the_environment() {
                 .collect();
             assert_eq!(format!("{:?}", run(&args)), expected, "{args:?}");
         }
-        let from_environment = run_with(beside, &[(&flag.variable(), value)]);
+        let from_environment = run_with(beside, &[(&flag.variable(), value), NODE]);
         assert_eq!(format!("{from_environment:?}"), expected, "{name}");
-        let without = parse_args(beside, &[]);
+        let without = parse_args(beside, &[NODE]);
         assert_ne!(
             without.ok().and_then(debug_of_run),
             Some(expected),
@@ -215,9 +234,9 @@ fn every_boolean_takes_the_spellings_of_go_and_its_value_only_after_equals() {
         for on in ["=1", "=t", "=T", "=TRUE", "=true", "=True", ""] {
             let outcome = parse_args(&[LEASES, &format!("--{}{on}", flag.name)], &[]);
             match outcome {
-                Ok(_) => assert!(
-                    matches!(flag.support, Support::Built) || flag.name == "set-node-network-unavailable"
-                ),
+                Ok(_) => assert!(matches!(flag.support, Support::Built)),
+                // Beside a directory.
+                Err(ConfigError::TwoStores { .. }) => assert_eq!(flag.name, "kube-subnet-mgr"),
                 Err(error) => assert!(matches!(error, ConfigError::NotSupported { .. }), "{error}"),
             }
         }
@@ -459,10 +478,10 @@ fn help() -> String {
 }
 
 fn directory(config: &Config) -> &Path {
-    match &config.store {
-        StoreChoice::Directory(dir) => dir,
-        StoreChoice::Etcd(choice) => panic!("{choice:?}"),
-    }
+    let StoreChoice::Directory(dir) = &config.store else {
+        panic!("{:?}", config.store);
+    };
+    dir
 }
 
 fn debug_of_run(invocation: Invocation) -> Option<String> {

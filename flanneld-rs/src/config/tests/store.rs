@@ -1,10 +1,10 @@
 use super::*;
 
 fn etcd(config: &Config) -> &EtcdChoice {
-    match &config.store {
-        StoreChoice::Etcd(choice) => choice,
-        StoreChoice::Directory(dir) => panic!("{}", dir.display()),
-    }
+    let StoreChoice::Etcd(choice) = &config.store else {
+        panic!("{:?}", config.store);
+    };
+    choice
 }
 
 fn endpoints(args: &[&str]) -> Vec<String> {
