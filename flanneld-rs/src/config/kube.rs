@@ -47,6 +47,8 @@ pub(super) fn notices(settings: &Settings) -> Result<Vec<&'static str>, ConfigEr
             .map(|(_, text)| text)
             .collect());
     }
+    // A value of the wrong form is wrong without effect, too.
+    sets_condition(settings)?;
     let has_kube = KUBE_FLAGS.iter().any(|name| settings.one(name).is_some());
     Ok(has_kube.then_some(NO_KUBE).into_iter().collect())
 }
@@ -65,7 +67,6 @@ pub(super) fn options(settings: &Settings, env: Environment<'_>) -> Result<KubeO
             .map_err(|err| ConfigError::usage(format!("{err}")))?,
     };
     let path = |name: &str, default: &str| Ok(settings.path(name)?.unwrap_or_else(|| default.into()));
-    let switch = settings.one("set-node-network-unavailable");
     Ok(KubeOptions {
         node: identity(env)?,
         api: ApiSource {
@@ -75,8 +76,13 @@ pub(super) fn options(settings: &Settings, env: Environment<'_>) -> Result<KubeO
         prefix,
         net_config: path("net-config-path", DEFAULT_NET_CONFIG)?,
         cache: Some(path("kube-cache-file", DEFAULT_CACHE)?),
-        sets_condition: switch.map_or(Ok(true), Setting::boolean)?,
+        sets_condition: sets_condition(settings)?,
     })
+}
+
+fn sets_condition(settings: &Settings) -> Result<bool, ConfigError> {
+    let switch = settings.one("set-node-network-unavailable");
+    switch.map_or(Ok(true), Setting::boolean)
 }
 
 /// The Node's name, or the pod on it (flannel `pkg/subnet/kube/kube.go`, `NewSubnetManager`).
