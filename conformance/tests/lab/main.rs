@@ -14,6 +14,7 @@ mod blackhole;
 mod churn;
 mod connectivity;
 mod demo;
+mod dual_stack;
 mod etcd;
 mod foreign;
 mod healing;

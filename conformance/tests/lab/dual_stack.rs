@@ -1,0 +1,177 @@
+use std::fs;
+
+use conformance::lab::{Ip, Lab, NODE_LINK, Namespaces, Node, POD_LINK, Pod, SUBNET_FILE, text, wait_until};
+
+use crate::support::{Bed, LONG, bare, pinging_during};
+
+const DUAL: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan"}}"#;
+const V6_ONLY: &str =
+    r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan"}}"#;
+
+/// What a pod's packet may have: the underlay's 1,500 less what VXLAN over IPv6 takes.
+const POD_MTU: usize = 1430;
+/// Headers of IPv4 and ICMP.
+const V4_HEADERS: usize = 28;
+/// Headers of IPv6 and ICMPv6.
+const V6_HEADERS: usize = 48;
+
+#[test]
+fn pods_in_dual_stack_reach_each_other_in_both_families_up_to_their_full_mtu() {
+    let bed = started(3, DUAL);
+    for node in bed.lab.nodes() {
+        let env = fs::read_to_string(node.file(SUBNET_FILE)).unwrap();
+        let keys: Vec<_> = env.lines().map(|line| line.split('=').next().unwrap()).collect();
+        assert_eq!(
+            keys,
+            [
+                "FLANNEL_NETWORK",
+                "FLANNEL_SUBNET",
+                "FLANNEL_IPV6_NETWORK",
+                "FLANNEL_IPV6_SUBNET",
+                "FLANNEL_MTU",
+                "FLANNEL_IPMASQ"
+            ]
+        );
+        assert!(env.contains(&format!("FLANNEL_MTU={POD_MTU}\n")), "{env}");
+    }
+    bed.assert_all_ping();
+    for from in &bed.pods {
+        for to in bed.pods.iter().filter(|to| to.name() != from.name()) {
+            let v4 = to.address().to_string();
+            for (target, headers) in [(v4, V4_HEADERS), (v6_of(to), V6_HEADERS)] {
+                reaches(from.namespaces(), &target, POD_MTU - headers);
+            }
+        }
+    }
+    // IPv6 has a tunnel of its own, over IPv6.
+    let link = &bed
+        .node(1)
+        .json(&["ip", "-j", "-d", "link", "show", "dev", "flannel-v6.1"])
+        .unwrap()[0];
+    assert_eq!(link["mtu"], POD_MTU);
+    assert_eq!(link["linkinfo"]["info_data"]["local6"], underlay_v6(bed.node(1)));
+}
+
+#[test]
+fn nodes_with_ipv6_alone_reach_each_other() {
+    let lab = with_ipv6(2, V6_ONLY);
+    // The lab's default route is IPv4's.
+    let iface = format!("--iface={NODE_LINK}");
+    let daemons: Vec<_> = lab
+        .nodes()
+        .iter()
+        .map(|node| node.start_flanneld(&[&iface]).unwrap())
+        .collect();
+    let [one, two] = [1, 2].map(|number| lab.node(number).unwrap());
+    reaches(one.namespaces(), &tunnel_address(two), POD_MTU - V6_HEADERS);
+    reaches(two.namespaces(), &tunnel_address(one), POD_MTU - V6_HEADERS);
+    let env = fs::read_to_string(one.file(SUBNET_FILE)).unwrap();
+    assert!(
+        env.starts_with("FLANNEL_IPV6_NETWORK=fd00:10:244::/48\nFLANNEL_IPV6_SUBNET="),
+        "{env}"
+    );
+    let links = one.ip(&["-o", "link", "show", "type", "vxlan"]).unwrap();
+    assert!(!links.contains("flannel.1"), "{links}");
+    drop(daemons);
+}
+
+#[test]
+fn a_cluster_gets_ipv6_node_by_node_without_losing_a_packet_of_ipv4() {
+    let mut bed = started(3, conformance::lab::NET_CONF);
+    configure(&bed.lab, DUAL);
+    for number in 1..=3 {
+        let (from, to) = (number, number % 3 + 1);
+        let targets = bed.pods_beyond(from);
+        let back = [bed.pod_on(from).address()];
+        let mut daemon = bed.daemons.remove(0);
+        let (lab, pods) = (&bed.lab, &bed.pods);
+        let pod_on = |number| pods.iter().find(|pod| pod.node_number() == number).unwrap();
+        let ((next, sent_back, lost_back), sent, lost) =
+            pinging_during(pod_on(from).namespaces(), &targets, || {
+                pinging_during(pod_on(to).namespaces(), &back, || {
+                    daemon.stop(LONG).unwrap();
+                    let next = lab.node(from).unwrap().start_flanneld(&[]).unwrap();
+                    // The others take the lease's new name over, too.
+                    std::thread::sleep(std::time::Duration::from_secs(3));
+                    next
+                })
+            });
+        bed.daemons.push(next);
+        println!("node{from}: {lost} of {sent} and {lost_back} of {sent_back} lost");
+        assert!(sent > 20 && sent_back > 20, "{sent} {sent_back}");
+        assert_eq!((lost, lost_back), (0, 0));
+    }
+    for from in bed.lab.nodes() {
+        for to in bed.lab.nodes().iter().filter(|to| to.number() != from.number()) {
+            reaches(from.namespaces(), &tunnel_address(to), POD_MTU - V6_HEADERS);
+        }
+    }
+    bed.assert_all_ping();
+    let names = fs::read_dir(bed.lab.shared_file("leases/subnets")).unwrap();
+    let names: Vec<_> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(names.iter().all(|name| name.contains('&')), "{names:?}");
+}
+
+/// A lab with this configuration whose nodes have IPv6 on the underlay, with a daemon and a pod on each.
+fn started(nodes: u8, conf: &str) -> Bed {
+    let lab = with_ipv6(nodes, conf);
+    let daemons = lab
+        .nodes()
+        .iter()
+        .map(|node| node.start_flanneld(&[]).unwrap())
+        .collect();
+    let add = |node: &Node| node.add_pod(&format!("n{}-p1", node.number())).unwrap();
+    let pods = lab.nodes().iter().map(add).collect();
+    Bed { daemons, pods, lab }
+}
+
+fn with_ipv6(nodes: u8, conf: &str) -> Lab {
+    let lab = bare(nodes);
+    configure(&lab, conf);
+    for node in lab.nodes() {
+        let address = format!("{}/64", underlay_v6(node));
+        node.ip(&["address", "add", &address, "dev", NODE_LINK, "nodad"])
+            .unwrap();
+    }
+    lab
+}
+
+fn configure(lab: &Lab, conf: &str) {
+    let path = lab.shared_file("leases/config");
+    let new = path.with_file_name("config.new");
+    fs::write(&new, conf).unwrap();
+    fs::rename(&new, &path).unwrap();
+}
+
+fn underlay_v6(node: &Node) -> String {
+    format!("fd00:77::{}", node.address().octets()[3])
+}
+
+/// The first address of a node's IPv6 subnet, which its tunnel has.
+fn tunnel_address(node: &Node) -> String {
+    let gateway = node.subnet_env("FLANNEL_IPV6_SUBNET").unwrap();
+    let gateway = gateway.split('/').next().unwrap();
+    gateway.strip_suffix('1').unwrap().to_owned()
+}
+
+fn v6_of(pod: &Pod) -> String {
+    let links = pod
+        .namespaces()
+        .json(&[
+            "ip", "-j", "-6", "address", "show", "dev", POD_LINK, "scope", "global",
+        ])
+        .unwrap();
+    text(&links[0]["addr_info"][0], "local").to_owned()
+}
+
+/// Asserts that a ping of this many bytes, which must not be divided, is answered at last: routes may be seconds old.
+#[track_caller]
+fn reaches(from: &Namespaces, target: &str, bytes: usize) {
+    let ping = format!("ping -n -c 1 -W 2 -M do -s {bytes} {target}");
+    let argv: Vec<_> = ping.split(' ').collect();
+    wait_until(&ping, LONG, || Ok(from.output(&argv)?.status.success())).unwrap();
+}
