@@ -11,6 +11,7 @@
 mod check;
 mod cni_conf;
 mod http;
+mod kube;
 mod node;
 mod privilege;
 mod status;

@@ -11,10 +11,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const FLANNELD: &str = env!("CARGO_BIN_EXE_flanneld");
-const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
+pub(crate) const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
 pub(crate) const HEALTH: &str = "127.0.0.1:8081";
 /// The machine may be busy.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A node: the namespace of the calling thread, a lease directory, and perhaps a daemon.
 pub(crate) struct Node {
@@ -46,13 +46,15 @@ pub(crate) fn on_a_node(test: impl FnOnce(&mut Node) + Send + 'static) {
     }
 }
 
-pub(crate) fn ip(arguments: &str) {
+/// What ip prints that ends well.
+pub(crate) fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
     assert!(
         output.status.success(),
         "ip {arguments}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+    String::from_utf8(output.stdout).unwrap()
 }
 
 impl Node {
@@ -103,12 +105,14 @@ impl Node {
     }
 
     pub(crate) fn spawn(&mut self, command: &mut Command) -> u32 {
+        command.arg(format!("--lease-dir={}", self.file("leases").display()));
+        self.spawn_on_store(command)
+    }
+
+    /// Runs a command that names its own store.
+    pub(crate) fn spawn_on_store(&mut self, command: &mut Command) -> u32 {
         let log = fs::File::create(self.file(self.log)).unwrap();
-        let daemon = command
-            .arg(format!("--lease-dir={}", self.file("leases").display()))
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let daemon = command.stderr(log).spawn().unwrap();
         self.daemon.insert(daemon).id()
     }
 
