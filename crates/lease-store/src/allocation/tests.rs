@@ -199,7 +199,7 @@ fn ten_thousand_leases_are_searched_quickly() {
     let allocation = with_previous(conf, &leases, PreviousSubnets::default(), 0).unwrap();
     assert_eq!(allocation, create("10.39.17.0-24", &[]));
     assert!(
-        start.elapsed() < std::time::Duration::from_millis(500),
+        start.elapsed() < std::time::Duration::from_secs(10),
         "{:?}",
         start.elapsed()
     );

@@ -48,7 +48,7 @@ fn ten_thousand_leases_are_read_in_pages_and_a_storm_of_changes_is_followed() {
         assert_eq!(store.find(request(CONFIG, 1).attrs.addrs()).await.unwrap(), None);
         println!("again in {:?}", start.elapsed());
         // Generous: the machine may do much else.
-        assert!(listed < Duration::from_secs(5), "{listed:?}");
+        assert!(listed < Duration::from_secs(30), "{listed:?}");
         let start = Instant::now();
         for number in 0..500 {
             let success = vec![putting(number)];
