@@ -116,6 +116,12 @@ def check_daemon(name, objects, net_conf, writes_conflist=True, has_health=True)
     mounts = {mount["name"] for container in containers(objects) for mount in container["volumeMounts"]}
     pod = objects["DaemonSet", "kube-flannel-ds"]["spec"]["template"]["spec"]
     check(mounts == {volume["name"] for volume in pod["volumes"]}, f"{name}: mounts are {mounts}")
+    # Where the daemon writes, on a root that is read-only, and what it reads of the host's.
+    paths = {mount["mountPath"] for mount in daemon["volumeMounts"]}
+    check({"/run/flannel", "/var/lib/flannel", "/run/cni", "/opt/cni/bin"} <= paths, f"{name}: paths are {paths}")
+    # A selector cannot be changed: with another one than upstream's, nobody could come from there.
+    selector = objects["DaemonSet", "kube-flannel-ds"]["spec"]["selector"]["matchLabels"]
+    check(selector == {"app": "flannel", "k8s-app": "flannel"}, f"{name}: the selector is {selector}")
 
 
 def directories(objects):
