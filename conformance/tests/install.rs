@@ -25,6 +25,8 @@ fn what_install_puts_on_a_host_uninstall_takes_away_again() {
     for (name, text) in [
         (CONFLIST, "another network"),
         ("opt/cni/bin/bridge", "another bridge"),
+        ("usr/local/bin/flanneld", "another daemon"),
+        ("etc/systemd/system/flanneld.service", "another unit"),
     ] {
         let path = root.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
