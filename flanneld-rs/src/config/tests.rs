@@ -14,43 +14,45 @@ mod values;
 
 const LEASES: &str = "--lease-dir=/leases";
 
+/// Upstream's flags with their defaults (flannel `main.go`).
+const UPSTREAM: &[(&str, &str)] = &[
+    ("etcd-endpoints", "http://127.0.0.1:4001,http://127.0.0.1:2379"),
+    ("etcd-prefix", "/coreos.com/network"),
+    ("etcd-keyfile", ""),
+    ("etcd-certfile", ""),
+    ("etcd-cafile", ""),
+    ("etcd-username", ""),
+    ("etcd-password", ""),
+    ("iface", ""),
+    ("iface-regex", ""),
+    ("iface-can-reach", ""),
+    ("subnet-file", "/run/flannel/subnet.env"),
+    ("public-ip", ""),
+    ("public-ipv6", ""),
+    ("subnet-lease-renew-margin", "60"),
+    ("ip-masq", ""),
+    ("ip-masq-fully-random-disable", ""),
+    ("kube-subnet-mgr", ""),
+    ("kube-api-url", ""),
+    ("kubeconfig-file", ""),
+    ("kube-annotation-prefix", "flannel.alpha.coreos.com"),
+    ("net-config-path", "/etc/kube-flannel/net-conf.json"),
+    ("set-node-network-unavailable", "true"),
+    ("healthz-ip", "0.0.0.0"),
+    ("healthz-port", "0"),
+    ("iptables-resync", "5"),
+    ("iptables-forward-rules", "true"),
+    ("ip-blackhole-route", ""),
+    ("version", ""),
+    ("v", "0"),
+    ("vmodule", ""),
+    ("log_backtrace_at", ""),
+];
+
 #[test]
 fn every_flag_of_upstream_is_known_with_its_default() {
-    let upstream = [
-        ("etcd-endpoints", "http://127.0.0.1:4001,http://127.0.0.1:2379"),
-        ("etcd-prefix", "/coreos.com/network"),
-        ("etcd-keyfile", ""),
-        ("etcd-certfile", ""),
-        ("etcd-cafile", ""),
-        ("etcd-username", ""),
-        ("etcd-password", ""),
-        ("iface", ""),
-        ("iface-regex", ""),
-        ("iface-can-reach", ""),
-        ("subnet-file", "/run/flannel/subnet.env"),
-        ("public-ip", ""),
-        ("public-ipv6", ""),
-        ("subnet-lease-renew-margin", "60"),
-        ("ip-masq", ""),
-        ("ip-masq-fully-random-disable", ""),
-        ("kube-subnet-mgr", ""),
-        ("kube-api-url", ""),
-        ("kubeconfig-file", ""),
-        ("kube-annotation-prefix", "flannel.alpha.coreos.com"),
-        ("net-config-path", "/etc/kube-flannel/net-conf.json"),
-        ("set-node-network-unavailable", "true"),
-        ("healthz-ip", "0.0.0.0"),
-        ("healthz-port", "0"),
-        ("iptables-resync", "5"),
-        ("iptables-forward-rules", "true"),
-        ("ip-blackhole-route", ""),
-        ("version", ""),
-        ("v", "0"),
-        ("vmodule", ""),
-        ("log_backtrace_at", ""),
-    ];
     let help = help();
-    for (name, default) in upstream {
+    for (name, default) in UPSTREAM {
         let flag = Flag::find(name).unwrap_or_else(|| panic!("{name} is missing"));
         let (_, text) = help
             .split_once(&format!(" --{name} "))
@@ -85,7 +87,7 @@ fn every_flag_of_upstream_is_known_with_its_default() {
     let others = FLAGS
         .iter()
         .map(|flag| flag.name)
-        .filter(|name| !upstream.iter().any(|(known, _)| known == name));
+        .filter(|name| !UPSTREAM.iter().any(|(known, _)| known == name));
     assert_eq!(others.collect::<Vec<_>>(), ours);
 }
 
