@@ -106,7 +106,7 @@ pub fn print(input: &Input) -> Result<String, LineError> {
 /// Reads a line.
 ///
 /// # Errors
-/// It is not one that [`print`] writes.
+/// It is not one that [`print()`] writes.
 pub fn parse(text: &str) -> Result<Input, LineError> {
     let line: Line = serde_json::from_str(text).map_err(LineError::Json)?;
     Ok(match line {
