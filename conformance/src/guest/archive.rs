@@ -97,7 +97,7 @@ mod tests {
         let bytes = archive.finish().unwrap();
         let header = "070701000000010000\
                       81ed00000000000000000000000100000000000000050000000000000000\
-                      00000000000000000000000600000000";
+                      00000000000000000000000500000000";
         assert_eq!(&bytes[..110], header.as_bytes());
         assert_eq!(&bytes[110..124], b"init\0\0hello\0\0\0".as_slice());
         assert!(bytes.ends_with(b"TRAILER!!!\0\0\0\0"));
