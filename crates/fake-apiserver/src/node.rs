@@ -27,22 +27,43 @@ pub fn many(count: u32, bytes: usize) -> impl Iterator<Item = NodeShape> {
     (1..=count).map(move |number| {
         let [_, _, high, low] = number.to_be_bytes();
         let mac = format!("02:00:00:00:{high:02x}:{low:02x}");
-        let name = |suffix: &str| format!("flannel.alpha.coreos.com/{suffix}");
+        let shape = NodeShape::bare(&node_name(number), &[&format!("10.{high}.{low}.0/24")]);
         NodeShape {
-            name: node_name(number),
-            pod_cidrs: vec![format!("10.{high}.{low}.0/24")],
-            annotations: vec![
-                (name("backend-data"), format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#)),
-                (name("backend-type"), "vxlan".to_owned()),
-                (name("kube-subnet-manager"), "true".to_owned()),
-                (name("public-ip"), format!("172.16.{high}.{low}")),
-            ],
             bytes,
+            ..shape.announced(&format!("172.16.{high}.{low}"), &mac)
         }
     })
 }
 
 impl NodeShape {
+    /// A Node that no daemon has announced anything on.
+    #[must_use]
+    pub fn bare(name: &str, pod_cidrs: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            pod_cidrs: pod_cidrs.iter().map(|cidr| (*cidr).to_owned()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The same once its daemon has announced what Flannel's VXLAN backend does.
+    #[must_use]
+    pub fn announced(self, public_ip: &str, vtep_mac: &str) -> Self {
+        let name = |suffix: &str| format!("flannel.alpha.coreos.com/{suffix}");
+        Self {
+            annotations: vec![
+                (
+                    name("backend-data"),
+                    format!(r#"{{"VNI":1,"VtepMAC":"{vtep_mac}"}}"#),
+                ),
+                (name("backend-type"), "vxlan".to_owned()),
+                (name("kube-subnet-manager"), "true".to_owned()),
+                (name("public-ip"), public_ip.to_owned()),
+            ],
+            ..self
+        }
+    }
+
     /// The Node as a client would send it.
     #[must_use]
     pub fn to_json(&self) -> Value {

@@ -17,7 +17,7 @@ const PREFIX: &str = "flannel.alpha.coreos.com";
 fn a_node_announces_itself_on_its_node_object_and_follows_the_others() {
     on_a_node(|node| {
         let api = Api::start();
-        api.cluster.put_node(&bare(OWN, "10.244.0.0/24"));
+        api.cluster.put_node(&NodeShape::bare(OWN, &["10.244.0.0/24"]));
         api.cluster
             .put_node(&peer("n2", "10.244.2.0/24", "192.168.77.12", 2));
         start(node, &api);
@@ -54,7 +54,7 @@ fn a_node_announces_itself_on_its_node_object_and_follows_the_others() {
 fn a_node_starts_without_the_api_from_what_it_knew_and_corrects_itself_later() {
     on_a_node(|node| {
         let api = Api::start();
-        api.cluster.put_node(&bare(OWN, "10.244.0.0/24"));
+        api.cluster.put_node(&NodeShape::bare(OWN, &["10.244.0.0/24"]));
         for (name, subnet, n) in [("n2", "10.244.2.0/24", 2), ("n3", "10.244.3.0/24", 3)] {
             api.cluster
                 .put_node(&peer(name, subnet, &format!("192.168.77.1{n}"), n));
@@ -139,30 +139,9 @@ fn start_at(node: &mut Node, url: &str) {
     node.spawn_on_store(&mut command);
 }
 
-/// A Node that no daemon has announced anything on.
-fn bare(name: &str, subnet: &str) -> NodeShape {
-    NodeShape {
-        name: name.to_owned(),
-        pod_cidrs: vec![subnet.to_owned()],
-        ..NodeShape::default()
-    }
-}
-
 /// A Node whose daemon has announced itself; `n` is the end of its device's MAC.
 fn peer(name: &str, subnet: &str, address: &str, n: u8) -> NodeShape {
-    let name_of = |suffix: &str| format!("{PREFIX}/{suffix}");
-    NodeShape {
-        annotations: vec![
-            (
-                name_of("backend-data"),
-                format!(r#"{{"VNI":1,"VtepMAC":"02:00:00:00:00:{n:02x}"}}"#),
-            ),
-            (name_of("backend-type"), "vxlan".to_owned()),
-            (name_of("kube-subnet-manager"), "true".to_owned()),
-            (name_of("public-ip"), address.to_owned()),
-        ],
-        ..bare(name, subnet)
-    }
+    NodeShape::bare(name, &[subnet]).announced(address, &format!("02:00:00:00:00:{n:02x}"))
 }
 
 /// The condition that kubelet waits for.

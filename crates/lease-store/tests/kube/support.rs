@@ -100,25 +100,12 @@ impl Bed {
 
 /// A Node that no daemon has announced anything on.
 pub(crate) fn bare(name: &str, cidrs: &[&str]) -> NodeShape {
-    NodeShape {
-        name: name.to_owned(),
-        pod_cidrs: cidrs.iter().map(|cidr| (*cidr).to_owned()).collect(),
-        ..NodeShape::default()
-    }
+    NodeShape::bare(name, cidrs)
 }
 
 /// A Node whose daemon has announced what the VXLAN backend does.
 pub(crate) fn peer(name: &str, cidr: &str, address: &str) -> NodeShape {
-    let name_of = |suffix: &str| format!("flannel.alpha.coreos.com/{suffix}");
-    NodeShape {
-        annotations: vec![
-            (name_of("backend-data"), DATA.to_owned()),
-            (name_of("backend-type"), "vxlan".to_owned()),
-            (name_of("kube-subnet-manager"), "true".to_owned()),
-            (name_of("public-ip"), address.to_owned()),
-        ],
-        ..bare(name, &[cidr])
-    }
+    bare(name, &[cidr]).announced(address, "92:d6:5e:e3:a2:ad")
 }
 
 pub(crate) fn attrs(address: [u8; 4]) -> LeaseAttrs {
