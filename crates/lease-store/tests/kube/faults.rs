@@ -5,7 +5,7 @@ use std::time::Duration;
 use fake_apiserver::{Fault, Trouble};
 use lease_store::LeaseEvent;
 
-use crate::support::{Bed, eventually, next, peer, put, snapshot_of, unsynced, watching};
+use crate::support::{Bed, UNAVAILABLE, eventually, next, peer, put, snapshot_of, unsynced, watching};
 
 fn fault(at: &str, trouble: Trouble, times: Option<u32>) -> Fault {
     let at = at.to_owned();
@@ -75,14 +75,7 @@ async fn changes_of_an_outage_are_told_after_it() {
     let store = bed.store();
     let mut watch = watching(&bed, &store).await;
     snapshot_of(&mut watch, &["10.244.0.0-24", "10.244.1.0-24"]).await;
-    bed.cluster().add_fault(fault(
-        "",
-        Trouble::Refuse {
-            code: 503,
-            retry_after: None,
-        },
-        None,
-    ));
+    bed.cluster().add_fault(fault("", UNAVAILABLE, None));
     bed.cluster().restart();
     let reason = unsynced(&mut watch).await;
     assert!(reason.contains("503"), "{reason}");
@@ -115,14 +108,7 @@ async fn a_restarted_server_that_forgot_the_revision_is_read_anew() {
     let store = bed.store();
     let mut watch = watching(&bed, &store).await;
     snapshot_of(&mut watch, &["10.244.0.0-24", "10.244.1.0-24"]).await;
-    bed.cluster().add_fault(fault(
-        "",
-        Trouble::Refuse {
-            code: 503,
-            retry_after: None,
-        },
-        Some(1),
-    ));
+    bed.cluster().add_fault(fault("", UNAVAILABLE, Some(1)));
     let bed = bed.restart().await;
     bed.cluster().remove_node("a");
     bed.cluster()

@@ -8,7 +8,8 @@ use lease_store::{KubeStore, LeaseEvent, LeaseStore};
 use serde_json::json;
 
 use crate::support::{
-    Bed, DATA, acquire, bare, eventually, next, peer, put, removed, snapshot_of, unsynced, watching,
+    Bed, DATA, UNAVAILABLE, acquire, bare, eventually, next, peer, put, removed, snapshot_of, unsynced,
+    watching,
 };
 
 /// A server that a node has run with, which kept what it knew.
@@ -40,13 +41,7 @@ fn silence(bed: &Bed, trouble: Trouble) {
 #[tokio::test]
 async fn a_node_starts_from_its_last_known_state_and_corrects_itself() {
     let bed = known().await;
-    for trouble in [
-        Trouble::Refuse {
-            code: 503,
-            retry_after: None,
-        },
-        Trouble::Hang,
-    ] {
+    for trouble in [UNAVAILABLE, Trouble::Hang] {
         silence(&bed, trouble);
         let start = Instant::now();
         let store = KubeStore::new(bed.options_with_cache());
@@ -69,13 +64,7 @@ async fn a_node_starts_from_its_last_known_state_and_corrects_itself() {
 #[tokio::test]
 async fn what_changed_meanwhile_on_the_own_node_is_put_right_once_it_can_be() {
     let bed = known().await;
-    silence(
-        &bed,
-        Trouble::Refuse {
-            code: 503,
-            retry_after: None,
-        },
-    );
+    silence(&bed, UNAVAILABLE);
     let store = KubeStore::new(bed.options_with_cache());
     let _watch = watching(&bed, &store).await;
     let forget = json!({"metadata":{"annotations":{"flannel.alpha.coreos.com/public-ip":null}}});
@@ -87,13 +76,7 @@ async fn what_changed_meanwhile_on_the_own_node_is_put_right_once_it_can_be() {
 #[tokio::test]
 async fn a_subnet_that_is_another_one_by_now_ends_the_lease() {
     let bed = known().await;
-    silence(
-        &bed,
-        Trouble::Refuse {
-            code: 503,
-            retry_after: None,
-        },
-    );
+    silence(&bed, UNAVAILABLE);
     let store = KubeStore::new(bed.options_with_cache());
     let mut watch = watching(&bed, &store).await;
     bed.cluster().remove_node("own");
@@ -120,13 +103,7 @@ async fn a_server_that_answers_decides_whatever_the_file_says() {
 #[tokio::test]
 async fn without_a_file_a_node_waits_and_a_damaged_one_is_none() {
     let bed = known().await;
-    silence(
-        &bed,
-        Trouble::Refuse {
-            code: 503,
-            retry_after: None,
-        },
-    );
+    silence(&bed, UNAVAILABLE);
     std::fs::write(bed.cache_path(), "{").unwrap();
     for options in [bed.options(), bed.options_with_cache()] {
         let nobody = PublicAddrs { v4: None, v6: None };

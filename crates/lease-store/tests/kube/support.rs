@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fake_apiserver::{Cluster, NodeShape, Server, Transport};
+use fake_apiserver::{Cluster, NodeShape, Server, Transport, Trouble};
 use flannel_types::{Lease, LeaseAttrs, NetConf, PreviousSubnets};
 use lease_store::{
     ApiSource, KubeOptions, KubeStore, KubeWatch, LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch,
@@ -15,6 +15,12 @@ use tempfile::TempDir;
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 pub(crate) const DATA: &str = r#"{"VNI":1,"VtepMAC":"92:d6:5e:e3:a2:ad"}"#;
+
+/// What a server answers that is starting or overloaded.
+pub(crate) const UNAVAILABLE: Trouble = Trouble::Refuse {
+    code: 503,
+    retry_after: None,
+};
 
 /// A server with the Node `own`, and a node's files.
 pub(crate) struct Bed {
