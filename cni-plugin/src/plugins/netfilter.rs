@@ -11,7 +11,7 @@ use netstate::iptables::{
 use netstate::nft::{BaseChain, Change, TableKey};
 use netstate::{ErrorClass, KernelError};
 use nftables::iptables::{HolderError, Iptables, IptablesError, iptables_use, programs_holding};
-use nftables::{ApplyError, Listing, Nftables};
+use nftables::{ApplyError, Listing, Nftables, Selection};
 
 use crate::error::CniError;
 
@@ -123,6 +123,17 @@ pub(crate) fn read(nftables: &mut Nftables, key: &TableKey) -> Result<Option<Lis
         .map_err(|e| NetfilterError::Read(key.clone(), e))
 }
 
+/// Reads a part of a table; `None` if the table is absent.
+pub(crate) fn read_part(
+    nftables: &mut Nftables,
+    key: &TableKey,
+    selection: &Selection,
+) -> Result<Option<Listing>, NetfilterError> {
+    nftables
+        .part(key, selection)
+        .map_err(|e| NetfilterError::Read(key.clone(), e))
+}
+
 /// When the work on tables is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Until {
@@ -141,17 +152,19 @@ pub(crate) fn settle(
     changes: impl Fn(Option<&Listing>) -> Vec<Change>,
 ) -> Result<(), NetfilterError> {
     let keys = std::slice::from_ref(key);
-    settle_all(nftables, keys, until, |found| {
+    settle_all(nftables, keys, until, read, |found| {
         changes(found.first().and_then(Option::as_ref))
     })
     .map(drop)
 }
 
-/// As [`settle`], with the changes of several tables made at once; tells whether there were any.
+/// As [`settle`], with the changes of several tables made at once, and with a reading of one's own; tells whether
+/// there were any changes.
 pub(crate) fn settle_all(
     nftables: &mut Nftables,
     keys: &[TableKey],
     until: Until,
+    read: impl Fn(&mut Nftables, &TableKey) -> Result<Option<Listing>, NetfilterError>,
     mut changes: impl FnMut(&[Option<Listing>]) -> Vec<Change>,
 ) -> Result<bool, NetfilterError> {
     let mut is_changed = false;

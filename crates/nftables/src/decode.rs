@@ -27,10 +27,17 @@ pub(crate) struct RawChain {
     pub(crate) comment: Option<String>,
 }
 
+/// Where a rule stands, and what tells whose it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) table: String,
+    pub(crate) chain: String,
+    pub(crate) comment: Option<String>,
+}
+
 /// A rule as the kernel describes it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RawRule {
-    pub(crate) table: String,
     pub(crate) chain: String,
     pub(crate) handle: u64,
     pub(crate) rule: Rule,
@@ -74,16 +81,24 @@ fn base(bytes: &[u8], hook: &[u8]) -> Option<BaseChain> {
     })
 }
 
-pub(crate) fn rule(family: Family, bytes: &[u8]) -> Option<RawRule> {
+/// Where a rule stands, without a look at what it does, which takes longer.
+pub(crate) fn place(bytes: &[u8]) -> Option<Place> {
+    Some(Place {
+        table: attribute(bytes, rule::TABLE).map(text)?,
+        chain: attribute(bytes, rule::CHAIN).map(text)?,
+        comment: attribute(bytes, rule::USERDATA).and_then(comment),
+    })
+}
+
+pub(crate) fn rule(family: Family, bytes: &[u8], place: Place) -> Option<RawRule> {
     let handle = attribute(bytes, rule::HANDLE)?.try_into().ok()?;
     let expressions = attribute(bytes, rule::EXPRESSIONS).unwrap_or(&[]);
     let rule = Rule {
         statements: statements::statements(family, expressions),
-        comment: attribute(bytes, rule::USERDATA).and_then(comment),
+        comment: place.comment,
     };
     Some(RawRule {
-        table: attribute(bytes, rule::TABLE).map(text)?,
-        chain: attribute(bytes, rule::CHAIN).map(text)?,
+        chain: place.chain,
         handle: u64::from_be_bytes(handle),
         rule: rule.canonical(family),
     })

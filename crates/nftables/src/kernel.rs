@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netlink::netfilter::{Ending, Refusal, Socket, Subsystem, is_absent};
 use netlink::tlv::Attributes;
@@ -28,6 +28,23 @@ pub struct Listing {
     pub table: Table,
     /// The kernel's number of each rule, by chain, in the order of the rules. It is never used again in this table.
     pub handles: BTreeMap<String, Vec<u64>>,
+}
+
+/// Which of a table's rules are read. Its chains always are, all of them; of a chain whose rules are not, they are
+/// missing in the [`Listing`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// Chains that are read whole.
+    pub chains: BTreeSet<String>,
+    /// Of the other chains, the rules with this comment. Without one they are not asked for their rules, however long
+    /// they are.
+    pub comment: Option<String>,
+}
+
+impl Selection {
+    fn holds(&self, chain: &str, comment: Option<&str>) -> bool {
+        self.chains.contains(chain) || (comment.is_some() && comment == self.comment.as_deref())
+    }
 }
 
 /// Why changes were not made; none of them was.
@@ -169,9 +186,25 @@ impl Nftables {
     /// # Errors
     /// The kernel refused, or the rules changed during each of many readings.
     pub fn table(&mut self, key: &TableKey) -> Result<Option<Listing>, KernelError> {
+        self.read(key, None)
+    }
+
+    /// As [`Self::table`], with some of the rules only: those of others in a long table cost time.
+    ///
+    /// # Errors
+    /// As [`Self::table`].
+    pub fn part(&mut self, key: &TableKey, selection: &Selection) -> Result<Option<Listing>, KernelError> {
+        self.read(key, Some(selection))
+    }
+
+    fn read(
+        &mut self,
+        key: &TableKey,
+        selection: Option<&Selection>,
+    ) -> Result<Option<Listing>, KernelError> {
         for _ in 0..READINGS {
             let before = self.generation()?;
-            let listing = match self.listing(key) {
+            let listing = match self.listing(key, selection) {
                 // It went while it was read, as the generation tells.
                 Err(e) if e.class == ErrorClass::NotFound => None,
                 listing => listing?,
@@ -237,7 +270,11 @@ impl Nftables {
             })
     }
 
-    fn listing(&mut self, key: &TableKey) -> Result<Option<Listing>, KernelError> {
+    fn listing(
+        &mut self,
+        key: &TableKey,
+        selection: Option<&Selection>,
+    ) -> Result<Option<Listing>, KernelError> {
         let Some(raw) = self.raw_table(key)? else {
             return Ok(None);
         };
@@ -253,7 +290,25 @@ impl Nftables {
                 },
             );
         }
-        for rule in self.rules(key)? {
+        let rules = match selection {
+            None => self.rules(key, None, |_, _| true)?,
+            Some(selection) if selection.comment.is_some() => {
+                self.rules(key, None, |chain, comment| selection.holds(chain, comment))?
+            }
+            Some(selection) => {
+                let mut rules = Vec::new();
+                for chain in selection
+                    .chains
+                    .iter()
+                    .filter(|chain| listing.handles.contains_key(*chain))
+                {
+                    // Older kernels list the rules of all chains.
+                    rules.extend(self.rules(key, Some(chain), |found, _| found == chain)?);
+                }
+                rules
+            }
+        };
+        for rule in rules {
             let chain = listing.table.chains.get_mut(&rule.chain);
             let handles = listing.handles.get_mut(&rule.chain);
             if let (Some(chain), Some(handles)) = (chain, handles) {
@@ -286,12 +341,24 @@ impl Nftables {
         }
     }
 
-    fn rules(&mut self, key: &TableKey) -> Result<Vec<RawRule>, KernelError> {
-        let question = named(key, wire::rule::TABLE)?;
+    fn rules(
+        &mut self,
+        key: &TableKey,
+        chain: Option<&str>,
+        is_wanted: impl Fn(&str, Option<&str>) -> bool,
+    ) -> Result<Vec<RawRule>, KernelError> {
+        let mut names = vec![(wire::rule::TABLE, key.name.as_str())];
+        names.extend(chain.map(|chain| (wire::rule::CHAIN, chain)));
+        let question = question(key, &names)?;
         let number = key.family.number();
         self.socket.dump(message::GET_RULE, &question, |family, bytes| {
-            let rule = decode::rule(key.family, bytes).ok_or_else(|| unreadable("a rule"))?;
-            Ok(Some(rule).filter(|rule| family == number && rule.table == key.name))
+            let place = decode::place(bytes).ok_or_else(|| unreadable("a rule"))?;
+            let is_of_table = family == number && place.table == key.name;
+            if !is_of_table || !is_wanted(&place.chain, place.comment.as_deref()) {
+                return Ok(None);
+            }
+            let rule = decode::rule(key.family, bytes, place).ok_or_else(|| unreadable("a rule"))?;
+            Ok(Some(rule))
         })
     }
 }

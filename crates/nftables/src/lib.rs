@@ -29,4 +29,4 @@ mod kernel;
 mod wire;
 
 pub use encode::EncodeError;
-pub use kernel::{ApplyError, Listing, Nftables};
+pub use kernel::{ApplyError, Listing, Nftables, Selection};

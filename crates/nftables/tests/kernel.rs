@@ -19,7 +19,7 @@ use std::time::Instant;
 use common::*;
 use netstate::ErrorClass;
 use netstate::nft::{Chain, ChainKind, Change, Family, Hook, Policy, Table, listing, replacement};
-use nftables::{ApplyError, Nftables};
+use nftables::{ApplyError, Nftables, Selection};
 
 /// Writes a table and checks that nft(8) lists it as we print it, and that it reads back.
 fn write_and_read(family: Family, table: &Table) {
@@ -335,6 +335,68 @@ fn an_absent_table_or_chain_is_none_and_tables_are_listed_by_family() {
         let named = ["a", "b", "t"].map(|table| nftables.chains(&key(Family::Ip, table)).unwrap());
         assert_eq!(named, [vec!["c".to_owned()], vec![], vec![]]);
         assert_eq!(nftables.table(&key(Family::Ip6, "a")).unwrap(), None);
+    });
+}
+
+#[test]
+fn a_part_of_a_table_is_all_its_chains_and_the_rules_that_were_asked_for() {
+    in_netns(|| {
+        let mut nftables = Nftables::open().unwrap();
+        let (key, other) = (key(Family::Ip, "t"), key(Family::Ip, "absent"));
+        nft("table ip t {
+            chain shared {
+                jump own
+            }
+            chain own {
+                tcp dport 1 drop comment \"a\"
+                tcp dport 2 drop comment \"b\"
+                tcp dport 3 drop
+                tcp dport 4 drop comment \"a\"
+            }
+            chain more {
+                tcp dport 5 drop comment \"a\"
+            }
+        }
+        table ip u {
+            chain own {
+                tcp dport 6 drop comment \"a\"
+            }
+        }");
+        let whole = nftables.table(&key).unwrap().unwrap();
+        let kept = |chain: &str, texts: &[&str]| {
+            let rules = whole
+                .rules(chain)
+                .filter(|(_, rule)| texts.contains(&rule.to_string().as_str()));
+            let rules: Vec<_> = rules.map(|(handle, rule)| (handle, rule.clone())).collect();
+            assert_eq!(rules.len(), texts.len());
+            rules
+        };
+        let shared = kept("shared", &["jump own"]);
+        let own = kept(
+            "own",
+            &["tcp dport 1 drop comment \"a\"", "tcp dport 4 drop comment \"a\""],
+        );
+        let more = kept("more", &["tcp dport 5 drop comment \"a\""]);
+        let cases = [
+            (vec!["shared", "nowhere"], None, [&shared[..], &[], &[]]),
+            (vec![], None, [&[], &[], &[]]),
+            (vec!["shared"], Some("a"), [&shared[..], &own[..], &more[..]]),
+            (vec![], Some("c"), [&[], &[], &[]]),
+        ];
+        for (chains, comment, expected) in cases {
+            let selection = Selection {
+                chains: chains.into_iter().map(str::to_owned).collect(),
+                comment: comment.map(str::to_owned),
+            };
+            let part = nftables.part(&key, &selection).unwrap().unwrap();
+            assert!(part.table.chains.keys().eq(["more", "own", "shared"]));
+            let read = ["shared", "own", "more"].map(|chain| {
+                let rules = part.rules(chain).map(|(handle, rule)| (handle, rule.clone()));
+                rules.collect::<Vec<_>>()
+            });
+            assert_eq!(read, expected.map(<[_]>::to_vec), "{selection:?}");
+            assert_eq!(nftables.part(&other, &selection).unwrap(), None);
+        }
     });
 }
 

@@ -41,13 +41,19 @@ pub(crate) fn add(conf: &NetConf, target: &Target) -> Result<AddResult, Failure>
     };
     let store = Store::open_or_create(&dir)?;
     let _lock = store.lock()?;
-    let before = store.get(&conf.name, target)?;
-    let goal = goal_with(&store, &attachment)?;
-    // What was made with the other back end goes.
+    let stored = store.of_container(&target.container_id)?;
+    let before = stored
+        .iter()
+        .find(|stored| is_of(stored, &conf.name, target))
+        .cloned();
     let look = match &before {
+        // What was made with the other back end goes.
         Some(before) if before.backend != backend => Look::Everywhere,
+        // State comes before rules. The reference keeps none, but no runtime lets two plugins add one container.
+        None if stored.is_empty() => Look::Nowhere(backend),
         Some(_) | None => Look::Own(backend),
     };
+    let goal = goal_with(stored, &attachment)?;
     store.put(&attachment)?;
     let made = make(&goal, look, &attachment);
     made.map_err(|error| {
@@ -94,13 +100,14 @@ fn undo(store: &Store, attachment: &Attachment, before: Option<&Attachment>) -> 
         );
     };
     store.put(before)?;
-    goal_with(store, before)?.reach(Look::Everywhere)?;
+    let stored = store.of_container(&before.target.container_id)?;
+    goal_with(stored, before)?.reach(Look::Everywhere)?;
     Ok(())
 }
 
 /// What a container's rules are with an attachment among those that are stored.
-fn goal_with(store: &Store, attachment: &Attachment) -> Result<Goal, Failure> {
-    let mut all = store.of_container(&attachment.target.container_id)?;
+fn goal_with(stored: Vec<Attachment>, attachment: &Attachment) -> Result<Goal, Failure> {
+    let mut all = stored;
     all.retain(|other| !is_of(other, &attachment.network, &attachment.target));
     all.push(attachment.clone());
     Ok(Goal::of(

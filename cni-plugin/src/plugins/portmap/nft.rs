@@ -20,6 +20,7 @@ use netstate::nft::{
     BaseChain, Chain, ChainKind, Change, Comparison, Family, Hook, Match, Policy, Rule, Statement, Table,
     TableKey, Verdict,
 };
+use nftables::Selection;
 
 use super::attachment::{Attachment, IpFamily, Mapping, MarkBy, Protocol};
 
@@ -31,9 +32,14 @@ const HOSTPORTS: &str = "hostports";
 const HOSTIP_HOSTPORTS: &str = "hostip_hostports";
 const HOSTPORTS_ALL: &str = "hostports_all";
 const MASQUERADING: &str = "masquerading";
+const PREROUTING: &str = "prerouting";
+const OUTPUT: &str = "output";
 
 /// The chains that hold rules of containers.
 const CONTAINERS_CHAINS: [&str; 3] = [HOSTPORTS, HOSTIP_HOSTPORTS, MASQUERADING];
+
+/// The chains that all containers share.
+const SHARED_CHAINS: [&str; 3] = [HOSTPORTS_ALL, PREROUTING, OUTPUT];
 
 /// Longest comment that nft takes (libnftnl `udata.h`, `NFTNL_UDATA_COMMENT_MAXLEN`).
 const COMMENT_MAX_BYTES: usize = 128;
@@ -169,6 +175,15 @@ impl Wanted {
         table_key(self.family)
     }
 
+    /// What of the table has to be known: what all share, and the container's own rules unless there can be none. The
+    /// kernel has no question for one container's rules; those of the others are passed over as they come.
+    pub(crate) fn selection(&self, has_rules: bool) -> Selection {
+        Selection {
+            chains: SHARED_CHAINS.map(str::to_owned).into(),
+            comment: has_rules.then(|| self.comment.clone()),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.hostports.is_empty()
     }
@@ -241,11 +256,11 @@ impl Wanted {
             (HOSTIP_HOSTPORTS, Chain::default()),
             (HOSTPORTS_ALL, chain(None, both)),
             (
-                "prerouting",
+                PREROUTING,
                 chain(Some(nat(Hook::Prerouting, NF_PRIORITY_DSTNAT)), to_containers()),
             ),
             (
-                "output",
+                OUTPUT,
                 chain(Some(nat(Hook::Output, NF_PRIORITY_DSTNAT)), to_containers()),
             ),
         ];

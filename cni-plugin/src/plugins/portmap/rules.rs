@@ -57,6 +57,8 @@ impl CniError for RulesError {
 /// Where rules of a container are looked for that should not be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
+    /// Nowhere: none were made before these, which go to this back end.
+    Nowhere(Backend),
     /// Only in this back end.
     Own(Backend),
     /// Where some should be.
@@ -112,15 +114,16 @@ impl Goal {
     pub(crate) fn reach(&self, look: Look) -> Result<Outcome, RulesError> {
         let mut outcome = Outcome::default();
         let in_nft = match look {
-            Look::Own(backend) => backend == Backend::Nftables,
+            Look::Nowhere(backend) | Look::Own(backend) => backend == Backend::Nftables,
             Look::Wanted => self.nft.iter().any(|wanted| !wanted.is_empty()),
             Look::Everywhere => true,
         };
         if in_nft {
-            self.reach_in_nft(&mut outcome)?;
+            let has_rules = !matches!(look, Look::Nowhere(_));
+            self.reach_in_nft(has_rules, &mut outcome)?;
         }
         let in_iptables = match look {
-            Look::Own(backend) => backend == Backend::Iptables,
+            Look::Nowhere(backend) | Look::Own(backend) => backend == Backend::Iptables,
             Look::Wanted => self.iptables.iter().any(|(_, wanted)| !wanted.is_empty()),
             Look::Everywhere => true,
         };
@@ -130,7 +133,7 @@ impl Goal {
         Ok(outcome)
     }
 
-    fn reach_in_nft(&self, outcome: &mut Outcome) -> Result<(), RulesError> {
+    fn reach_in_nft(&self, has_rules: bool, outcome: &mut Outcome) -> Result<(), RulesError> {
         let Some(mut nftables) = open()? else {
             let is_wanted = self.nft.iter().any(|wanted| !wanted.is_empty());
             return if is_wanted {
@@ -140,7 +143,11 @@ impl Goal {
             };
         };
         let keys: Vec<_> = self.nft.iter().map(nft::Wanted::table).collect();
-        let changed = netfilter::settle_all(&mut nftables, &keys, Until::Made, |listings| {
+        // One container's comment is the same in both families.
+        let selection = self.nft.first().map(|wanted| wanted.selection(has_rules));
+        let selection = selection.unwrap_or_default();
+        let read = |nftables: &mut Nftables, key: &_| netfilter::read_part(nftables, key, &selection);
+        let changed = netfilter::settle_all(&mut nftables, &keys, Until::Made, read, |listings| {
             let mut changes = Vec::new();
             for (wanted, listing) in self.nft.iter().zip(listings) {
                 let found = found(listing.as_ref());
@@ -192,7 +199,8 @@ fn open() -> Result<Option<Nftables>, RulesError> {
 }
 
 fn read(nftables: &mut Nftables, wanted: &nft::Wanted) -> Result<Option<Listing>, RulesError> {
-    netfilter::read(nftables, &wanted.table()).map_err(RulesError::Netfilter)
+    let selection = wanted.selection(true);
+    netfilter::read_part(nftables, &wanted.table(), &selection).map_err(RulesError::Netfilter)
 }
 
 fn found(listing: Option<&Listing>) -> Option<Found<'_>> {
