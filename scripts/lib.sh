@@ -53,7 +53,7 @@ build_static() {
             *) arguments+=(-p "$package") ;;
         esac
     done
-    [ ${#arguments[@]} -eq 0 ] || build_for "$(rust_host)" "" "${arguments[@]}"
+    [ ${#arguments[@]} -eq 0 ] || build_for "$(rust_host)" "" --release "${arguments[@]}"
 }
 
 # Builds the plugin with musl where rustup has it: glibc asks the processor at each start what it can do, and in a
@@ -65,18 +65,17 @@ build_plugin() {
 # Builds one program of a package with musl, or with glibc where that must do. Addresses are fixed, which saves each
 # start from working them out; a daemon, which starts once and listens, has random ones.
 build_musl() {
-    local package=$1 program=$2 host musl fixed="-C relocation-model=static"
-    host=$(rust_host)
-    musl=${host/%-gnu/-musl}
-    if ! rustup target add "$musl" >/dev/null 2>&1; then
-        echo "no Rust for $musl: $program stays with glibc, and starts slower" >&2
-        build_for "$host" "$fixed" -p "$package" --bin "$program"
-        return
+    local package=$1 program=$2 target
+    target=$(rust_host)
+    if rustup target add "${target/%-gnu/-musl}" >/dev/null 2>&1; then
+        target=${target/%-gnu/-musl}
+    else
+        echo "no Rust for ${target/%-gnu/-musl}: $program stays with glibc, and starts slower" >&2
     fi
-    build_for "$musl" "$fixed" -p "$package" --bin "$program" || return
+    build_for "$target" "-C relocation-model=static" --profile plugin -p "$package" --bin "$program" || return
     # Not over a program that may be running.
     mkdir -p "$(static_dir)"
-    cp "${CARGO_TARGET_DIR:-$project/target}/$musl/release/$program" "$(static_dir)/$program.new"
+    cp "${CARGO_TARGET_DIR:-$project/target}/$target/plugin/$program" "$(static_dir)/$program.new"
     mv "$(static_dir)/$program.new" "$(static_dir)/$program"
 }
 
@@ -84,5 +83,5 @@ build_musl() {
 build_for() {
     local target=$1 flags=$2
     shift 2
-    RUSTFLAGS="-C target-feature=+crt-static $flags" cargo build --release --target "$target" "$@"
+    RUSTFLAGS="-C target-feature=+crt-static $flags" cargo build --target "$target" "$@"
 }
