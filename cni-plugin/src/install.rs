@@ -101,6 +101,11 @@ impl Install {
     fn install(&self, program: &Path) -> Result<String, InstallError> {
         let program = Program::read(program)?;
         let folder = Folder::open_or_create(&self.dir)?;
+        let installed = self.install_in(&folder, &program);
+        ended(installed, folder)
+    }
+
+    fn install_in(&self, folder: &Folder, program: &Program) -> Result<String, InstallError> {
         let record = folder.record()?;
         let is_newer = record.is_newer_than(VERSION) && folder.holds(&record)?;
         if self.task == Task::Install && is_newer {
@@ -110,7 +115,7 @@ impl Install {
             });
         }
         let names: Vec<_> = Builtin::ALL.iter().map(|plugin| plugin.name()).collect();
-        let placed = folder.place(&program, &names, record, VERSION)?;
+        let placed = folder.place(program, &names, record, VERSION)?;
         let dir = self.dir.display();
         let mut text = if placed.files.is_empty() {
             format!("flannel {VERSION} is installed in {dir} already\n")
@@ -128,7 +133,7 @@ impl Install {
                 placed.aside.join(", ")
             );
         }
-        Ok(text + &self.told(&folder, &placed.given_up))
+        Ok(text + &self.told(folder, &placed.given_up))
     }
 
     fn uninstall(&self) -> Result<String, InstallError> {
@@ -136,11 +141,14 @@ impl Install {
         let Some(folder) = Folder::open(&self.dir)? else {
             return Ok(format!("nothing of flannel is installed in {dir}\n"));
         };
-        let removed = folder.remove()?;
-        if removed == Removed::default() {
-            return Ok(format!("nothing of flannel is installed in {dir}\n"));
-        }
-        Ok(self.told(&folder, &removed))
+        let removed = folder.remove().map(|removed| {
+            if removed == Removed::default() {
+                format!("nothing of flannel is installed in {dir}\n")
+            } else {
+                self.told(&folder, &removed)
+            }
+        });
+        ended(removed.map_err(InstallError::from), folder)
     }
 
     fn told(&self, folder: &Folder, removed: &Removed) -> String {
@@ -161,6 +169,14 @@ impl Install {
         }
         text
     }
+}
+
+/// Ends the work in a folder; its own failure is the one to tell.
+fn ended(done: Result<String, InstallError>, folder: Folder) -> Result<String, InstallError> {
+    let closed = folder.close();
+    let text = done?;
+    closed?;
+    Ok(text)
 }
 
 #[cfg(test)]

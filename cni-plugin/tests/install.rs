@@ -365,6 +365,20 @@ fn two_at_once_come_one_after_the_other() {
     assert_eq!(place.files(), before);
 }
 
+/// Whoever may read the directory may lock it.
+#[test]
+fn who_may_only_read_the_directory_holds_up_nobody() {
+    let place = Place::new();
+    let stranger = fs::File::open(place.bin()).unwrap();
+    stranger.lock().unwrap();
+    place.install();
+    let lock = place.path(".flannel/lock").metadata().unwrap();
+    assert_eq!(lock.mode() & 0o7777, 0o600);
+    place.uninstall();
+    assert!(place.files().is_empty());
+    drop(stranger);
+}
+
 #[test]
 fn pods_start_while_the_plugins_are_replaced_and_installers_killed() {
     let place = Place::new().with_others();

@@ -1,20 +1,20 @@
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use statefile::{Action, Durability};
+use statefile::{Action, Durability, Lock};
 
 use super::program::{Content, Program};
 use super::record::Record;
-use crate::sandbox::lock_within;
 
 /// How long another installation in the same directory may take.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Our own folder in the directory, and what is in it.
 const OWN: &str = ".flannel";
+const LOCK: &str = "lock";
 const RECORD: &str = "installed.json";
 const FRESH: &str = "new";
 const ASIDE: &str = "before";
@@ -22,12 +22,16 @@ const ASIDE: &str = "before";
 const DIR_MODE: u32 = 0o755;
 const PROGRAM_MODE: u32 = 0o755;
 const RECORD_MODE: u32 = 0o644;
+/// Who may only read the directory cannot lock it, and so hold up others.
+const LOCK_MODE: u32 = 0o600;
+
+/// How often our own folder is made anew because a removal took it away before it was locked.
+const ATTEMPTS: u32 = 100;
 
 /// A directory with plugins, locked: one installation or removal at a time.
 pub(super) struct Folder {
     dir: PathBuf,
-    /// `flock` on the directory itself: it needs no file, and ends with the process.
-    lock: File,
+    _lock: Lock,
 }
 
 /// Why files cannot be placed or removed.
@@ -84,30 +88,48 @@ enum Found {
 impl Folder {
     /// Opens and locks a directory, which is made if it is absent.
     pub(super) fn open_or_create(dir: &Path) -> Result<Self, FolderError> {
-        statefile::ensure_dir(dir, DIR_MODE)?;
-        let lock = File::open(dir).map_err(failed(Action::Open, dir))?;
-        Self::locked(dir, lock)
+        for _ in 0..ATTEMPTS {
+            statefile::ensure_dir(&dir.join(OWN), DIR_MODE)?;
+            if let Some(folder) = Self::locked(dir)? {
+                return Ok(folder);
+            }
+        }
+        Err(FolderError::Busy(dir.to_owned()))
     }
 
-    /// Opens and locks a directory, if there is one.
+    /// Opens and locks a directory; `None` if it has no folder of ours, which is not made to find that out.
     pub(super) fn open(dir: &Path) -> Result<Option<Self>, FolderError> {
-        // A path below it opens a directory only, where the bare one would wait for the other end of a pipe.
-        match File::open(dir.join(".")) {
-            Ok(lock) => Self::locked(dir, lock).map(Some),
+        let own = dir.join(OWN);
+        match fs::metadata(&own) {
+            Ok(_) => Self::locked(dir),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(failed(Action::Open, dir)(e)),
+            Err(e) => Err(failed(Action::Open, &own)(e)),
         }
     }
 
-    fn locked(dir: &Path, lock: File) -> Result<Self, FolderError> {
-        match lock_within(LOCK_TIMEOUT, || lock.try_lock()) {
-            Ok(()) => Ok(Self {
+    /// Locks the directory; `None` if our folder is gone.
+    fn locked(dir: &Path) -> Result<Option<Self>, FolderError> {
+        match Lock::acquire(&dir.join(OWN).join(LOCK), LOCK_MODE, LOCK_TIMEOUT) {
+            Ok(lock) => Ok(Some(Self {
                 dir: dir.to_owned(),
-                lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(FolderError::Busy(dir.to_owned())),
-            Err(TryLockError::Error(source)) => Err(failed(Action::Lock, dir)(source)),
+                _lock: lock,
+            })),
+            Err(statefile::Error::LockTimeout { .. }) => Err(FolderError::Busy(dir.to_owned())),
+            Err(e) if e.io().is_some_and(|io| io.kind() == ErrorKind::NotFound) => Ok(None),
+            Err(e) => Err(e.into()),
         }
+    }
+
+    /// Ends the work: where nothing is installed, our folder goes, unless something is still kept in it.
+    pub(super) fn close(self) -> Result<(), FolderError> {
+        let record = self.own(RECORD);
+        if record.try_exists().map_err(failed(Action::Read, &record))? {
+            return Ok(());
+        }
+        remove_empty(&self.own(ASIDE))?;
+        // Others may come from here on, so that what is left to be done harms nobody.
+        statefile::remove(&self.own(LOCK), Durability::Crash)?;
+        remove_empty(&self.dir.join(OWN))
     }
 
     /// Where others' files are kept.
@@ -177,7 +199,7 @@ impl Folder {
         for name in record.names.iter().filter(|name| !done.names.contains(name)) {
             self.give_up(name, &record, &mut placed.given_up)?;
         }
-        self.sync(&self.dir)?;
+        sync(&self.dir)?;
         self.write_record(&done)?;
         self.discard_fresh()?;
         Ok(placed)
@@ -190,17 +212,9 @@ impl Folder {
         for name in &record.names {
             self.give_up(name, &record, &mut removed)?;
         }
-        self.sync(&self.dir)?;
+        sync(&self.dir)?;
         statefile::remove(&self.own(RECORD), Durability::PowerCut)?;
         self.discard_fresh()?;
-        for dir in [self.own(ASIDE), self.dir.join(OWN)] {
-            match fs::remove_dir(&dir) {
-                Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
-                    return Err(failed(Action::Remove, &dir)(e));
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
         Ok(removed)
     }
 
@@ -266,7 +280,7 @@ impl Folder {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(Action::Remove, &unfinished)(e)),
             Ok(()) | Err(_) => {}
         }
-        self.sync(&self.own(ASIDE))
+        sync(&self.own(ASIDE))
     }
 
     /// Whether a plugin's file is the program already, and can be executed by all.
@@ -325,15 +339,21 @@ impl Folder {
     fn fresh(&self, name: &str) -> PathBuf {
         self.own(FRESH).join(name)
     }
+}
 
-    fn sync(&self, dir: &Path) -> Result<(), FolderError> {
-        let synced = if dir == self.dir {
-            self.lock.sync_all()
-        } else {
-            File::open(dir).and_then(|dir| dir.sync_all())
-        };
-        synced.map_err(failed(Action::Sync, dir))
+/// Removes a directory of ours unless something is in it.
+fn remove_empty(dir: &Path) -> Result<(), FolderError> {
+    match fs::remove_dir(dir) {
+        Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+            Err(failed(Action::Remove, dir)(e))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
+}
+
+fn sync(dir: &Path) -> Result<(), FolderError> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(failed(Action::Sync, dir))
 }
 
 /// What is at a plugin's path, a symbolic link not followed.
