@@ -10,18 +10,19 @@ use crate::error::{Action, Error};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
+    /// To be emptied and written anew: a link in its place would have somebody else's file emptied, and is refused.
     ReadWrite,
 }
 
 /// Opens a regular file, and nothing else: a named pipe or a device that somebody put in its place is an error at
 /// once, where an ordinary call would wait for its other end.
 pub(crate) fn open_regular(path: &Path, access: Access) -> Result<(File, Metadata), Error> {
-    let access = match access {
+    let mode = match access {
         Access::Read => OFlags::RDONLY,
-        Access::ReadWrite => OFlags::RDWR,
+        Access::ReadWrite => OFlags::RDWR | OFlags::NOFOLLOW,
     };
-    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = open(path, flags, Mode::empty()).map_err(|err| refused(path, err))?;
+    let flags = mode | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = open(path, flags, Mode::empty()).map_err(|err| refused(path, access, err))?;
     let found = file.metadata().map_err(Error::of(Action::Read, path))?;
     if found.is_file() {
         Ok((file, found))
@@ -43,9 +44,13 @@ fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
 }
 
 /// Sockets, directories and devices without a driver answer the opening itself with errors of their own.
-fn refused(path: &Path, err: io::Error) -> Error {
+fn refused(path: &Path, access: Access, err: io::Error) -> Error {
     let is_there = err.kind() != io::ErrorKind::NotFound;
-    if is_there && fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+    let found = match access {
+        Access::Read => fs::metadata(path),
+        Access::ReadWrite => fs::symlink_metadata(path),
+    };
+    if is_there && found.is_ok_and(|found| !found.is_file()) {
         return Error::NotAFile(path.to_owned());
     }
     Error::of(Action::Open, path)(err)

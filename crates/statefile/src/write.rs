@@ -1,11 +1,14 @@
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Metadata, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::error::{Action, Error};
 use crate::lock::{create_or_open, open_locked, open_locked_existing};
@@ -53,14 +56,32 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32, durability: Durability) 
 /// # Errors
 /// [`Error::Exists`] if there is such a file, which is then unchanged; else as [`replace`].
 pub fn create_new(path: &Path, contents: &[u8], mode: u32, durability: Durability) -> Result<(), Error> {
-    let prepared = Prepared::write(path, contents, mode, durability)?;
-    match fs::hard_link(&prepared.path, path) {
-        Ok(()) => {}
+    let mut prepared = Prepared::write(path, contents, mode, durability)?;
+    match rename_exclusively(&prepared.path, path) {
+        Ok(()) => prepared.in_place = true,
         Err(err) if err.kind() == ErrorKind::AlreadyExists => return Err(Error::Exists(path.to_owned())),
         Err(err) => return Err(Error::of(Action::Create, path)(err)),
     }
-    drop(prepared);
     sync(parent(path), durability)
+}
+
+/// Gives a file a name that nothing must have.
+fn rename_exclusively(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Some file systems cannot, such as NFS (rename(2)).
+        Err(Errno::INVAL | Errno::NOSYS) => rename_if_absent(from, to),
+        renamed => Ok(renamed?),
+    }
+}
+
+/// The same by two steps: this crate's other writers of the name are kept away by the lock, and every caller has its
+/// directory to itself.
+fn rename_if_absent(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(to) {
+        Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+        Err(err) if err.kind() == ErrorKind::NotFound => fs::rename(from, to),
+        Err(err) => Err(err),
+    }
 }
 
 /// Removes a file; `false` if there was none.
@@ -151,7 +172,8 @@ struct Prepared {
 impl Prepared {
     fn write(target: &Path, contents: &[u8], mode: u32, durability: Durability) -> Result<Self, Error> {
         let path = unfinished_name(target)?;
-        let (file, found) = open_alone(&path)?;
+        let open = || create_or_open(&path, PREPARING_MODE);
+        let (file, found) = open_locked(&path, WRITER_TIMEOUT, open)?;
         let prepared = Self {
             file,
             path,
@@ -183,20 +205,6 @@ impl Drop for Prepared {
             // A file that cannot be removed is taken over by the next writer of this name.
             drop(fs::remove_file(&self.path));
         }
-    }
-}
-
-/// Locks the temporary file, and makes sure that it has no other name. Tells what it was found to be.
-fn open_alone(path: &Path) -> Result<(File, Metadata), Error> {
-    loop {
-        let open = || create_or_open(path, PREPARING_MODE);
-        let (file, found) = open_locked(path, WRITER_TIMEOUT, open)?;
-        if found.nlink() == 1 {
-            return Ok((file, found));
-        }
-        // A writer crashed between giving the file its name and removing the temporary one: the file in place must
-        // not be written through its second name.
-        fs::remove_file(path).map_err(Error::of(Action::Remove, path))?;
     }
 }
 
@@ -237,5 +245,29 @@ fn sync(dir: &Path, durability: Durability) -> Result<(), Error> {
             synced.map_err(Error::of(Action::Sync, dir))
         }
         Durability::Crash => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_taken_only_if_nothing_has_it_by_either_way() {
+        for rename in [rename_exclusively, rename_if_absent] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = |name: &str| dir.path().join(name);
+            fs::write(path("new"), "new").unwrap();
+            fs::write(path("file"), "old").unwrap();
+            std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
+            for taken in ["file", "link"] {
+                let refused = rename(&path("new"), &path(taken)).unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+            }
+            assert_eq!(fs::read(path("file")).unwrap(), b"old");
+            rename(&path("new"), &path("free")).unwrap();
+            assert_eq!(fs::read(path("free")).unwrap(), b"new");
+            assert!(!path("new").exists());
+        }
     }
 }

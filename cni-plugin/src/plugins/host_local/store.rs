@@ -201,10 +201,8 @@ impl Store {
         created.map_err(not_written(&path))
     }
 
-    /// Frees an address, and removes what its reservation may have left in preparation: the store is locked, so it is
-    /// nobody else's, and nobody may look through the whole directory for long.
+    /// Frees an address.
     pub(crate) fn release(&self, ip: IpAddr) -> Result<(), StoreError> {
-        statefile::remove_unfinished(&self.path(ip)).map_err(StoreError)?;
         self.remove(&ip.to_string())
     }
 
