@@ -1,5 +1,4 @@
-//! portmap beside others: the reference's plugin, firewalls that are loaded anew, calls that are killed or run at the
-//! same time, rules of strangers.
+//! portmap beside others: the reference's plugin, calls that are killed or run at the same time, rules of strangers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,11 +14,10 @@ mod ports;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{BINARY, Node, Pod, on_a_node, printed, sh};
+use common::{BINARY, Node, Pod, on_a_node, sh};
 use ports::{
     NODE_V4, Server, call, client, containers_rules, iptables_rules, is_refused, mapping, reference, ruleset,
     tcp,
@@ -162,58 +160,6 @@ fn rules_of_legacy_iptables_are_removed_as_well() {
         call(&node, "DEL", &pod, &conf).succeeds();
         assert_eq!(containers_rules(), Vec::<String>::new());
     });
-}
-
-#[test]
-fn flushed_rules_are_put_back() {
-    for backend in BACKENDS {
-        on_a_node(move |node| {
-            let client = client();
-            let (pod, result) = node.attached("a");
-            let (other, other_result) = node.attached("b");
-            let (_tcp, _other) = (Server::tcp(&pod, 80), Server::tcp(&other, 80));
-            for (pod, result, port) in [(&pod, &result, 8080), (&other, &other_result, 8081)] {
-                let conf = conf(
-                    &node,
-                    result,
-                    backend,
-                    &[mapping(port, 80, "tcp"), mapping(port, 53, "udp")],
-                );
-                call(&node, "ADD", pod, &conf).succeeds();
-            }
-            let before = containers_rules();
-            printed(Command::new("nft").args(["flush", "ruleset"]));
-            assert!(is_refused(&client.netns, NODE_V4, 8080));
-
-            let dir = node.path("portmap");
-            assert_eq!(cni_plugin::restore_all(Some(&dir)).unwrap(), 2);
-            for port in [8080, 8081] {
-                tcp(&client.netns, NODE_V4, port);
-            }
-            let mut after = containers_rules();
-            let whole = ruleset();
-            assert_eq!(
-                cni_plugin::restore_all(Some(&dir)).unwrap(),
-                0,
-                "nothing is missing"
-            );
-            assert_eq!(ruleset(), whole);
-            let mut before = before;
-            before.sort();
-            after.sort();
-            assert_eq!(after, before);
-
-            printed(Command::new("nft").args(["flush", "ruleset"]));
-            let missing = cni_plugin::restore_all(Some(&dir.join("missing"))).unwrap_err();
-            assert!(
-                missing.to_string().contains("missing is no directory"),
-                "{missing}"
-            );
-            let said = printed(Command::new(BINARY).args(["portmap", "restore"]).arg(&dir));
-            assert!(said.contains("2 containers"), "{said}");
-            tcp(&client.netns, NODE_V4, 8080);
-        });
-    }
 }
 
 #[test]

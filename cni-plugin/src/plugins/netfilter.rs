@@ -245,6 +245,26 @@ pub(crate) fn iptables_for(
     Iptables::find(family, used.variant()).map_err(NetfilterError::Iptables)
 }
 
+/// As [`iptables_for`], but where a chain stands already, if both variants hold something: a node's other rules may
+/// have moved since it was made. If one holds everything, it is there or nowhere.
+pub(crate) fn iptables_for_chain(
+    mut nftables: Option<&mut Nftables>,
+    family: IptablesFamily,
+    table: &str,
+    chain: &str,
+) -> Result<Iptables, NetfilterError> {
+    let used = iptables_use(nftables.as_deref_mut(), family).map_err(NetfilterError::Use)?;
+    if !used.nft.is_empty() && !used.legacy.is_empty() {
+        for programs in iptables_with(nftables, family, table, chain)? {
+            let found = programs.save(table).map_err(NetfilterError::Iptables)?;
+            if found.chains.contains_key(chain) {
+                return Ok(programs);
+            }
+        }
+    }
+    Iptables::find(family, used.variant()).map_err(NetfilterError::Iptables)
+}
+
 /// The programs for a family, of each variant that holds anything in a table: what one accepts another may drop. Of a
 /// node without any, those of the administrator's choice.
 pub(crate) fn iptables_deciding(

@@ -20,7 +20,8 @@ pub(crate) fn reach(all: &[(IpFamily, Wanted)], outcome: &mut Outcome) -> Result
         let programs = if wanted.is_empty() {
             netfilter::iptables_with(nftables.as_mut(), family, TABLE, wanted.chain())?
         } else {
-            vec![netfilter::iptables_for(nftables.as_mut(), family)?]
+            let programs = netfilter::iptables_for_chain(nftables.as_mut(), family, TABLE, wanted.chain())?;
+            vec![programs]
         };
         for iptables in programs {
             outcome.changed |= netfilter::settle_iptables(&iptables, TABLE, |table| {
