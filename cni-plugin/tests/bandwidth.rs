@@ -345,6 +345,8 @@ fn gc_removes_this_networks_devices_and_del_needs_no_namespace() {
         sh(Path::new("/"), &format!("ip link add {DEVICE} type bridge"));
         pods[0].call(&node, "DEL", &limits).succeeds();
         assert!(ip(&["link", "show", DEVICE]).contains(DEVICE));
+        // That of its interface in a network that was renamed since is.
+        assert_eq!(devices(), ["bwpnone", "ifb7"]);
         let mut status = pods[0].call(&node, "STATUS", &limits);
         status.conf["cniVersion"] = json!("1.1.0");
         status.succeeds();

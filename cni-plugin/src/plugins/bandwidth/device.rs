@@ -22,12 +22,18 @@ pub(crate) struct Device {
     /// interface takes the second.
     names: Vec<IfName>,
     note: String,
+    /// How the note ends, in whatever network.
+    ending: String,
 }
 
 /// Says whose a device is.
 pub(crate) fn note(network: &NetworkName, target: &Target) -> String {
+    format!("{}{}", notes_of(network), ending(target))
+}
+
+fn ending(target: &Target) -> String {
     let id = part(target.container_id.as_str());
-    format!("{}{id}:{}", notes_of(network), target.ifname)
+    format!("{id}:{}", target.ifname)
 }
 
 /// How the notes of a network's devices begin.
@@ -52,10 +58,12 @@ impl Device {
         Self {
             names: names.into_iter().flatten().collect(),
             note: note(network, target),
+            ending: ending(target),
         }
     }
 
-    /// The attachment's device, if there is one: with our note, or else the reference's, which has none.
+    /// The attachment's device, if there is one: with our note, or else the reference's, which has none. If it is noted
+    /// under another network's name, the network was renamed: a container's interface is of one attachment.
     pub(crate) fn find(&self, host: &mut TrafficControl) -> Result<Vec<TcLink>, BandwidthError> {
         let links = self.look(host)?;
         let noted = links.iter().filter(|link| self.is_ours(link)).cloned();
@@ -67,7 +75,23 @@ impl Device {
             let unnoted = link.alias.as_deref().unwrap_or_default().is_empty();
             link.kind == TcLinkKind::Ifb && unnoted && self.names.first() == Some(&link.name)
         };
-        Ok(links.into_iter().filter(of_reference).collect())
+        let unnoted: Vec<_> = links.into_iter().filter(of_reference).collect();
+        if !unnoted.is_empty() {
+            return Ok(unnoted);
+        }
+        let mut all = host.ifbs().map_err(BandwidthError::List)?;
+        all.retain(|link| {
+            link.alias
+                .as_deref()
+                .is_some_and(|note| self.is_of_interface(note))
+        });
+        Ok(all)
+    }
+
+    /// Whether a note is of this interface of the container, in whatever network.
+    fn is_of_interface(&self, note: &str) -> bool {
+        let parts = note.strip_prefix(NOTE).and_then(|parts| parts.split_once(':'));
+        parts.is_some_and(|(_, ending)| ending == self.ending)
     }
 
     /// Makes the device, with the measures of the interface that it stands for. What a killed ADD of this attachment
@@ -127,6 +151,16 @@ mod tests {
         let names: Vec<_> = eth0.names.iter().map(IfName::as_str).collect();
         assert_eq!(names, ["bwp1802f8610169", "bwp3768fb137601"]);
         assert_eq!(eth0.note, "cni:cbr0:a2:eth0");
+        assert!(eth0.is_of_interface("cni:renamed:a2:eth0"));
+        for other in [
+            "cni:cbr0:a2:eth1",
+            "cni:cbr0:a:eth0",
+            "cbr0:a2:eth0",
+            "cni:a2:eth0",
+            "",
+        ] {
+            assert!(!eth0.is_of_interface(other), "{other}");
+        }
         let eth1 = device("cbr0", "a2", "eth1");
         assert_eq!(eth1.names[0], eth0.names[0]);
         assert_ne!(eth1.names[1], eth0.names[1]);

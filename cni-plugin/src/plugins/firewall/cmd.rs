@@ -108,7 +108,7 @@ pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
     let mut nftables = netfilter::open_if_present()?;
     if let Some(nftables) = &mut nftables {
         netfilter::settle(nftables, &nft::table(), Until::Settled, |found| {
-            found.map_or_else(Vec::new, |found| nft::teardown(found, &conf.name, target))
+            found.map_or_else(Vec::new, |found| nft::teardown(found, target))
         })?;
     }
     // The reference notes nothing; a result that cannot be read tells nothing.

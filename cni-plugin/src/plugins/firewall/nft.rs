@@ -83,10 +83,14 @@ pub(super) fn setup(
     changes
 }
 
-/// The changes that remove the rules of an attachment, and those of its bridge if no other needs them.
-pub(super) fn teardown(found: &Listing, network: &NetworkName, target: &Target) -> Vec<Change> {
-    let of_target = instance(network, target);
-    remove(found, |rule| comment_of(rule).starts_with(&of_target))
+/// The changes that remove the rules of an attachment, and those of its bridge if no other needs them. A container's
+/// interface is of one attachment: under another network's name, the network was renamed since.
+pub(super) fn teardown(found: &Listing, target: &Target) -> Vec<Change> {
+    let of_target = target_hash(target);
+    remove(found, |rule| {
+        let comment = comment_of(rule).split_once('-');
+        comment.is_some_and(|(_, rest)| rest.starts_with(&of_target))
+    })
 }
 
 /// The changes that remove the rules of a network's attachments that are not valid.
@@ -244,8 +248,11 @@ fn hash(text: &str) -> String {
 
 /// What the comments of an attachment's rules begin with.
 fn instance(network: &NetworkName, target: &Target) -> String {
-    let of_target = hash(&format!("{}:{}", target.ifname, target.container_id));
-    format!("{}-{of_target}", hash(network.as_str()))
+    format!("{}-{}", hash(network.as_str()), target_hash(target))
+}
+
+fn target_hash(target: &Target) -> String {
+    hash(&format!("{}:{}", target.ifname, target.container_id))
 }
 
 /// Whose the rules are and how their bridge is restricted, then names for people, as far as there is room.

@@ -35,7 +35,7 @@ fn with(listing: &Listing, id: &str, attachment: &Attachment) -> Listing {
 }
 
 fn without(listing: &Listing, id: &str) -> Listing {
-    after(listing.clone(), &teardown(listing, &network("net"), &target(id)))
+    after(listing.clone(), &teardown(listing, &target(id)))
 }
 
 fn rules(listing: &Listing, chain: &str) -> Vec<String> {
@@ -88,7 +88,7 @@ fn a_bridge_is_restricted_as_long_as_one_of_its_containers_asks_for_it() {
             .iter()
             .all(|chain| rules(&last, chain).is_empty())
     );
-    assert!(teardown(&last, &network("net"), &target("a")).is_empty());
+    assert!(teardown(&last, &target("a")).is_empty());
 }
 
 #[test]
