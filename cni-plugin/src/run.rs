@@ -54,7 +54,7 @@ pub fn run(input: &Input, edges: &mut Edges<'_>) -> Output {
         Err(error) => return failed(error.into(), Version::NEWEST),
     };
     let mut text = Vec::new();
-    let read = edges.stdin.take(STDIN_MAX_BYTES).read_to_end(&mut text);
+    let read = read_stdin(edges.stdin, &mut text);
     if env.call == Call::Version {
         // The answer must not depend on a configuration.
         let oldest = plugin_of(&input.program).map_or(Version::V0_1_0, Builtin::oldest_version);
@@ -68,12 +68,22 @@ pub fn run(input: &Input, edges: &mut Edges<'_>) -> Output {
         random: edges.random,
     };
     let result = read
-        .map_err(|e| RunError::Stdin(e).into())
-        .and_then(|_| act(&context, &input.program, &text));
+        .map_err(Failure::from)
+        .and_then(|()| act(&context, &input.program, &text));
     match result {
         Ok(None) => Output::default(),
         Ok(Some(value)) => answered(&value),
         Err(failure) => failed(failure, version),
+    }
+}
+
+/// Reads a configuration, unless it is larger than any.
+fn read_stdin(stdin: &mut dyn Read, text: &mut Vec<u8>) -> Result<(), RunError> {
+    let mut stdin = stdin.take(STDIN_MAX_BYTES + 1);
+    let count = stdin.read_to_end(text).map_err(RunError::Stdin)?;
+    match u64::try_from(count) {
+        Ok(count) if count <= STDIN_MAX_BYTES => Ok(()),
+        Ok(_) | Err(_) => Err(RunError::TooLarge),
     }
 }
 
@@ -94,6 +104,8 @@ pub fn take_back(input: &Input, output: &Output, edges: &mut Edges<'_>) {
 enum RunError {
     #[error("cannot read the configuration from standard input")]
     Stdin(#[source] io::Error),
+    #[error("the configuration on standard input is larger than {} MiB", STDIN_MAX_BYTES >> 20)]
+    TooLarge,
     #[error("this program is no plugin {0:?}; it is {names}", names = Builtin::names())]
     Program(String),
     #[error("{0}")]
@@ -113,16 +125,19 @@ impl CniError for RunError {
             Self::Program(_) => Code::BAD_ENVIRONMENT,
             Self::NotAllowed(_) | Self::Version(_) => Code::INCOMPATIBLE_VERSION,
             Self::Render(_) => Code::BAD_CONFIG,
-            Self::Decode(_) => Code::DECODING,
+            Self::TooLarge | Self::Decode(_) => Code::DECODING,
         }
     }
 
     fn details(&self) -> String {
         match self {
             Self::Version(error) => error.details(),
-            Self::Stdin(_) | Self::Program(_) | Self::NotAllowed(_) | Self::Render(_) | Self::Decode(_) => {
-                String::new()
-            }
+            Self::Stdin(_)
+            | Self::TooLarge
+            | Self::Program(_)
+            | Self::NotAllowed(_)
+            | Self::Render(_)
+            | Self::Decode(_) => String::new(),
         }
     }
 }

@@ -96,6 +96,52 @@ fn checks_come_in_the_references_order() {
 }
 
 #[test]
+fn a_configuration_without_end_is_refused() {
+    let endless = call("flannel", &ADD, &mut io::repeat(b' '));
+    let value: Value = serde_json::from_str(&endless.stdout).unwrap();
+    assert_eq!((endless.code, &value["code"]), (1, &Value::from(6)));
+    assert!(
+        value["msg"].as_str().unwrap().contains("larger than 4 MiB"),
+        "{value}"
+    );
+    let version = call("flannel", &[("CNI_COMMAND", "VERSION")], &mut io::repeat(b' '));
+    assert_eq!(version.code, 0);
+}
+
+#[test]
+fn depth_and_numbers_of_any_size_are_answered() {
+    let of = |key: &str, text: &str| format!("{{\"cniVersion\":\"1.0.0\",\"name\":\"a\",\"{key}\":{text}}}");
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let deep = |depth: usize| of("x", &format!("{}1{}", open.repeat(depth), close.repeat(depth)));
+        assert_eq!(error(&ADD, &deep(100_000)).0, 6, "{open}");
+        assert_eq!(
+            error(&ADD, &deep(100)).0,
+            8,
+            "{open}: nobody asked for it, nobody looks at it"
+        );
+    }
+    let long = "9".repeat(10_000);
+    for number in ["1e999", "-1e999", "1.5", "-1", "9223372036854775808", &long] {
+        for (program, key) in [
+            ("bridge", "mtu"),
+            ("bridge", "vlan"),
+            ("bridge", "vlanTrunk"),
+            ("bandwidth", "ingressRate"),
+            ("portmap", "markMasqBit"),
+            ("tuning", "mtu"),
+            ("flannel", "delegate"),
+        ] {
+            let output = call(program, &ADD, &mut of(key, number).as_bytes());
+            let error: Value = serde_json::from_str(&output.stdout).unwrap();
+            assert!(
+                output.code == 1 && error["code"].is_u64(),
+                "{program} {key} {number}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
 fn unknown_commands_are_named() {
     let (code, value) = error(&with("add"), "{}");
     assert_eq!(
