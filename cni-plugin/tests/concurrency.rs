@@ -137,6 +137,48 @@ fn a_hundred_pods_at_once_with_duplicates_and_retries_come_and_go() {
     });
 }
 
+/// A runtime that lost count of its own calls: each ends, says what is wrong, and harms no other pod.
+#[test]
+fn all_verbs_at_once_for_one_pod_end_and_a_del_removes_everything() {
+    on_a_node(|node| {
+        let (pod, other) = (Pod::new("a"), Pod::new("b"));
+        let mut conf = node.conf("1.1.0");
+        conf["prevResult"] = node.call("ADD", &pod, &conf).succeeds();
+        node.add(&other);
+        conf["cni.dev/valid-attachments"] = serde_json::json!([{"containerID": "b", "ifname": "eth0"}]);
+        for _ in 0..4 {
+            let verbs = [
+                "ADD", "DEL", "CHECK", "GC", "STATUS", "ADD", "DEL", "GC", "ADD", "CHECK",
+            ];
+            let codes: Vec<_> = scope(|scope| {
+                let calls = verbs.map(|verb| node.call(verb, &pod, &conf));
+                let threads = calls.map(|call| scope.spawn(move || code(&call)));
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            for (verb, code) in verbs.iter().zip(codes) {
+                // Attached already, or not as it was; another call is still at work; a GC took away what an ADD was
+                // making, which no runtime does at once.
+                let expected: &[u64] = match *verb {
+                    "ADD" => &[11, 100, 101],
+                    "CHECK" => &[11, 101, 103],
+                    _ => &[11],
+                };
+                assert!(
+                    code.is_none_or(|code| expected.contains(&code)),
+                    "{verb}: {code:?}"
+                );
+            }
+            node.call("DEL", &pod, &conf).succeeds();
+            assert_eq!(
+                (node.leases().len(), node.links().len(), node.state_files()),
+                (1, 2, vec!["b".to_owned()])
+            );
+            assert!(!pod.sh("ip link").contains("eth0"));
+            assert!(other.reaches("10.244.7.1"));
+        }
+    });
+}
+
 #[test]
 fn adds_that_fail_do_not_take_the_bridge_from_adds_that_succeed() {
     on_a_node(|node| {

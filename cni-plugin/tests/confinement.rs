@@ -86,7 +86,7 @@ fn assert_confined(node: &Node, call: &Call, case: &str) -> usize {
     let written = written(node, call);
     for path in &written {
         let plain = path.components().all(|part| part != Component::ParentDir);
-        let own = ["flannel", "networks", "tuning"].map(|dir| node.path(dir));
+        let own = ["flannel", "networks", "portmap", "tuning", "firewall"].map(|dir| node.path(dir));
         let locks = Path::new("/run/cni/flannel");
         let inside = own.iter().any(|dir| path.starts_with(dir))
             || path.starts_with(locks)
@@ -127,6 +127,72 @@ fn hostile_calls(node: &Node, pod: &Pod, verb: &str, name: &str) -> Vec<Call> {
             .var("CNI_ARGS", &format!("IP={name};MAC={name};K8S_POD_NAME={name}")),
         valid,
     ]
+}
+
+/// The plugins that follow flannel, with what leads elsewhere in their keys and in the result.
+fn hostile_followers(node: &Node, pod: &Pod, verb: &str, name: &str) -> Vec<Call> {
+    let sysctls = json!({name: "1", format!("net.{name}"): "1", format!("net/{name}"): "1"});
+    let result =
+        json!({"interfaces": [{"name": name, "sandbox": name}], "ips": [{"address": "10.244.7.2/24"}]});
+    let mut calls = Vec::new();
+    for (plugin, keys) in [
+        ("portmap", vec!["externalSetMarkChain"]),
+        ("bandwidth", vec![]),
+        ("tuning", vec!["sysctl"]),
+        ("firewall", vec!["ingressPolicy", "iptablesAdminChainName"]),
+        ("loopback", vec![]),
+    ] {
+        let limits = json!({"egressRate": 8000, "egressBurst": 8000});
+        let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
+        let base = json!({
+            "cniVersion": "1.1.0", "name": "cbr0", "type": plugin, "dataDir": node.path(plugin), "mtu": 1400,
+            "cni.dev/valid-attachments": [],
+            "runtimeConfig": {"portMappings": ports, "bandwidth": limits},
+            "prevResult": {"interfaces": [{"name": "eth0", "sandbox": pod.netns}], "ips": [{"address": "10.244.7.2/24"}]},
+        });
+        let mut with = |key: &str, value: Value| {
+            let mut conf = base.clone();
+            conf[key] = value;
+            calls.push(node.call(verb, pod, &conf));
+        };
+        with("name", json!(name));
+        with("prevResult", result.clone());
+        // An absolute path is the administrator's choice.
+        if !name.starts_with('/') {
+            with("dataDir", json!(name));
+            with("dataDir", json!(node.path(plugin).join(name)));
+        }
+        for key in keys {
+            with(
+                key,
+                if key == "sysctl" {
+                    sysctls.clone()
+                } else {
+                    json!(name)
+                },
+            );
+        }
+    }
+    calls
+}
+
+#[test]
+fn names_lead_followers_nowhere() {
+    on_a_node(|node| {
+        let pod = Pod::new("pod");
+        pod.sh("ip link add eth0 type veth peer name other0");
+        let mut count = 0;
+        for name in ["..", "../x", "a/../../x", "/etc/x", "a\n../x"] {
+            for verb in ["ADD", "DEL", "GC"] {
+                for call in hostile_followers(&node, &pod, verb, name) {
+                    let case = format!("{verb} with {name:?}: {} {:?}", call.conf, call.vars);
+                    count += assert_confined(&node, &call, &case);
+                }
+            }
+        }
+        assert!(count > 50, "{count} writes");
+        assert!(!Path::new("/etc/x").exists());
+    });
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn the_result_has_the_form_of_its_version() {
 }
 
 #[test]
-fn a_previous_result_is_passed_on_in_every_version() {
+fn a_previous_result_is_passed_on() {
     on_a_node(|node| {
         let pod = Pod::new("a");
         let mut conf = conf("0.4.0");

@@ -203,10 +203,22 @@ fn masquerading_follows_the_configuration() {
 
 #[test]
 fn conditions_limit_who_may_use_a_port() {
-    for (backend, conditions) in [
-        ("nftables", json!(["ip saddr 192.168.50.2"])),
-        ("nftables", json!(["ip", "saddr", "!=", "10.0.0.0/8"])),
-        ("iptables", json!(["-s", "192.168.50.2/32"])),
+    for (backend, v4, v6) in [
+        (
+            "nftables",
+            json!(["ip saddr 192.168.50.2"]),
+            json!(["ip6 saddr fd99::2"]),
+        ),
+        (
+            "nftables",
+            json!(["ip", "saddr", "!=", "10.0.0.0/8"]),
+            json!(["ip6 saddr != fd00:10::/32"]),
+        ),
+        (
+            "iptables",
+            json!(["-s", "192.168.50.2/32"]),
+            json!(["!", "-s", "fd00:10::/32"]),
+        ),
     ] {
         on_a_node(move |node| {
             let client = client();
@@ -219,15 +231,45 @@ fn conditions_limit_who_may_use_a_port() {
                 &result,
                 backend,
                 &[mapping(8080, 80, "tcp")],
-                &json!({"conditionsV4": conditions}),
+                &json!({"conditionsV4": v4, "conditionsV6": v6}),
             );
             assert_eq!(tcp(&client.netns, NODE_V4, 8080), CLIENT_V4);
+            assert_eq!(tcp(&client.netns, NODE_V6, 8080), CLIENT_V6);
             assert!(is_refused(&other.netns, NODE_V4, 8080));
+            assert!(is_refused(&other.netns, NODE_V6, 8080));
             call(&node, "CHECK", &pod, &conf).succeeds();
             call(&node, "DEL", &pod, &conf).succeeds();
             assert_eq!(containers_rules(), Vec::<String>::new());
         });
     }
+}
+
+/// As kubelet and kube-proxy once shared their mark.
+#[test]
+fn a_chain_of_others_may_mark_what_is_to_be_masqueraded() {
+    on_a_node(|node| {
+        for program in ["iptables", "ip6tables"] {
+            let rules = format!(
+                "{program} -t nat -N KUBE-MARK-MASQ; {program} -t nat -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
+                 {program} -t nat -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE"
+            );
+            sh(node.dir.path(), &rules);
+        }
+        let client = client();
+        let (pod, result) = node.attached("a");
+        let _server = Server::tcp(&pod, 80);
+        let mut conf = node.ports_conf(&result, &[mapping(8080, 80, "tcp")]);
+        conf["externalSetMarkChain"] = "KUBE-MARK-MASQ".into();
+        call(&node, "ADD", &pod, &conf).succeeds();
+        for (to, by_client, by_bridge) in [(NODE_V4, CLIENT_V4, BRIDGE_V4), (NODE_V6, CLIENT_V6, BRIDGE_V6)] {
+            assert_eq!(tcp(&client.netns, to, 8080), by_client);
+            assert_eq!(tcp(&pod.netns, to, 8080), by_bridge, "its own host port");
+        }
+        call(&node, "CHECK", &pod, &conf).succeeds();
+        call(&node, "DEL", &pod, &conf).succeeds();
+        assert_eq!(containers_rules(), Vec::<String>::new());
+        assert!(sh(node.dir.path(), "iptables-save -t nat").contains("-A KUBE-MARK-MASQ -j MARK"));
+    });
 }
 
 #[test]
@@ -252,12 +294,18 @@ fn two_hundred_mappings_work_on_one_pod() {
 
 #[test]
 fn a_udp_flow_goes_on_to_the_next_pod_with_the_port() {
-    for backend in BACKENDS {
+    for (backend, to) in [
+        ("nftables", NODE_V4),
+        ("nftables", NODE_V6),
+        ("iptables", NODE_V4),
+        ("iptables", NODE_V6),
+    ] {
         on_a_node(move |node| {
             let client = client();
-            let socket = inside(&client.netns, || {
-                let socket = UdpSocket::bind("0.0.0.0:5353").unwrap();
-                socket.connect((NODE_V4, 8053)).unwrap();
+            let socket = inside(&client.netns, move || {
+                let any = if to == NODE_V4 { "0.0.0.0" } else { "::" };
+                let socket = UdpSocket::bind((any, 5353)).unwrap();
+                socket.connect((to, 8053)).unwrap();
                 socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
                 socket
             });
@@ -281,10 +329,10 @@ fn a_udp_flow_goes_on_to_the_next_pod_with_the_port() {
                     &json!({}),
                 );
                 let _server = Server::udp(&pod, 53);
-                assert!(ask(), "{backend} {id}");
+                assert!(ask(), "{backend} {to} {id}");
                 call(&node, "DEL", &pod, &conf).succeeds();
                 let gone = socket.send(b"?").is_ok() && socket.recv(&mut [0; 64]).is_ok();
-                assert!(!gone, "{backend} {id}: the flow outlives its mapping");
+                assert!(!gone, "{backend} {to} {id}: the flow outlives its mapping");
             }
         });
     }

@@ -118,42 +118,56 @@ fn flannels_pods_can_be_deleted_by_the_reference_after_a_roll_back() {
     });
 }
 
+/// Makes a call for each pod at once, by both programs in turn.
+fn at_once(node: &Node, programs: &[PathBuf; 2], calls: &[(&str, &Pod)], shift: usize) -> Vec<Value> {
+    let mut conf = node.bridge_conf("1.0.0");
+    conf["type"] = "host-local".into();
+    let children: Vec<_> = calls
+        .iter()
+        .enumerate()
+        .map(|(i, (verb, pod))| node.call(verb, pod, &conf).spawn(&programs[(i + shift) % 2]))
+        .collect();
+    let outputs = children
+        .into_iter()
+        .map(|child| child.wait_with_output().unwrap());
+    outputs
+        .map(|output| {
+            let printed = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{printed}");
+            serde_json::from_str(&printed).unwrap_or_default()
+        })
+        .collect()
+}
+
+fn each<'a>(verb: &'a str, pods: &'a [Pod]) -> Vec<(&'a str, &'a Pod)> {
+    pods.iter().map(|pod| (verb, pod)).collect()
+}
+
 #[test]
 fn one_store_serves_both_at_the_same_time() {
     on_a_node(|node| {
         let programs = [reference("host-local"), ours(&node, "host-local")];
-        let pods: Vec<_> = (0..24).map(|i| Pod::new(&format!("pod{i}"))).collect();
-        let mut conf = node.bridge_conf("1.0.0");
-        conf["type"] = "host-local".into();
-        let run = |verb: &str, shift: usize| -> Vec<Value> {
-            let children: Vec<_> = pods
-                .iter()
-                .enumerate()
-                .map(|(i, pod)| node.call(verb, pod, &conf).spawn(&programs[(i + shift) % 2]))
-                .collect();
-            let outputs = children
-                .into_iter()
-                .map(|child| child.wait_with_output().unwrap());
-            outputs
-                .map(|output| {
-                    assert!(
-                        output.status.success(),
-                        "{}",
-                        String::from_utf8_lossy(&output.stdout)
-                    );
-                    serde_json::from_slice(&output.stdout).unwrap_or_default()
-                })
-                .collect()
-        };
-        let results = run("ADD", 0);
+        let pods: Vec<_> = (0..36).map(|i| Pod::new(&format!("pod{i}"))).collect();
+        let (first, last) = pods.split_at(24);
+        let results = at_once(&node, &programs, &each("ADD", first), 0);
         let addresses: BTreeSet<_> = results
             .iter()
             .map(|r| r["ips"][0]["address"].to_string())
             .collect();
         assert_eq!(addresses.len(), 24);
         assert_eq!(node.leases().len(), 24);
-        run("CHECK", 1);
-        run("DEL", 1);
+        at_once(&node, &programs, &each("CHECK", first), 1);
+        // Half of them go while others come.
+        let (gone, kept) = first.split_at(12);
+        let turn = gone
+            .iter()
+            .zip(last)
+            .flat_map(|(gone, new)| [("DEL", gone), ("ADD", new)]);
+        at_once(&node, &programs, &turn.collect::<Vec<_>>(), 0);
+        let holders: BTreeSet<_> = node.leases().into_values().collect();
+        let wanted = kept.iter().chain(last).map(|pod| format!("{}\r\neth0", pod.id));
+        assert_eq!(holders, wanted.collect());
+        at_once(&node, &programs, &each("DEL", &pods[12..]), 1);
         assert!(node.leases().is_empty());
         assert_eq!(
             names_in(&node.path("networks/cbr0")),

@@ -184,6 +184,16 @@ fn network_namespaces() {
             g.var("CNI_NETNS", "/proc/self/ns/net");
             g.var("CNI_NETNS_OVERRIDE", "TRUE");
         }),
+        case("ENV-09 override", "flannel", Well, |_, g| {
+            g.var("CNI_NETNS", "/proc/self/ns/net");
+            g.var("CNI_NETNS_OVERRIDE", "1");
+        })
+        .ours_only(),
+        case("ENV-09 override", "bridge", Well, |_, g| {
+            g.var("CNI_COMMAND", "DEL");
+            g.var("CNI_NETNS", "/proc/self/ns/net");
+            g.var("CNI_NETNS_OVERRIDE", "true");
+        }),
         case("ENV-10", "bridge", In(8, "failed to open netns"), |_, g| {
             g.var("CNI_NETNS", "/nonexistent")
         })

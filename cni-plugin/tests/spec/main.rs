@@ -13,6 +13,7 @@
 mod common;
 
 mod arguments;
+mod chains;
 mod configuration;
 mod environment;
 mod index;
