@@ -1,6 +1,8 @@
 //! Where each requirement is checked: in this table, by a test of another file, or by a plugin of its own.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 const TABLES: [&str; 6] = [
     include_str!("environment.rs"),
@@ -147,6 +149,27 @@ fn every_requirement_is_checked_somewhere() {
     assert_eq!(missing, BTreeSet::new());
     for (id, file, test) in ELSEWHERE {
         assert!(file.contains(&format!("fn {test}(")), "{id}: no test {test}");
+    }
+}
+
+/// What is told to people of the differences from the reference is shown by tests.
+#[test]
+fn every_difference_in_the_documentation_is_argued_and_names_its_test() {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(own.join("../docs/cni.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    let rows: Vec<_> = rows.filter(|row| !row.starts_with("| the reference |")).collect();
+    assert!(rows.len() > 20);
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert!(
+            cells.len() == 4 && cells.iter().all(|cell| !cell.is_empty()),
+            "{row}"
+        );
+        let mut names = cells[3].split('`').filter(|part| !part.trim().is_empty());
+        let (file, test) = (names.next().unwrap(), names.next().unwrap());
+        let tests = fs::read_to_string(own.join("tests").join(file)).unwrap();
+        assert!(tests.contains(&format!("fn {test}(")), "{row}");
     }
 }
 
