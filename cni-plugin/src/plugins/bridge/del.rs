@@ -126,13 +126,19 @@ enum Unexplained {
 
 fn unexplained_ports(conf: &NetConf) -> Result<Unexplained, Failure> {
     let mut host = Host::open()?;
-    let mut ports = host.ports(&conf::bridge_name(&conf.object)?)?;
+    let bridge = conf::bridge_name(&conf.object)?;
+    let mut ports = host.ports(&bridge)?;
     for target in host_local::attachments(conf)? {
         if ports.is_empty() {
             break;
         }
         let own = host.find(&HostVeth::of(&conf.name, &target))?;
         ports.retain(|port| !own.contains(port));
+    }
+    if !ports.is_empty() {
+        // The kernel may have removed one, whose container has ended, before it was looked for.
+        let remaining = host.ports(&bridge)?;
+        ports.retain(|port| remaining.contains(port));
     }
     Ok(if ports.is_empty() {
         Unexplained::None
