@@ -9,11 +9,12 @@ use std::path::PathBuf;
 
 use flannel_types::SubnetEnv;
 use net_types::IfName;
-use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX};
+use net_types::registry::{RTPROT_FLANNEL, VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX};
 use netlink::inventory::Inventory;
 use netstate::{Link, LinkKind, State, Vxlan};
 use serde::Serialize;
 
+use crate::desired::HOST_GW_TYPE;
 use crate::status::{DeviceStatus, PeerStatus, Status};
 
 pub mod command;
@@ -78,10 +79,17 @@ pub struct Probe {
     pub public_ip: Ipv4Addr,
     /// Whether it answered there.
     pub underlay: bool,
+    /// Its end of the tunnel, where there is one.
+    pub tunnel: Option<TunnelEnd>,
+}
+
+/// Whether a peer answers through the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelEnd {
     /// Its address on the overlay.
     pub vtep_ip: Ipv4Addr,
-    /// Whether it answered through the tunnel.
-    pub overlay: bool,
+    /// Whether it answered there.
+    pub answers: bool,
 }
 
 /// How bad a finding is.
@@ -167,6 +175,17 @@ impl Facts {
         self.state.links.iter().find(|(link, _)| link.as_str() == name)
     }
 
+    /// Whether the peers are reached by plain routes, as far as can be told: the daemon says so, or, where there is none,
+    /// routes with its mark do.
+    fn is_routed(&self) -> bool {
+        if let Some(status) = self.status() {
+            let backend = status.node.backend.as_ref();
+            return backend.is_some_and(|backend| backend.name == HOST_GW_TYPE);
+        }
+        let mut routes = self.state.routes.values();
+        routes.any(|route| route.protocol == RTPROT_FLANNEL && route.kind.link().is_some())
+    }
+
     /// The VXLAN devices with flannel's names.
     fn vxlans(&self) -> impl Iterator<Item = (&IfName, &Link, &Vxlan)> {
         self.state
@@ -191,6 +210,9 @@ impl Facts {
 
     /// The daemon's own devices; without a daemon the only one of each family with such a name.
     fn devices(&self) -> Vec<(&IfName, &Link, &Vxlan)> {
+        if self.is_routed() {
+            return Vec::new();
+        }
         if self.told_devices().next().is_some() {
             let is_told = |name: &IfName| self.told_devices().any(|device| name.as_str() == device.name);
             return self.vxlans().filter(|(name, ..)| is_told(name)).collect();

@@ -5,10 +5,16 @@
 //! Start at [`command::main`].
 
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use net_types::registry::{RTPROT_FLANNEL, VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX};
-use net_types::{IfName, Vni, sentence};
-use netstate::{IptablesChange, Kernel, Link, LinkKind, LinkScope, Op, Prune, Scope, State, plan};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use net_types::registry::RTPROT_FLANNEL;
+use net_types::{IfName, sentence};
+use netstate::{
+    IptablesChange, Kernel, Link, LinkKind, LinkScope, MarkedRoutes, Op, Prune, Scope, State, plan,
+};
+
+use crate::desired::vni_in;
 
 pub mod command;
 #[cfg(test)]
@@ -79,23 +85,19 @@ pub fn render(rows: &[Row]) -> String {
 
 /// What is looked at: a host's links with a name of the daemon's devices, and the routes that only its mark tells.
 pub fn device_scope<'a>(names: impl IntoIterator<Item = &'a IfName>) -> Scope {
+    let anything = [
+        Ipv4Network::new(Ipv4Addr::UNSPECIFIED, 0).map(IpNetwork::V4).ok(),
+        Ipv6Network::new(Ipv6Addr::UNSPECIFIED, 0).map(IpNetwork::V6).ok(),
+    ];
     let own = names.into_iter().filter(|name| vni_in(name).is_some());
     Scope {
         links: own.map(|name| (name.clone(), LinkScope::default())).collect(),
-        blackholes_of: Some(RTPROT_FLANNEL),
+        marked: Some(MarkedRoutes {
+            protocol: RTPROT_FLANNEL,
+            inside: anything.into_iter().flatten().collect(),
+        }),
         ..Scope::default()
     }
-}
-
-/// The network identifier in the name of a device of the VXLAN backend.
-fn vni_in(name: &IfName) -> Option<Vni> {
-    let name = name.as_str();
-    let number = name
-        .strip_prefix(VXLAN_V6_DEVICE_PREFIX)
-        .or_else(|| name.strip_prefix(VXLAN_DEVICE_PREFIX))?;
-    let canonical = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
-    let number: u32 = number.parse().ok().filter(|_| canonical)?;
-    Vni::try_from(number).ok()
 }
 
 /// Why a link with such a name is not the daemon's; `None` when it is.

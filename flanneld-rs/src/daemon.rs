@@ -142,8 +142,9 @@ async fn run_until_signal<S: LeaseStore>(
     let rules = rules_kernel.settings(conf.enable_nftables, config.rules);
     let rules_watch = RulesWatch::open(rules.mode, config.rules.audit_interval)?;
     let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
-    let settings = settings::settings(config, &conf, &external, macs, (rules, rules_audit))?;
-    let kernel_watch = KernelWatch::open(settings.devices().cloned(), settings.parent.clone())?;
+    let mut settings = settings::settings(config, &conf, &external, macs, (rules, rules_audit))?;
+    settings.former_devices = host_facts::former_devices(&mut kernel)?;
+    let kernel_watch = KernelWatch::open(&settings)?;
     let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());
     let recorder = config.record.as_deref().map(Recorder::start).transpose()?;
     let mut node = Node::new(settings);

@@ -3,19 +3,22 @@
 //! Each family is by itself: a [`Side`] with the peers that can be reached in this family. What happens to a peer's
 //! IPv6 never touches its IPv4, and the reverse.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use net_types::registry::RTPROT_FLANNEL;
+use net_types::registry::{RT_TABLE_MAIN, RTPROT_FLANNEL};
 use net_types::{IfName, SubnetKey};
-use netstate::{LinkScope, Scope, State};
+use netstate::{LinkScope, MarkedRoutes, Nexthop, Route, RouteKey, RouteKind, Scope, State};
 
+pub use leftovers::{leftovers, vni_in};
 pub use own_subnets::blackholes;
-pub use peers::{BACKEND_TYPE, Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
+pub use peers::{BACKEND_TYPE, HOST_GW_TYPE, Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
 pub use rules::{FilterMode, Masquerade, Network, RuleSettings, rules, rules_scope, rules_scope_of};
 pub use vxlan::VxlanDevice;
 
+mod host_gw;
+mod leftovers;
 mod own_subnets;
 mod peers;
 mod rules;
@@ -41,6 +44,19 @@ pub struct Side {
 pub enum Carrier {
     /// VXLAN tunnels.
     Vxlan(VxlanDevice),
+    /// The network that the nodes share, through this interface.
+    HostGw(IfName),
+}
+
+impl Carrier {
+    /// What the leases of this backend name as its type.
+    #[must_use]
+    pub const fn backend_type(&self) -> &'static str {
+        match self {
+            Self::Vxlan(_) => BACKEND_TYPE,
+            Self::HostGw(_) => HOST_GW_TYPE,
+        }
+    }
 }
 
 impl Side {
@@ -63,6 +79,7 @@ pub fn desired(side: &Side, peers: &BTreeMap<IpNetwork, Peer>) -> State {
     let mut state = State::default();
     match &side.carrier {
         Carrier::Vxlan(device) => vxlan::add_device(&mut state, side, device),
+        Carrier::HostGw(_) => {}
     }
     for (subnet, peer) in peers {
         add_peer(&mut state, side, *subnet, peer);
@@ -81,32 +98,86 @@ pub fn of_peer(side: &Side, subnet: IpNetwork, peer: &Peer) -> State {
 fn add_peer(state: &mut State, side: &Side, subnet: IpNetwork, peer: &Peer) {
     match &side.carrier {
         Carrier::Vxlan(device) => vxlan::add_peer(state, device, subnet, peer),
+        Carrier::HostGw(link) => host_gw::add_peer(state, link, subnet, peer),
     }
 }
 
-/// Returns what is ours on this node in some families.
+/// The metric that the kernel gives an IPv6 route made without one (linux `IP6_RT_PRIO_USER`).
+const IPV6_METRIC: u32 = 1024;
+
+/// A route to the pods of a peer.
+fn route(subnet: IpNetwork, hop: Nexthop, protocol: u8) -> (RouteKey, Route) {
+    let key = RouteKey {
+        table: RT_TABLE_MAIN,
+        dst: subnet,
+        metric: if subnet.is_ipv6() { IPV6_METRIC } else { 0 },
+    };
+    let route = Route {
+        kind: RouteKind::Unicast(hop),
+        protocol,
+        source: None,
+        mtu_bytes: None,
+        advmss_bytes: None,
+        scope: None,
+    };
+    (key, route)
+}
+
+/// Returns what is ours on this node in some families, beside devices that another backend left.
 #[must_use]
 pub fn scope<'a>(sides: impl IntoIterator<Item = &'a Side>) -> Scope {
     let mut scope = Scope::default();
+    let mut inside = Vec::new();
     for side in sides {
         match &side.carrier {
             Carrier::Vxlan(device) => vxlan::add_scope(&mut scope, side, device),
+            Carrier::HostGw(_) => {}
         }
+        inside.push(side.network);
     }
-    scope.blackholes_of = Some(RTPROT_FLANNEL);
+    scope.marked = Some(marked(inside));
     scope
 }
 
-/// What a node looks at before it knows more than its devices' names: the links, and the routes through them.
+/// The same with devices that another backend left.
 #[must_use]
-pub fn first_look<'a>(names: impl IntoIterator<Item = &'a IfName>) -> Scope {
+pub fn scope_with<'a>(sides: impl IntoIterator<Item = &'a Side>, left: &BTreeSet<IfName>) -> Scope {
+    let mut scope = scope(sides);
+    leftovers::add_scope(&mut scope, left);
+    scope
+}
+
+/// Our routes that no device of ours marks as such. Those outside the pod network may be another daemon's.
+const fn marked(inside: Vec<IpNetwork>) -> MarkedRoutes {
+    MarkedRoutes {
+        protocol: RTPROT_FLANNEL,
+        inside,
+    }
+}
+
+/// What a node looks at before it knows more than its pod networks, its devices' names, and those of devices that it may
+/// have had: the links, the routes through them, and those that our mark tells.
+#[must_use]
+pub fn first_look<'a>(
+    networks: &[IpNetwork],
+    devices: impl IntoIterator<Item = &'a IfName>,
+    former: impl IntoIterator<Item = &'a IfName>,
+) -> Scope {
     let routes_only = LinkScope {
         routes: true,
         ..LinkScope::default()
     };
-    let links = names.into_iter().map(|name| (name.clone(), routes_only.clone()));
+    let addrs_only = LinkScope {
+        addrs_inside: networks.to_vec(),
+        ..LinkScope::default()
+    };
+    let devices = devices
+        .into_iter()
+        .map(|name| (name.clone(), routes_only.clone()));
+    let former = former.into_iter().map(|name| (name.clone(), addrs_only.clone()));
     Scope {
-        links: links.collect(),
+        links: former.chain(devices).collect(),
+        marked: Some(marked(networks.to_vec())),
         ..Scope::default()
     }
 }

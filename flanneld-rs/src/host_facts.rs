@@ -7,6 +7,7 @@ use netstate::KernelError;
 use tracing::warn;
 
 use crate::config::Config;
+use crate::desired::vni_in;
 use crate::iface_match::{self, External, Families, IfaceError};
 
 /// Why the external interface is not known.
@@ -53,6 +54,16 @@ pub fn external(
         );
     }
     Ok(external)
+}
+
+/// The links with names of VXLAN devices of flannel's.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn former_devices(kernel: &mut RealKernel) -> Result<Vec<IfName>, HostFactsError> {
+    let inventory = kernel.inventory().map_err(HostFactsError::Unobservable)?;
+    let names = inventory.links.into_iter().map(|link| link.name);
+    Ok(names.filter(|name| vni_in(name).is_some()).collect())
 }
 
 const fn families(conf: &NetConf) -> Families {

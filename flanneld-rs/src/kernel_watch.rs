@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnetwork::IpNetwork;
 use net_types::{IfIndex, IfName};
 use netlink_monitor::{Monitor, MonitorError, NeighEntry, Notice, Presence};
 use netstate::{NeighKey, Spot};
 use nix::net::if_::if_nametoindex;
+
+use crate::node::{CarrierSettings, Settings, SideSettings};
 
 /// Follows the kernel's notices.
 pub struct KernelWatch {
@@ -18,6 +21,12 @@ pub struct KernelWatch {
 struct Filter {
     devices: BTreeSet<IfName>,
     parent: IfName,
+    /// The pod networks: a route into one, by whatever link, may take the place of one of ours.
+    networks: Vec<IpNetwork>,
+    /// Whether the routes to peers lead through the parent itself, so that its addresses decide about them.
+    addrs_of_parent: bool,
+    /// The number that the parent has.
+    parent_index: Option<IfIndex>,
     /// Numbers that the devices have; content is reported by number.
     indexes: BTreeMap<IfIndex, IfName>,
 }
@@ -27,11 +36,15 @@ impl KernelWatch {
     ///
     /// # Errors
     /// No connection to the kernel can be had.
-    pub fn open(devices: impl IntoIterator<Item = IfName>, parent: IfName) -> Result<Self, MonitorError> {
+    pub fn open(settings: &Settings) -> Result<Self, MonitorError> {
+        let needs_parent = |side: &SideSettings| matches!(side.carrier, CarrierSettings::HostGw);
         let filter = Filter {
-            devices: devices.into_iter().collect(),
-            parent,
+            devices: settings.devices().cloned().collect(),
+            parent: settings.parent.clone(),
+            networks: settings.networks(),
+            addrs_of_parent: settings.sides.iter().any(needs_parent),
             indexes: BTreeMap::new(),
+            parent_index: None,
         };
         let mut watch = Self {
             monitor: Monitor::open()?,
@@ -43,11 +56,13 @@ impl KernelWatch {
 
     /// Asks for the device's number: what happened before, or was lost, told nothing of it.
     fn learn(&mut self) {
-        let found = self.filter.devices.iter().filter_map(|device| {
-            let index = if_nametoindex(device.as_str()).ok().and_then(IfIndex::new)?;
-            Some((index, device.clone()))
-        });
+        let found = self
+            .filter
+            .devices
+            .iter()
+            .filter_map(|device| Some((index_of(device)?, device.clone())));
         self.filter.indexes = found.collect();
+        self.filter.parent_index = index_of(&self.filter.parent);
         self.watch_closely();
     }
 
@@ -117,9 +132,12 @@ impl Filter {
             } => self
                 .judge_link(index, &name, presence)
                 .then_some(Change::Anything),
-            Notice::Addr { link } => is_ours(link).then_some(Change::Anything),
+            Notice::Addr { link } => {
+                let is_parent = self.addrs_of_parent && self.parent_index == Some(link);
+                (is_parent || is_ours(link)).then_some(Change::Anything)
+            }
             Notice::Route { link, key } => {
-                let concerns = link.is_none_or(is_ours);
+                let concerns = link.is_none_or(is_ours) || self.is_pods(key.dst);
                 concerns.then(|| Change::At([Spot::Route(key)].into()))
             }
             Notice::Neigh { link, entry, .. } => {
@@ -133,8 +151,17 @@ impl Filter {
         }
     }
 
+    fn is_pods(&self, dst: IpNetwork) -> bool {
+        self.networks
+            .iter()
+            .any(|network| network.contains(dst.network()))
+    }
+
     /// A link that was renamed away, or into our name, concerns us as well.
     fn judge_link(&mut self, index: IfIndex, name: &IfName, presence: Presence) -> bool {
+        if *name == self.parent {
+            self.parent_index = (presence == Presence::Present).then_some(index);
+        }
         let is_device = self.devices.contains(name) && presence == Presence::Present;
         let before = if is_device {
             self.indexes.insert(index, name.clone())
@@ -143,6 +170,10 @@ impl Filter {
         };
         is_device || before.is_some() || *name == self.parent
     }
+}
+
+fn index_of(link: &IfName) -> Option<IfIndex> {
+    if_nametoindex(link.as_str()).ok().and_then(IfIndex::new)
 }
 
 #[cfg(test)]
@@ -173,8 +204,33 @@ mod tests {
         );
         let at_route = Some(Change::At([Spot::Route(route())].into()));
         assert_eq!(filter.judge(route_through(Some(index(5)))), at_route);
-        assert_eq!(filter.judge(route_through(Some(index(2)))), None);
         assert_eq!(filter.judge(route_through(None)), at_route);
+        // By whatever link: it may have taken the place of one of ours.
+        assert_eq!(filter.judge(route_through(Some(index(2)))), at_route);
+        let elsewhere = Notice::Route {
+            link: Some(index(2)),
+            key: RouteKey {
+                dst: "10.9.5.0/24".parse().unwrap(),
+                ..route()
+            },
+        };
+        assert_eq!(filter.judge(elsewhere), None);
+    }
+
+    #[test]
+    fn the_parent_s_addresses_matter_where_routes_lead_through_it() {
+        for (addrs_of_parent, expected) in [(false, None), (true, Some(Change::Anything))] {
+            let mut filter = Filter {
+                addrs_of_parent,
+                ..filter()
+            };
+            assert_eq!(filter.judge(Notice::Addr { link: index(2) }), None);
+            filter.judge(link(2, "eth0", Presence::Present));
+            assert_eq!(filter.judge(Notice::Addr { link: index(2) }), expected);
+            assert_eq!(filter.judge(Notice::Addr { link: index(3) }), None);
+            filter.judge(link(2, "eth0", Presence::Gone));
+            assert_eq!(filter.judge(Notice::Addr { link: index(2) }), None);
+        }
     }
 
     #[test]
@@ -257,6 +313,9 @@ mod tests {
         Filter {
             devices: [name("flannel.1"), name("flannel-v6.1")].into(),
             parent: name("eth0"),
+            networks: vec!["10.244.0.0/16".parse().unwrap()],
+            addrs_of_parent: false,
+            parent_index: None,
             indexes: BTreeMap::new(),
         }
     }

@@ -32,6 +32,14 @@ pub fn render(status: &Status) -> String {
         "Whether the data plane is what it should be.",
         u8::from(node.ready),
     );
+    if let Some(backend) = &node.backend {
+        page.metric(
+            "flanneld_backend_info",
+            "gauge",
+            "What carries packets to the peers.",
+        );
+        page.sample("flanneld_backend_info", &[("backend", &backend.name)], 1);
+    }
     leases(&mut page, status);
     page.metric("flanneld_peers", "gauge", "Peers by state.");
     let peers = node.peers;

@@ -12,10 +12,10 @@ use flannel_types::{Lease, LeaseAttrs, NetConf, VxlanData};
 use ipnetwork::IpNetwork;
 use lease_store::LeaseEvent;
 use net_types::{IfName, MacAddr};
-use netstate::{KernelError, LinkKind, Prune, Scope, State};
+use netstate::{KernelError, LinkKind, Prune, Route, RouteKey, Scope, State};
 use tracing::{error, info, warn};
 
-use crate::desired::{self, BACKEND_TYPE, Carrier, Masquerade, Side, VxlanDevice};
+use crate::desired::{self, Carrier, Masquerade, Side, VxlanDevice};
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::{LeaseView, SnapshotOutcome};
 use crate::reconciler::{Goal, Input, Reconciler, Work};
@@ -84,6 +84,8 @@ struct Found {
     peer_subnets: BTreeSet<IpNetwork>,
     /// Whether the store knew this node.
     was_member: bool,
+    /// Devices of an earlier life, which go once the peers are programmed without them.
+    leftovers: BTreeSet<IfName>,
 }
 
 impl Node {
@@ -174,12 +176,15 @@ impl Node {
     }
 
     fn look_for_device(&self) -> Action {
-        Action::Kernel(Work::Observe(desired::first_look(self.settings.devices())))
+        let settings = &self.settings;
+        let scope = desired::first_look(&settings.networks(), settings.devices(), &settings.former_devices);
+        Action::Kernel(Work::Observe(scope))
     }
 
     fn observed(&mut self, now: Now, observation: Result<State, KernelError>) -> Option<Action> {
         if !matches!(self.stage, Stage::LookingForDevice) {
             self.engine.observed(now.monotonic, observation);
+            self.forget_leftovers();
             return self.device_settled();
         }
         match observation {
@@ -211,13 +216,15 @@ impl Node {
         let mut attrs = LeaseAttrs {
             public_ip: addrs.v4,
             public_ipv6: addrs.v6,
-            backend_type: BACKEND_TYPE.to_owned(),
+            backend_type: self.settings.conf.backend.lease_type().to_owned(),
             backend_data: None,
             backend_v6_data: None,
         };
         let mut macs = BTreeMap::new();
         for side in &self.settings.sides {
-            let CarrierSettings::Vxlan(vxlan) = &side.carrier;
+            let CarrierSettings::Vxlan(vxlan) = &side.carrier else {
+                continue;
+            };
             let stored_mac = stored
                 .as_ref()
                 .and_then(|stored| vtep_mac(stored, side.is_ipv6()));
@@ -271,9 +278,11 @@ impl Node {
         let rules = self.rules_goal(&sides, desired::rules_scope());
         self.rules.set_goal(rules);
         let keeper = LeaseKeeper::new(lease, self.settings.renew_margin);
+        let leftovers = found.leftovers.clone();
         let wants = Wants {
             subnet_env: holding::subnet_env(&sides, self.settings.pod_mtu_bytes, ip_masq),
             blackhole: self.settings.blackhole,
+            leftovers,
         };
         self.stage = Stage::Holding(Box::new(Holding::new(sides, keeper, view, wants)));
         // Only now, so that the first snapshot holds the own lease.
@@ -283,24 +292,37 @@ impl Node {
     /// One family's part of the overlay; `None` if the lease has no subnet of it.
     fn side_for(&self, side: &SideSettings, lease: &Lease, macs: &BTreeMap<IfName, MacAddr>) -> Option<Side> {
         let mut subnets = lease.key.subnets();
-        let CarrierSettings::Vxlan(vxlan) = &side.carrier;
-        let device = VxlanDevice {
-            name: vxlan.device.clone(),
-            vni: vxlan.vni,
-            port: vxlan.port,
-            learning: vxlan.learning,
-            gbp: vxlan.gbp,
-            mac: macs.get(&vxlan.device).copied().unwrap_or(vxlan.random_mac),
-            mtu_bytes: vxlan.mtu_bytes,
-            parent: self.settings.parent.clone(),
+        let parent = self.settings.parent.clone();
+        let carrier = match &side.carrier {
+            CarrierSettings::HostGw => Carrier::HostGw(parent),
+            CarrierSettings::Vxlan(vxlan) => Carrier::Vxlan(VxlanDevice {
+                name: vxlan.device.clone(),
+                vni: vxlan.vni,
+                port: vxlan.port,
+                learning: vxlan.learning,
+                gbp: vxlan.gbp,
+                mac: macs.get(&vxlan.device).copied().unwrap_or(vxlan.random_mac),
+                mtu_bytes: vxlan.mtu_bytes,
+                parent,
+            }),
         };
         Some(Side {
             network: side.network,
             subnet: subnets.find(|subnet| subnet.is_ipv6() == side.is_ipv6())?,
             local: side.local,
             public_ip: side.public_ip,
-            carrier: Carrier::Vxlan(device),
+            carrier,
         })
+    }
+
+    /// Once the kernel is as the leases say, what an earlier life left is gone: a device that somebody makes later under
+    /// such a name is theirs.
+    fn forget_leftovers(&mut self) {
+        if let Stage::Holding(holding) = &mut self.stage
+            && self.engine.is_clean()
+        {
+            holding.forget_leftovers();
+        }
     }
 
     /// Once the rules are as they should be, what another mode could have left is gone for good: looking for it again
@@ -523,21 +545,27 @@ fn found(state: &State, settings: &Settings) -> Found {
             .filter(|mac| mac.is_unicast())
             .map(|mac| (name.clone(), mac))
     };
-    let has_moved = |side: &&SideSettings| {
-        let local = state.links.get(side.device()).and_then(|link| match &link.kind {
+    let moved_device = |side: &SideSettings| {
+        let local = state.links.get(side.device()?).and_then(|link| match &link.kind {
             LinkKind::Vxlan(vxlan) => vxlan.local,
             LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Wireguard | LinkKind::Other(_) => None,
         });
-        local.is_some_and(|local| local != side.local)
+        let device = side.device()?.clone();
+        local.is_some_and(|local| local != side.local).then_some(device)
     };
-    let moved = settings.sides.iter().filter(has_moved);
-    let first = settings.devices().next();
+    let first = settings.sides.first();
+    let is_peer_s = |key: &RouteKey, route: &Route| match first.map(|side| (side, side.device())) {
+        Some((_, Some(device))) => route.kind.link() == Some(device),
+        Some((side, None)) => side.is_ipv6() == key.dst.is_ipv6() && route.kind.link().is_some(),
+        None => false,
+    };
     let routes = state.routes.iter();
-    let peer_subnets = routes.filter(|(_, route)| route.kind.link().is_some() && route.kind.link() == first);
+    let peer_subnets = routes.filter(|(key, route)| is_peer_s(key, route));
     Found {
         macs: settings.devices().filter_map(mac_of).collect(),
-        moved: moved.map(|side| side.device().clone()).collect(),
+        moved: settings.sides.iter().filter_map(moved_device).collect(),
         peer_subnets: peer_subnets.map(|(key, _)| key.dst).collect(),
         was_member: false,
+        leftovers: desired::leftovers(state, &settings.networks(), settings.devices()),
     }
 }

@@ -1,5 +1,6 @@
 //! From configuration and host facts to what is fixed for the life of the daemon.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use flannel_types::{Backend, NetConf, NetConfError, Vxlan};
@@ -39,6 +40,25 @@ pub enum SettingsError {
         what: String,
         /// What to do instead.
         way_out: &'static str,
+    },
+    /// It asks for the tunnel in user space.
+    #[error(
+        "Backend.Type \"udp\" in the network configuration is not built: its tunnel in user space was for kernels \
+         without VXLAN, and needs a privileged process; use vxlan, or host-gw where all nodes share one link"
+    )]
+    NeverBuilt,
+    /// Peers would send to an address that is not this node's on the shared link.
+    #[error(
+        "the public IP {public_ip} differs from the address {local} of {link}, which is not supported by the host-gw \
+         backend: leave out --public-ip, name the interface that has it with --iface, or use vxlan"
+    )]
+    PublicIpElsewhere {
+        /// What peers are told.
+        public_ip: IpAddr,
+        /// What the interface has.
+        local: IpAddr,
+        /// The interface.
+        link: IfName,
     },
     /// Nothing is left for pods after the outer headers.
     #[error(
@@ -80,22 +100,23 @@ pub fn settings(
     (rules, rules_audit): (RuleSettings, Duration),
 ) -> Result<Settings, SettingsError> {
     let valid = conf.validated()?;
-    let vxlan = vxlan_of(valid.backend())?;
+    let backend = supported(valid.backend())?;
     let [mac_v4, mac_v6] = random_macs;
     let mut sides = Vec::new();
     if let Some(pool) = valid.ipv4() {
-        sides.push(side(IpNetwork::V4(pool.network()), vxlan, external, mac_v4)?);
+        sides.push(side(IpNetwork::V4(pool.network()), backend, external, mac_v4)?);
     }
     if let Some(pool) = valid.ipv6() {
-        sides.push(side(IpNetwork::V6(pool.network()), vxlan, external, mac_v6)?);
+        sides.push(side(IpNetwork::V6(pool.network()), backend, external, mac_v6)?);
     }
-    let mtus = sides.iter().map(|side| {
-        let CarrierSettings::Vxlan(vxlan) = &side.carrier;
-        vxlan.mtu_bytes
+    let mtus = sides.iter().map(|side| match &side.carrier {
+        CarrierSettings::Vxlan(vxlan) => vxlan.mtu_bytes,
+        CarrierSettings::HostGw => external.mtu_bytes,
     });
     Ok(Settings {
         // A pod has one MTU. Upstream takes IPv4's, and leaves IPv6 to find out that less gets through.
         pod_mtu_bytes: mtus.min().unwrap_or_default(),
+        former_devices: Vec::new(),
         sides,
         parent: external.link.clone(),
         conf: conf.clone(),
@@ -107,33 +128,53 @@ pub fn settings(
     })
 }
 
-/// What one family needs. Its tunnel is of the same family, as upstream's is.
+/// What one family needs.
 fn side(
     network: IpNetwork,
-    vxlan: &Vxlan,
+    backend: Supported<'_>,
     external: &External,
     random_mac: MacAddr,
 ) -> Result<SideSettings, SettingsError> {
-    let (ends, prefix, overhead_bytes, least_bytes, family) = if network.is_ipv6() {
-        let prefix = VXLAN_V6_DEVICE_PREFIX;
-        (
-            external.v6,
-            prefix,
-            IPV6_OVERHEAD_BYTES,
-            IPV6_MIN_MTU_BYTES,
-            "IPv6",
-        )
+    let (ends, family) = if network.is_ipv6() {
+        (external.v6, "IPv6")
     } else {
-        (
-            external.v4,
-            VXLAN_DEVICE_PREFIX,
-            OVERHEAD_BYTES,
-            MIN_MTU_BYTES,
-            "IPv4",
-        )
+        (external.v4, "IPv4")
     };
     let link = || external.link.clone();
     let ends = ends.ok_or_else(|| SettingsError::NoAddress { link: link(), family })?;
+    let carrier = match backend {
+        Supported::Vxlan(vxlan) => {
+            CarrierSettings::Vxlan(vxlan_settings(vxlan, external, network.is_ipv6(), random_mac)?)
+        }
+        Supported::HostGw if ends.public_ip == ends.local => CarrierSettings::HostGw,
+        Supported::HostGw => {
+            return Err(SettingsError::PublicIpElsewhere {
+                public_ip: ends.public_ip,
+                local: ends.local,
+                link: link(),
+            });
+        }
+    };
+    Ok(SideSettings {
+        network,
+        local: ends.local,
+        public_ip: ends.public_ip,
+        carrier,
+    })
+}
+
+/// The device of one family. Its tunnel is of the same family, as upstream's is.
+fn vxlan_settings(
+    vxlan: &Vxlan,
+    external: &External,
+    is_ipv6: bool,
+    random_mac: MacAddr,
+) -> Result<VxlanSettings, SettingsError> {
+    let (prefix, overhead_bytes, least_bytes) = if is_ipv6 {
+        (VXLAN_V6_DEVICE_PREFIX, IPV6_OVERHEAD_BYTES, IPV6_MIN_MTU_BYTES)
+    } else {
+        (VXLAN_DEVICE_PREFIX, OVERHEAD_BYTES, MIN_MTU_BYTES)
+    };
     let outer_mtu_bytes = outer_mtu_bytes(vxlan, external);
     let mtu_bytes = outer_mtu_bytes
         .checked_sub(overhead_bytes)
@@ -142,22 +183,17 @@ fn side(
             mtu_bytes: outer_mtu_bytes,
             overhead_bytes,
             least_bytes,
-            link: link(),
+            link: external.link.clone(),
         })?;
     let device = format!("{prefix}{}", vxlan.vni);
-    Ok(SideSettings {
-        network,
-        local: ends.local,
-        public_ip: ends.public_ip,
-        carrier: CarrierSettings::Vxlan(VxlanSettings {
-            device: device.parse().map_err(SettingsError::DeviceName)?,
-            vni: vxlan.vni,
-            port: if vxlan.port == 0 { VXLAN_PORT } else { vxlan.port },
-            learning: vxlan.learning,
-            gbp: vxlan.gbp,
-            mtu_bytes,
-            random_mac,
-        }),
+    Ok(VxlanSettings {
+        device: device.parse().map_err(SettingsError::DeviceName)?,
+        vni: vxlan.vni,
+        port: if vxlan.port == 0 { VXLAN_PORT } else { vxlan.port },
+        learning: vxlan.learning,
+        gbp: vxlan.gbp,
+        mtu_bytes,
+        random_mac,
     })
 }
 
@@ -174,20 +210,30 @@ fn outer_mtu_bytes(vxlan: &Vxlan, external: &External) -> u32 {
     }
 }
 
-fn vxlan_of(backend: &Backend) -> Result<&Vxlan, SettingsError> {
-    let Backend::Vxlan(vxlan) = backend else {
-        return Err(not_supported(
-            format!("Backend.Type {:?}", backend.name()),
-            "use vxlan",
-        ));
-    };
-    if vxlan.direct_routing {
-        return Err(not_supported(
+/// A backend that is built.
+#[derive(Clone, Copy)]
+enum Supported<'a> {
+    Vxlan(&'a Vxlan),
+    HostGw,
+}
+
+fn supported(backend: &Backend) -> Result<Supported<'_>, SettingsError> {
+    match backend {
+        Backend::Vxlan(vxlan) if vxlan.direct_routing => Err(not_supported(
             "Backend.DirectRouting".to_owned(),
             "set it to false: all peers are tunnelled",
-        ));
+        )),
+        Backend::Vxlan(vxlan) => Ok(Supported::Vxlan(vxlan)),
+        Backend::HostGw => Ok(Supported::HostGw),
+        Backend::Udp { .. } => Err(SettingsError::NeverBuilt),
+        Backend::Wireguard(_) | Backend::Ipip { .. } | Backend::Alloc | Backend::Extension(_) => {
+            let what = format!("Backend.Type {:?}", backend.name());
+            Err(not_supported(
+                what,
+                "use vxlan, or host-gw where all nodes share one link",
+            ))
+        }
     }
-    Ok(vxlan)
 }
 
 const fn not_supported(what: String, way_out: &'static str) -> SettingsError {

@@ -42,7 +42,10 @@ pub struct NodeStatus {
     pub lease: Option<LeaseStatus>,
     /// The lease store.
     pub store: StoreStatus,
-    /// The overlay's device, once the lease is held; IPv6's only where IPv4 is off.
+    /// What carries packets to the peers, once the lease is held.
+    #[serde(default)]
+    pub backend: Option<BackendStatus>,
+    /// The overlay's device, once the lease is held, where the backend has one; IPv6's only where IPv4 is off.
     pub device: Option<DeviceStatus>,
     /// The overlay's device for IPv6 beside the one for IPv4.
     #[serde(default)]
@@ -85,6 +88,17 @@ pub struct StoreStatus {
     pub held: usize,
     /// Whether peers that no lease names are removed; not while the store is out of reach, nor before it was trusted.
     pub removes: bool,
+}
+
+/// What carries packets to the peers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its name in the network configuration.
+    pub name: String,
+    /// The interface that the nodes share.
+    pub link: String,
+    /// MTU of pods in bytes.
+    pub pod_mtu_bytes: u32,
 }
 
 /// The overlay's device, as it should be.

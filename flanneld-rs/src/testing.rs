@@ -50,14 +50,19 @@ pub(crate) fn side_v6() -> Side {
     }
 }
 
+/// The same side with the backend host-gw.
+pub(crate) fn host_gw(side: Side) -> Side {
+    Side {
+        carrier: Carrier::HostGw("eth0".parse().unwrap()),
+        ..side
+    }
+}
+
 /// The settings of node 250 in one family, as far as they are fixed before its lease is held.
 pub(crate) fn side_settings(side: Side) -> SideSettings {
-    let Carrier::Vxlan(device) = side.carrier;
-    SideSettings {
-        network: side.network,
-        local: side.local,
-        public_ip: side.public_ip,
-        carrier: CarrierSettings::Vxlan(VxlanSettings {
+    let carrier = match side.carrier {
+        Carrier::HostGw(_) => CarrierSettings::HostGw,
+        Carrier::Vxlan(device) => CarrierSettings::Vxlan(VxlanSettings {
             device: device.name,
             vni: device.vni,
             port: device.port,
@@ -66,6 +71,12 @@ pub(crate) fn side_settings(side: Side) -> SideSettings {
             mtu_bytes: device.mtu_bytes,
             random_mac: device.mac,
         }),
+    };
+    SideSettings {
+        network: side.network,
+        local: side.local,
+        public_ip: side.public_ip,
+        carrier,
     }
 }
 
@@ -79,7 +90,7 @@ pub(crate) fn peer(n: u8) -> Peer {
     Peer {
         lease: key(n),
         public_ip: public_ip(n).into(),
-        vtep_mac: mac(n),
+        vtep_mac: Some(mac(n)),
     }
 }
 

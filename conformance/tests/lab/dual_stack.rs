@@ -11,9 +11,9 @@ const V6_ONLY: &str =
 /// What a pod's packet may have: the underlay's 1,500 less what VXLAN over IPv6 takes.
 const POD_MTU: usize = 1430;
 /// Headers of IPv4 and ICMP.
-const V4_HEADERS: usize = 28;
+pub(crate) const V4_HEADERS: usize = 28;
 /// Headers of IPv6 and ICMPv6.
-const V6_HEADERS: usize = 48;
+pub(crate) const V6_HEADERS: usize = 48;
 
 #[test]
 fn pods_in_dual_stack_reach_each_other_in_both_families_up_to_their_full_mtu() {
@@ -117,7 +117,7 @@ fn a_cluster_gets_ipv6_node_by_node_without_losing_a_packet_of_ipv4() {
 }
 
 /// A lab with this configuration whose nodes have IPv6 on the underlay, with a daemon and a pod on each.
-fn started(nodes: u8, conf: &str) -> Bed {
+pub(crate) fn started(nodes: u8, conf: &str) -> Bed {
     let lab = with_ipv6(nodes, conf);
     let daemons = lab
         .nodes()
@@ -129,7 +129,8 @@ fn started(nodes: u8, conf: &str) -> Bed {
     Bed { daemons, pods, lab }
 }
 
-fn with_ipv6(nodes: u8, conf: &str) -> Lab {
+/// A lab with this configuration whose nodes have IPv6 on the underlay, on which nothing runs.
+pub(crate) fn with_ipv6(nodes: u8, conf: &str) -> Lab {
     let lab = bare(nodes);
     configure(&lab, conf);
     for node in lab.nodes() {
@@ -140,7 +141,8 @@ fn with_ipv6(nodes: u8, conf: &str) -> Lab {
     lab
 }
 
-fn configure(lab: &Lab, conf: &str) {
+/// Gives the nodes of a lab another configuration.
+pub(crate) fn configure(lab: &Lab, conf: &str) {
     let path = lab.shared_file("leases/config");
     let new = path.with_file_name("config.new");
     fs::write(&new, conf).unwrap();
@@ -158,7 +160,8 @@ fn tunnel_address(node: &Node) -> String {
     gateway.strip_suffix('1').unwrap().to_owned()
 }
 
-fn v6_of(pod: &Pod) -> String {
+/// A pod's global address of IPv6.
+pub(crate) fn v6_of(pod: &Pod) -> String {
     let links = pod
         .namespaces()
         .json(&[
@@ -170,7 +173,7 @@ fn v6_of(pod: &Pod) -> String {
 
 /// Asserts that a ping of this many bytes, which must not be divided, is answered at last: routes may be seconds old.
 #[track_caller]
-fn reaches(from: &Namespaces, target: &str, bytes: usize) {
+pub(crate) fn reaches(from: &Namespaces, target: &str, bytes: usize) {
     let ping = format!("ping -n -c 1 -W 2 -M do -s {bytes} {target}");
     let argv: Vec<_> = ping.split(' ').collect();
     wait_until(&ping, LONG, || Ok(from.output(&argv)?.status.success())).unwrap();

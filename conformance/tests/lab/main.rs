@@ -19,6 +19,7 @@ mod etcd;
 mod foreign;
 mod healing;
 mod heavy;
+mod host_gw;
 mod plugin;
 mod prune;
 mod restart;

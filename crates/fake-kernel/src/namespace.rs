@@ -6,7 +6,7 @@ use net_types::registry::RT_TABLE_MAIN;
 use net_types::{IfName, MacAddr};
 use netstate::{
     Addr, AddrKey, AdminState, FdbKey, Link, LinkKind, LinkScope, Neigh, NeighKey, NetnsLabel, Op, Route,
-    RouteKey, RouteKind, Scope, State, SysctlKey,
+    RouteKey, Scope, State, SysctlKey,
 };
 
 use crate::FakeKernel;
@@ -162,16 +162,12 @@ impl Namespace {
             other => content.other_tables.contains(&other),
         };
         state.routes = self.routes_where(|key, route| {
-            let in_scope = match &route.kind {
-                RouteKind::Unicast(hop) => {
-                    let content = scope.links.get(&hop.link);
-                    content.is_some_and(|content| shows(content, key.table))
-                }
-                RouteKind::Blackhole => {
-                    key.table == RT_TABLE_MAIN && scope.blackholes_of == Some(route.protocol)
-                }
-            };
-            in_scope && route.protocol != net_types::registry::RTPROT_KERNEL
+            let by_link = route.kind.link().and_then(|link| scope.links.get(link));
+            let by_link = by_link.is_some_and(|content| shows(content, key.table));
+            let by_mark = scope.marked.as_ref().is_some_and(|marked| {
+                key.table == RT_TABLE_MAIN && route.protocol == marked.protocol && marked.covers(key.dst)
+            });
+            (by_link || by_mark) && route.protocol != net_types::registry::RTPROT_KERNEL
         });
         for key in &scope.sysctls {
             if let Some(value) = self.sysctls.get(key) {

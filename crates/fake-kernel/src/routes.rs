@@ -2,6 +2,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use net_types::IfName;
+use net_types::registry::RT_TABLE_MAIN;
 use netstate::{Nexthop, Route, RouteKey, RouteKind};
 
 use crate::addrs::network;
@@ -15,7 +16,11 @@ impl Namespace {
     pub(crate) fn add_route(&mut self, key: &RouteKey, route: &Route) -> Answer {
         self.check_route(key, route)?;
         let key = stored_key(key);
-        if self.routes.contains_key(&key) {
+        if let Some(present) = self.routes.get(&key) {
+            let is_main = key.table == RT_TABLE_MAIN;
+            if is_main && present.first().is_some_and(|present| route.takes_over(present)) {
+                return self.replace_route(&key, route);
+            }
             return Err(exists("a route of equal destination and metric"));
         }
         self.routes.insert(key, vec![route.clone()]);

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 
+use net_types::registry::RTPROT_BOOT;
 use net_types::{IfIndex, IfName};
 use netlink_packet_route::link::InfoVxlan;
 use netstate::{
@@ -13,7 +14,7 @@ use crate::observe::index_of;
 use crate::raw::Requests;
 use crate::socket::{Socket, is_full};
 use crate::wireguard::{self, Devices};
-use crate::{Netns, conflict, sysctl};
+use crate::{Netns, conflict, marked, sysctl};
 
 /// Applies changes in order, as few sends as possible, and returns the result of each.
 pub(crate) fn apply(edges: &mut Edges<'_>, ops: &[Op]) -> Vec<Result<(), KernelError>> {
@@ -32,6 +33,7 @@ pub(crate) fn apply(edges: &mut Edges<'_>, ops: &[Op]) -> Vec<Result<(), KernelE
         run.note(op);
     }
     run.flush();
+    run.take_over(ops);
     run.explain(ops);
     run.results
 }
@@ -240,6 +242,43 @@ impl Run<'_, '_> {
                 self.fail(number, e);
             }
         }
+    }
+
+    /// Puts marked routes into places that were taken by the same routes without a mark.
+    fn take_over(&mut self, ops: &[Op]) {
+        let is_marked = |route: &Route| route.protocol != RTPROT_BOOT;
+        let results = self.results.iter();
+        let (numbers, refused): (Vec<_>, Vec<_>) = ops
+            .iter()
+            .zip(results)
+            .enumerate()
+            .filter_map(|(number, (op, result))| match (op, result) {
+                (Op::AddRoute(key, route), Err(refusal))
+                    if refusal.class == ErrorClass::Exists && is_marked(route) =>
+                {
+                    Some((number, (key, route)))
+                }
+                _ => None,
+            })
+            .unzip();
+        if refused.is_empty() {
+            return;
+        }
+        // Where that cannot be seen, the refusal stands.
+        let Ok(may) = marked::takeovers(self.edges.socket, &refused) else {
+            return;
+        };
+        for ((number, (key, route)), _) in numbers.into_iter().zip(refused).zip(may).filter(|(_, may)| *may) {
+            let Ok(oif) = self.oif(route) else { continue };
+            if let Some(result) = self.results.get_mut(number) {
+                *result = Ok(());
+            }
+            self.enqueue(
+                number,
+                vec![encode::add_route(key, route, oif, Presence::Replace)],
+            );
+        }
+        self.flush();
     }
 
     /// Names what stands in the way of devices that were refused.

@@ -14,8 +14,8 @@ pub(crate) use object::{
     Presence, add_addr, add_route, del_addr, del_fdb, del_neigh, del_route, set_fdb, set_neigh,
 };
 pub(crate) use question::{
-    all_addrs, all_links, blackholes, fdb_entry, fdb_of, link_by_index, link_by_name, neigh, neighs_of,
-    route_match, route_to, routes,
+    all_addrs, all_links, fdb_entry, fdb_of, link_by_index, link_by_name, neigh, neighs_of, route_match,
+    route_to, routes, routes_of,
 };
 
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};

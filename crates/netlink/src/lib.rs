@@ -20,6 +20,7 @@ mod frame;
 mod generic;
 pub mod inventory;
 mod kernel;
+mod marked;
 mod message;
 pub mod netfilter;
 mod netns;

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
 use net_types::registry::RT_TABLE_MAIN;
@@ -15,7 +15,7 @@ use crate::encode;
 use crate::errno::{no_link, other};
 use crate::raw::Requests;
 use crate::socket::Socket;
-use crate::sysctl;
+use crate::{marked, sysctl};
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
@@ -45,7 +45,7 @@ pub(crate) fn observe(socket: &mut Socket, scope: &Scope) -> Result<State, Kerne
         state.links.insert(name, link);
     }
     for family in FAMILIES {
-        blackholes(socket, scope, family, &mut state)?;
+        marked::read(socket, scope, family, &mut state)?;
     }
     for key in &scope.sysctls {
         if let Some(value) = sysctl::read(key)? {
@@ -53,23 +53,6 @@ pub(crate) fn observe(socket: &mut Socket, scope: &Scope) -> Result<State, Kerne
         }
     }
     Ok(state)
-}
-
-/// Reads the blackhole routes in scope.
-pub(crate) fn blackholes(
-    socket: &mut Socket,
-    scope: &Scope,
-    family: AddressFamily,
-    state: &mut State,
-) -> Result<(), KernelError> {
-    let Some(protocol) = scope.blackholes_of else {
-        return Ok(());
-    };
-    let found = socket.dump_routes(encode::blackholes(family), decode::blackhole)?;
-    state
-        .routes
-        .extend(found.into_iter().filter(|(_, route)| route.protocol == protocol));
-    Ok(())
 }
 
 pub(crate) fn links(socket: &mut Socket, scope: &Scope) -> Result<Vec<RawLink>, KernelError> {
@@ -88,12 +71,8 @@ fn names(socket: &mut Socket, links: &[RawLink]) -> Result<BTreeMap<IfIndex, IfN
     let referred = links
         .iter()
         .flat_map(|link| link.port.map(|port| port.bridge).into_iter().chain(link.parent));
-    let mut unknown: Vec<IfIndex> = referred.filter(|index| !names.contains_key(index)).collect();
-    unknown.sort();
-    unknown.dedup();
-    let questions = unknown.into_iter().map(encode::link_by_index).collect();
-    let others = ask_links(socket, questions)?;
-    names.extend(others.into_iter().map(|link| (link.index, link.name)));
+    let unknown = referred.filter(|index| !names.contains_key(index)).collect();
+    names.extend(names_of(socket, unknown)?);
     Ok(names)
 }
 
@@ -120,6 +99,16 @@ fn ask_links(socket: &mut Socket, questions: Vec<RouteNetlinkMessage>) -> Result
         }
     }
     Ok(links)
+}
+
+/// The names of links by their numbers; those that are gone have none.
+pub(crate) fn names_of(
+    socket: &mut Socket,
+    indexes: BTreeSet<IfIndex>,
+) -> Result<BTreeMap<IfIndex, IfName>, KernelError> {
+    let questions = indexes.into_iter().map(encode::link_by_index).collect();
+    let found = ask_links(socket, questions)?;
+    Ok(found.into_iter().map(|link| (link.index, link.name)).collect())
 }
 
 /// The number of a link.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use net_types::registry::RT_TABLE_MAIN;
-use net_types::{IfName, MacAddr};
+use net_types::{IfIndex, IfName, MacAddr};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netstate::{ErrorClass, FdbKey, KernelError, LinkScope, Neigh, NeighKey, RouteKey, Scope, Spot, State};
@@ -13,6 +13,7 @@ use netstate::{ErrorClass, FdbKey, KernelError, LinkScope, Neigh, NeighKey, Rout
 use crate::attr::only;
 use crate::decode::{self, RawLink, RawRoute};
 use crate::encode;
+use crate::marked;
 use crate::observe::{self, QUESTIONS_PER_SEND};
 use crate::raw::Requests;
 use crate::socket::Socket;
@@ -40,6 +41,7 @@ pub(crate) fn observe_at(
         links: &links,
         state: State::default(),
         tables: BTreeSet::new(),
+        others: BTreeMap::new(),
     };
     for part in questions.chunks(QUESTIONS_PER_SEND) {
         reading.ask(socket, part)?;
@@ -54,9 +56,7 @@ type Links<'a> = BTreeMap<&'a IfName, (&'a RawLink, &'a LinkScope)>;
 /// How a spot is asked for; `None` where nothing in scope can stand.
 fn question<'a>(scope: &Scope, links: &Links<'a>, spot: &'a Spot) -> Option<Question<'a>> {
     match spot {
-        Spot::Route(key) if key.table == RT_TABLE_MAIN && scope.blackholes_of.is_some() => {
-            Some(Question::Route(key))
-        }
+        Spot::Route(key) if is_marked_at(scope, key) => Some(Question::Route(key)),
         Spot::Route(key) => {
             let mut tables = links.values().map(|(_, content)| content);
             let in_scope = |content: &&LinkScope| {
@@ -75,6 +75,12 @@ fn question<'a>(scope: &Scope, links: &Links<'a>, spot: &'a Spot) -> Option<Ques
         // Route netlink knows nothing of it.
         Spot::WgPeer(_) => None,
     }
+}
+
+/// Whether a route there can be in scope by its protocol.
+fn is_marked_at(scope: &Scope, key: &RouteKey) -> bool {
+    let marked = scope.marked.as_ref();
+    key.table == RT_TABLE_MAIN && marked.is_some_and(|marked| marked.covers(key.dst))
 }
 
 enum Question<'a> {
@@ -111,6 +117,8 @@ struct Reading<'a> {
     links: &'a Links<'a>,
     state: State,
     tables: BTreeSet<Table>,
+    /// Names of links that are not in scope.
+    others: BTreeMap<IfIndex, Option<IfName>>,
 }
 
 impl Reading<'_> {
@@ -128,7 +136,7 @@ impl Reading<'_> {
         }
         let answers = socket.ask(&mut requests)?;
         for (question, answer) in asked.into_iter().zip(answers) {
-            self.take(question, answer)?;
+            self.take(socket, question, answer)?;
         }
         Ok(())
     }
@@ -143,11 +151,12 @@ impl Reading<'_> {
 
     fn take(
         &mut self,
+        socket: &mut Socket,
         question: &Question<'_>,
         answer: Result<RouteNetlinkMessage, KernelError>,
     ) -> Result<(), KernelError> {
         match (question, answer) {
-            (Question::Route(key), answer) => self.take_route(key, answer),
+            (Question::Route(key), answer) => self.take_route(socket, key, answer),
             (_, Err(err)) if matches!(err.class, ErrorClass::NotFound | ErrorClass::NoDevice) => Ok(()),
             (_, Err(err)) => Err(err),
             (Question::Neigh(link, ip), Ok(answer)) => {
@@ -174,13 +183,16 @@ impl Reading<'_> {
     /// there is none, shows that the route is absent; every other answer leaves that open.
     fn take_route(
         &mut self,
+        socket: &mut Socket,
         key: &RouteKey,
         answer: Result<RouteNetlinkMessage, KernelError>,
     ) -> Result<(), KernelError> {
         match answer.map(|answer| only!(answer, RouteNetlinkMessage::NewRoute)) {
             Ok(Some(message)) => match matched(&message) {
                 Some(found) if found == *key => {
-                    self.put_route(decode::route(&message));
+                    if let Some(route) = decode::route(&message) {
+                        self.put_route(socket, &route)?;
+                    }
                 }
                 Some(found) if found.table == key.table && found.dst.prefix() < key.dst.prefix() => {}
                 Some(_) | None => self.list_for(&Question::Route(key)),
@@ -193,13 +205,39 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn put_route(&mut self, found: Option<RawRoute>) {
-        let Some(route) = found else { return };
+    fn put_route(&mut self, socket: &mut Socket, route: &RawRoute) -> Result<(), KernelError> {
         let mut links = self.links.values();
-        if let Some((link, _)) = links.find(|(link, _)| link.index == route.oif) {
-            let (key, route) = observe::route_of(link.name.clone(), &route);
-            self.state.routes.insert(key, route);
+        let in_scope = |content: &LinkScope| match route.table {
+            RT_TABLE_MAIN => content.routes,
+            other => content.other_tables.contains(&other),
+        };
+        let link = links.find(|(link, content)| link.index == route.oif && in_scope(content));
+        let name = match link {
+            Some((link, _)) => Some(link.name.clone()),
+            None if self.is_marked(route) => self.name_of(socket, route.oif)?,
+            None => None,
+        };
+        self.state
+            .routes
+            .extend(name.map(|name| observe::route_of(name, route)));
+        Ok(())
+    }
+
+    fn is_marked(&self, route: &RawRoute) -> bool {
+        let marked = self.scope.marked.as_ref();
+        marked.is_some_and(|marked| {
+            route.table == RT_TABLE_MAIN && route.protocol == marked.protocol && marked.covers(route.dst)
+        })
+    }
+
+    /// The name of a link that is not in scope; none if it is gone meanwhile. Asked for once.
+    fn name_of(&mut self, socket: &mut Socket, index: IfIndex) -> Result<Option<IfName>, KernelError> {
+        if let Some(known) = self.others.get(&index) {
+            return Ok(known.clone());
         }
+        let found = observe::names_of(socket, [index].into())?.remove(&index);
+        self.others.insert(index, found.clone());
+        Ok(found)
     }
 
     /// Lists the tables whose single objects could not be asked for.
@@ -208,10 +246,10 @@ impl Reading<'_> {
         for table in &self.tables {
             match table {
                 Table::V4(RT_TABLE_MAIN) => {
-                    observe::blackholes(socket, self.scope, AddressFamily::Inet, &mut listed)?;
+                    marked::read(socket, self.scope, AddressFamily::Inet, &mut listed)?;
                 }
                 Table::V6(RT_TABLE_MAIN) => {
-                    observe::blackholes(socket, self.scope, AddressFamily::Inet6, &mut listed)?;
+                    marked::read(socket, self.scope, AddressFamily::Inet6, &mut listed)?;
                 }
                 Table::V4(_) | Table::V6(_) | Table::Fdb(_) => {}
             }

@@ -12,7 +12,7 @@ mod common;
 
 use common::*;
 use netlink::RealKernel;
-use netstate::{ErrorClass, Kernel, LinkKind, LinkScope, Prune, Scope, State, plan};
+use netstate::{ErrorClass, Kernel, LinkKind, LinkScope, MarkedRoutes, Prune, Scope, State, plan};
 
 #[test]
 fn what_the_kernel_makes_itself_is_not_observed() {
@@ -216,7 +216,7 @@ fn a_parent_in_another_namespace_has_no_name_here() {
 }
 
 #[test]
-fn of_routes_that_lead_nowhere_those_of_the_named_protocol_are_read_made_and_removed() {
+fn routes_are_told_by_their_protocol_and_destination_whatever_they_lead_through() {
     in_netns(|| {
         underlay();
         let mut kernel = RealKernel::open().unwrap();
@@ -224,16 +224,25 @@ fn of_routes_that_lead_nowhere_those_of_the_named_protocol_are_read_made_and_rem
             "ip route add blackhole 10.244.1.0/24
              ip route add blackhole 10.244.2.0/24 proto 102 table 99
              ip route add unreachable 10.244.3.0/24 proto 102
-             ip route add 10.244.4.0/24 via 192.168.77.1 dev eth0 proto 102",
+             ip route add 10.244.4.0/24 via 192.168.77.1 dev eth0 proto 4
+             ip route add 10.9.4.0/24 via 192.168.77.1 dev eth0 proto 102
+             ip route add 10.0.0.0/8 via 192.168.77.1 dev eth0 proto 102",
         );
+        let inside = ["10.244.0.0/16", "fd00:10:244::/48"].map(|net| net.parse().unwrap());
         let scope = Scope {
-            blackholes_of: Some(102),
+            marked: Some(MarkedRoutes {
+                protocol: 102,
+                inside: inside.into(),
+            }),
             ..Scope::default()
         };
         assert_eq!(kernel.observe(&scope).unwrap(), State::default());
 
         let wanted: State = "route 10.244.5.0/24 blackhole proto 102 metric 4096
-             route fd00:10:244:5::/64 blackhole proto 102 metric 4096"
+             route fd00:10:244:5::/64 blackhole proto 102 metric 4096
+             route 10.244.6.0/24 via 192.168.77.6 dev eth0 proto 102
+             route 10.244.7.0/24 via 192.168.77.7 dev eth0 proto 102
+             route fd00:10:244:6::/64 via fd00:77::6 dev eth0 proto 102 metric 1024"
             .parse()
             .unwrap();
         all_ok(kernel.apply(&plan(&wanted, &State::default(), Prune::Remove)));
@@ -248,6 +257,54 @@ fn of_routes_that_lead_nowhere_those_of_the_named_protocol_are_read_made_and_rem
         assert_eq!(
             kernel.observe_at(&scope, &wanted.spots()).unwrap(),
             State::default()
+        );
+    });
+}
+
+#[test]
+fn a_marked_route_takes_over_one_without_a_mark_to_the_same_next_hop_and_no_other() {
+    in_netns(|| {
+        underlay();
+        let mut kernel = RealKernel::open().unwrap();
+        run_all(
+            "ip route add 10.244.1.0/24 via 192.168.77.1 dev eth0
+             ip route add 10.244.2.0/24 via 192.168.77.99 dev eth0
+             ip route add 10.244.3.0/24 via 192.168.77.3 dev eth0 proto static
+             ip route add fd00:10:244:1::/64 via fd00:77::1 dev eth0
+             ip route add fd00:10:244:2::/64 via fd00:77::99 dev eth0",
+        );
+        let wanted: State = "route 10.244.1.0/24 via 192.168.77.1 dev eth0 proto 102
+             route 10.244.2.0/24 via 192.168.77.2 dev eth0 proto 102
+             route 10.244.3.0/24 via 192.168.77.3 dev eth0 proto 102
+             route 10.244.4.0/24 via 192.168.77.4 dev eth0 proto 102
+             route fd00:10:244:1::/64 via fd00:77::1 dev eth0 proto 102 metric 1024
+             route fd00:10:244:2::/64 via fd00:77::2 dev eth0 proto 102 metric 1024"
+            .parse()
+            .unwrap();
+        let results = kernel.apply(&plan(&wanted, &State::default(), Prune::Remove));
+        let classes: Vec<_> = results
+            .iter()
+            .map(|result| result.as_ref().err().map(|err| err.class))
+            .collect();
+        let taken = Some(ErrorClass::Exists);
+        assert_eq!(classes, [None, taken, taken, None, None, taken]);
+        let list = |family| {
+            let output = std::process::Command::new("ip")
+                .args([family, "route", "show", "proto", "102"])
+                .output();
+            String::from_utf8(output.unwrap().stdout).unwrap()
+        };
+        assert_eq!(
+            list("-4")
+                .split_whitespace()
+                .filter(|word| word.starts_with("10.244"))
+                .collect::<Vec<_>>(),
+            ["10.244.1.0/24", "10.244.4.0/24"]
+        );
+        assert!(
+            list("-6").starts_with("fd00:10:244:1::/64 via fd00:77::1"),
+            "{}",
+            list("-6")
         );
     });
 }

@@ -27,7 +27,7 @@ pub use link::{AdminState, BridgePort, Link, LinkKind, NetnsLabel, VethPeer, Vxl
 pub use objects::{Addr, AddrKey, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind, SysctlKey};
 pub use op::{IptablesChange, LinkChange, ObjectKey, Op};
 pub use plan::{Prune, plan};
-pub use scope::{LinkScope, Scope};
+pub use scope::{LinkScope, MarkedRoutes, Scope};
 pub use spot::Spot;
 pub use state::State;
 pub use text::TextError;

@@ -1,6 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
+use net_types::registry::RTPROT_BOOT;
 use net_types::{IfName, MacAddr};
 
 /// `RT_SCOPE_UNIVERSE` and `RT_SCOPE_LINK` (linux `rtnetlink.h`).
@@ -55,6 +56,21 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether this route, where its place is taken by another one, may take that over: it has a mark of its own, the
+    /// other one has none, and both lead to the same next hop.
+    #[must_use]
+    pub fn takes_over(&self, present: &Self) -> bool {
+        let hop = |kind: &RouteKind| match kind {
+            RouteKind::Unicast(hop) => Some((hop.link.clone(), hop.gateway)),
+            RouteKind::Blackhole => None,
+        };
+        let wanted = hop(&self.kind);
+        self.protocol != RTPROT_BOOT
+            && present.protocol == RTPROT_BOOT
+            && wanted.is_some()
+            && wanted == hop(&present.kind)
+    }
+
     /// The scope that follows from the next hop, as iproute2 chooses it: an IPv4 destination without a gateway is on
     /// the link; IPv6 has no scopes.
     #[must_use]

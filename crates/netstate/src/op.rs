@@ -22,7 +22,9 @@ pub enum Op {
     AddAddr(AddrKey, Addr),
     /// Removes an address.
     DelAddr(AddrKey),
-    /// Adds a route. Fails if one of equal table, destination and metric exists (`NLM_F_EXCL`), whoever made it.
+    /// Adds a route. Fails if one of equal table, destination and metric exists (`NLM_F_EXCL`), whoever made it; only that
+    /// a route with a protocol of its own takes over one of `RTPROT_BOOT`, as who sets none makes them, that leads to
+    /// the same next hop.
     AddRoute(RouteKey, Route),
     /// Makes a route, in place of one of equal table, destination and metric if there is one: ours, or what stands
     /// where ours was.

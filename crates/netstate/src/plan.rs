@@ -11,7 +11,8 @@ use net_types::IfName;
 
 use crate::iptables::{IptablesKey, OwnRules};
 use crate::{
-    AddrKey, AdminState, FdbKey, IptablesChange, Link, LinkChange, LinkKind, Op, State, Vxlan, Wireguard,
+    AddrKey, AdminState, FdbKey, IptablesChange, Link, LinkChange, LinkKind, Op, RouteKey, State, Vxlan,
+    Wireguard,
 };
 
 #[cfg(test)]
@@ -35,8 +36,10 @@ pub enum Prune {
 #[must_use]
 pub fn plan(desired: &State, observed: &State, prune: Prune) -> Vec<Op> {
     let links = plan_links(desired, observed, prune);
+    let mut ops = moved_routes(desired, observed, &links);
+    let observed = &with_routes(observed, &ops);
     let remaining = remaining(&links, desired, observed, prune);
-    let mut ops = links.ops;
+    ops.extend(links.ops);
     ops.extend(sysctls(desired, observed, &links.made));
     ops.extend(wireguard(desired, &remaining));
     ops.extend(links.ups);
@@ -163,6 +166,39 @@ impl LinkPlan {
             self.ops.push(Op::SetLink(name.clone(), change));
         }
     }
+}
+
+/// Routes that lead away from a link that goes, through one that nobody here changes: they move before it goes, so that
+/// traffic does not wait for what follows.
+fn moved_routes(desired: &State, observed: &State, links: &LinkPlan) -> Vec<Op> {
+    if links.gone.is_empty() {
+        return Vec::new();
+    }
+    let leaves = |key: &RouteKey| {
+        let present = observed.routes.get(key).and_then(|route| route.kind.link());
+        present.is_some_and(|link| links.gone.contains(link))
+    };
+    let is_steady = |link: &IfName| {
+        !observed.links.contains_key(link) && !desired.links.contains_key(link) && !links.gone.contains(link)
+    };
+    let moved = desired
+        .routes
+        .iter()
+        .filter(|(key, route)| leaves(key) && route.kind.link().is_some_and(is_steady));
+    moved
+        .map(|(key, route)| Op::ReplaceRoute(key.clone(), route.clone()))
+        .collect()
+}
+
+/// What is observed once these routes are replaced.
+fn with_routes<'a>(observed: &'a State, ops: &[Op]) -> Cow<'a, State> {
+    let mut observed = Cow::Borrowed(observed);
+    for op in ops {
+        if let Op::ReplaceRoute(key, route) = op {
+            observed.to_mut().routes.insert(key.clone(), route.clone());
+        }
+    }
+    observed
 }
 
 /// Whether the kernel can turn one link into the other without making it anew.

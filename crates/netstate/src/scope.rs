@@ -16,14 +16,32 @@ use crate::nft::TableKey;
 pub struct Scope {
     /// The links in scope, with what of their content is.
     pub links: BTreeMap<IfName, LinkScope>,
-    /// The protocol whose blackhole routes of the main table are, of both families.
-    pub blackholes_of: Option<u8>,
+    /// The routes of the main table that are, by who made them.
+    pub marked: Option<MarkedRoutes>,
     /// Kernel parameters that are read; they are never removed.
     pub sysctls: BTreeSet<SysctlKey>,
     /// Tables of nf_tables in scope, whole.
     pub nft: BTreeSet<TableKey>,
     /// Chains in scope of iptables' tables, whole, with the rules of other chains that lead into them.
     pub iptables: BTreeMap<IptablesKey, BTreeSet<String>>,
+}
+
+/// Routes that their protocol tells, whatever link they lead through, if any; only unicast and blackhole routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkedRoutes {
+    /// Who made them (`RTPROT_*`).
+    pub protocol: u8,
+    /// Their destinations are inside one of these networks.
+    pub inside: Vec<IpNetwork>,
+}
+
+impl MarkedRoutes {
+    /// Whether a destination is inside one of the networks.
+    #[must_use]
+    pub fn covers(&self, dst: IpNetwork) -> bool {
+        let holds = |network: &IpNetwork| network.contains(dst.network()) && network.prefix() <= dst.prefix();
+        self.inside.iter().any(holds)
+    }
 }
 
 /// Which content of a link is in scope.

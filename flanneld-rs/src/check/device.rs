@@ -33,7 +33,8 @@ fn subnet_file(facts: &Facts) -> Option<Finding> {
 
 fn devices(facts: &Facts) -> Vec<Finding> {
     let devices = facts.devices();
-    if devices.is_empty() && facts.subnet_env().is_some() && facts.vxlans().next().is_none() {
+    let lacks_device = devices.is_empty() && !facts.is_routed() && facts.vxlans().next().is_none();
+    if lacks_device && facts.subnet_env().is_some() {
         return vec![Finding::error(
             "device.missing",
             "there is a subnet file, but no VXLAN device of flannel's".to_owned(),

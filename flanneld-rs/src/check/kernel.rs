@@ -9,7 +9,8 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 }
 
 fn missing_modules(facts: &Facts) -> Vec<Finding> {
-    let missing = facts.missing_modules.iter();
+    let is_needed = |module: &&&str| **module != "vxlan" || !facts.is_routed();
+    let missing = facts.missing_modules.iter().filter(is_needed);
     let finding = |module: &&'static str| {
         match *module {
         "br_netfilter" => Finding::warning(

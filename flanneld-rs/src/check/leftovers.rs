@@ -19,7 +19,8 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 }
 
 fn devices(facts: &Facts) -> Vec<Finding> {
-    if facts.told_devices().next().is_none() {
+    let is_known = facts.told_devices().next().is_some() || facts.daemon.is_ok() && facts.is_routed();
+    if !is_known {
         return Vec::new();
     }
     let is_own = |name: &IfName| facts.told_devices().any(|own| name.as_str() == own.name);

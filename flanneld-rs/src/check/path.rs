@@ -6,7 +6,7 @@ use super::{Facts, Finding};
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let port = facts.device().map_or(VXLAN_PORT, |(_, _, vxlan)| vxlan.port);
-    let rules = facts.rules.iter();
+    let rules = facts.rules.iter().filter(|_| !facts.is_routed());
     let mut findings: Vec<_> = rules
         .filter_map(|(program, text)| blocked(program, text, port))
         .collect();
@@ -91,29 +91,23 @@ fn names(rule: &str, word: &str, port: u16) -> bool {
 }
 
 fn probes(facts: &Facts, port: u16) -> Vec<Finding> {
-    let silent = facts.probes.iter().filter(|probe| !probe.overlay);
-    let finding = |probe: &super::Probe| {
-        if probe.underlay {
-            Finding::error(
-                "path.tunnel-silent",
-                format!(
-                    "the peer {} answers, but {} behind its tunnel does not",
-                    probe.public_ip, probe.vtep_ip
-                ),
-                format!(
-                    "let UDP port {port} through on both nodes and between them; run flanneld check there as well"
-                ),
-            )
-        } else {
-            Finding::warning(
-                "path.peer-silent",
-                format!(
-                    "the peer {} does not answer, neither directly nor through the tunnel",
-                    probe.public_ip
-                ),
-                "look whether it runs, and whether its address is reachable from here",
-            )
-        }
+    let finding = |probe: &super::Probe| match (&probe.tunnel, probe.underlay) {
+        (Some(end), true) if !end.answers => Some(Finding::error(
+            "path.tunnel-silent",
+            format!(
+                "the peer {} answers, but {} behind its tunnel does not",
+                probe.public_ip, end.vtep_ip
+            ),
+            format!(
+                "let UDP port {port} through on both nodes and between them; run flanneld check there as well"
+            ),
+        )),
+        (tunnel, false) if tunnel.as_ref().is_none_or(|end| !end.answers) => Some(Finding::warning(
+            "path.peer-silent",
+            format!("the peer {} does not answer by any way", probe.public_ip),
+            "look whether it runs, and whether its address is reachable from here",
+        )),
+        (Some(_) | None, _) => None,
     };
-    silent.map(finding).collect()
+    facts.probes.iter().filter_map(finding).collect()
 }

@@ -4,11 +4,23 @@ use netstate::{Addr, AddrKey, AdminState, FdbKey, Neigh, NeighKey, Nexthop, Rout
 
 use super::*;
 use crate::log::LogCounts;
-use crate::status::{DeviceStatus, LeaseStatus, NodeStatus, Part, PeerState, StoreStatus};
+use crate::status::{BackendStatus, DeviceStatus, LeaseStatus, NodeStatus, Part, PeerState, StoreStatus};
 
 #[test]
 fn nothing_is_wrong_with_a_good_node() {
     assert_eq!(findings(&good()), []);
+}
+
+#[test]
+fn nothing_is_wrong_with_a_good_node_whose_peers_have_plain_routes() {
+    let mut facts = good();
+    routed(&mut facts);
+    facts.missing_modules.insert("vxlan");
+    facts.rules.insert("nft", "\tudp dport 8472 drop\n".to_owned());
+    assert_eq!(findings(&facts), []);
+    facts.daemon = Err("flanneld does not answer".to_owned());
+    let found: Vec<_> = findings(&facts).iter().map(|finding| finding.id).collect();
+    assert_eq!(found, ["daemon.silent"]);
 }
 
 type Break = fn(&mut Facts);
@@ -106,6 +118,15 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
     ("leftover.route", Severity::Warning, |facts| {
         route(facts, "10.244.9.0/24", "eth0", "192.168.77.9")
     }),
+    ("leftover.device", Severity::Warning, |facts| {
+        let device = facts.state.links.remove(&name("flannel.1")).unwrap();
+        routed(facts);
+        facts.state.links.insert(name("flannel.1"), device);
+    }),
+    ("path.peer-silent", Severity::Warning, |facts| {
+        routed(facts);
+        facts.probes[0].underlay = false;
+    }),
     ("leftover.rules", Severity::Warning, |facts| {
         facts
             .rules
@@ -116,10 +137,10 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
         );
     }),
     ("path.tunnel-silent", Severity::Error, |facts| {
-        facts.probes[0].overlay = false
+        facts.probes[0].tunnel.as_mut().unwrap().answers = false
     }),
     ("path.peer-silent", Severity::Warning, |facts| {
-        facts.probes[0].overlay = false;
+        facts.probes[0].tunnel.as_mut().unwrap().answers = false;
         facts.probes[0].underlay = false;
     }),
     ("host.networkd", Severity::Warning, |facts| {
@@ -298,8 +319,10 @@ fn good() -> Facts {
         probes: vec![Probe {
             public_ip: [192, 168, 77, 2].into(),
             underlay: true,
-            vtep_ip: [10, 244, 2, 0].into(),
-            overlay: true,
+            tunnel: Some(TunnelEnd {
+                vtep_ip: [10, 244, 2, 0].into(),
+                answers: true,
+            }),
         }],
     };
     set(&mut facts, "net/ipv4/ip_forward", "1");
@@ -400,6 +423,29 @@ fn status() -> Status {
         },
         log: LogCounts::default(),
     }
+}
+
+/// Turns the node into one of the backend host-gw.
+fn routed(facts: &mut Facts) {
+    let node = node(facts);
+    node.device = None;
+    node.backend = Some(BackendStatus {
+        name: "host-gw".to_owned(),
+        link: "eth0".to_owned(),
+        pod_mtu_bytes: 1450,
+    });
+    peers(facts)[0].vtep_mac = None;
+    facts.probes[0].tunnel = None;
+    facts.state.links.remove(&name("flannel.1"));
+    facts.state.neighs.clear();
+    facts.state.fdb.clear();
+    facts.state.routes.clear();
+    route(facts, "10.244.2.0/24", "eth0", "192.168.77.2");
+    facts
+        .state
+        .routes
+        .values_mut()
+        .for_each(|route| route.protocol = 102);
 }
 
 fn peer() -> PeerStatus {

@@ -15,15 +15,18 @@ mod tests;
 /// What a lease of this backend names as its type (flannel `pkg/backend/vxlan/vxlan.go`).
 pub const BACKEND_TYPE: &str = "vxlan";
 
-/// What a lease says about the node that holds it, for one family, as the VXLAN backend needs it.
+/// The same of the host-gw backend (flannel `pkg/backend/hostgw/hostgw.go`).
+pub const HOST_GW_TYPE: &str = "host-gw";
+
+/// What a lease says about the node that holds it, for one family, as this node's backend needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// The lease.
     pub lease: SubnetKey,
     /// The outer address of the node.
     pub public_ip: IpAddr,
-    /// The hardware address of its VXLAN device.
-    pub vtep_mac: MacAddr,
+    /// The hardware address of its VXLAN device; `None` where the backend has none.
+    pub vtep_mac: Option<MacAddr>,
 }
 
 /// Why a lease is not programmed.
@@ -33,8 +36,13 @@ pub enum PeerProblem {
     #[error("it has an {0} subnet, but no public {0} address")]
     NoPublicIp(&'static str),
     /// It was made by another backend.
-    #[error("its backend is {0:?}, not vxlan")]
-    OtherBackend(String),
+    #[error("its backend is {theirs:?}, not {ours}")]
+    OtherBackend {
+        /// Its backend.
+        theirs: String,
+        /// This node's.
+        ours: &'static str,
+    },
     /// Its backend data is absent or unreadable.
     #[error("its backend data is unusable: {0}")]
     BadBackendData(String),
@@ -181,7 +189,7 @@ impl Peers {
             return Err(PeerProblem::Overlaps(other));
         }
         let mut others = self.accepted.values();
-        match others.find(|other| other.vtep_mac == peer.vtep_mac) {
+        match others.find(|other| peer.vtep_mac.is_some() && other.vtep_mac == peer.vtep_mac) {
             Some(other) => Err(PeerProblem::SameVtepMac(other.lease)),
             None => Ok((subnet, peer)),
         }
@@ -213,7 +221,7 @@ impl PeerProblem {
         match self {
             Self::Overlaps(other) | Self::SameVtepMac(other) => Some(*other),
             Self::NoPublicIp(_)
-            | Self::OtherBackend(_)
+            | Self::OtherBackend { .. }
             | Self::BadBackendData(_)
             | Self::OutsideNetwork
             | Self::OverlapsOwn
@@ -238,15 +246,13 @@ impl Division {
             .overlapped(subnet)
             .map(PeerProblem::Overlaps)
             .or_else(|| {
-                self.macs
-                    .get(&peer.vtep_mac)
-                    .copied()
-                    .map(PeerProblem::SameVtepMac)
+                let holder = self.macs.get(&peer.vtep_mac?).copied();
+                holder.map(PeerProblem::SameVtepMac)
             });
         if let Some(problem) = problem {
             self.peers.refused.insert(peer.lease, problem);
         } else {
-            self.macs.insert(peer.vtep_mac, peer.lease);
+            self.macs.extend(peer.vtep_mac.map(|mac| (mac, peer.lease)));
             self.peers.accepted.insert(subnet, peer);
         }
     }
@@ -260,8 +266,10 @@ fn candidate(side: &Side, lease: &Lease) -> Option<Result<(IpNetwork, Peer), Pee
 
 fn peer_of(side: &Side, subnet: IpNetwork, lease: &Lease) -> Result<Peer, PeerProblem> {
     let attrs = &lease.attrs;
-    if attrs.backend_type != BACKEND_TYPE {
-        return Err(PeerProblem::OtherBackend(attrs.backend_type.clone()));
+    let ours = side.carrier.backend_type();
+    if attrs.backend_type != ours {
+        let theirs = attrs.backend_type.clone();
+        return Err(PeerProblem::OtherBackend { theirs, ours });
     }
     let (public_ip, data, family) = if side.is_ipv6() {
         let ip = attrs.public_ipv6.map(IpAddr::V6);
@@ -269,14 +277,21 @@ fn peer_of(side: &Side, subnet: IpNetwork, lease: &Lease) -> Result<Peer, PeerPr
     } else {
         (attrs.public_ip.map(IpAddr::V4), &attrs.backend_data, "IPv4")
     };
-    let data = VxlanData::parse(data.as_deref().unwrap_or_default())
-        .map_err(|err| PeerProblem::BadBackendData(err.to_string()))?;
+    let vtep_mac = match &side.carrier {
+        Carrier::Vxlan(_) => {
+            let data = VxlanData::parse(data.as_deref().unwrap_or_default());
+            Some(
+                data.map_err(|err| PeerProblem::BadBackendData(err.to_string()))?
+                    .vtep_mac,
+            )
+        }
+        Carrier::HostGw(_) => None,
+    };
     let peer = Peer {
         lease: lease.key,
         public_ip: public_ip.ok_or(PeerProblem::NoPublicIp(family))?,
-        vtep_mac: data.vtep_mac,
+        vtep_mac,
     };
-    let Carrier::Vxlan(device) = &side.carrier;
     let network = side.network;
     if !(network.contains(subnet.network()) && network.prefix() <= subnet.prefix()) {
         Err(PeerProblem::OutsideNetwork)
@@ -286,10 +301,14 @@ fn peer_of(side: &Side, subnet: IpNetwork, lease: &Lease) -> Result<Peer, PeerPr
         Err(PeerProblem::PublicIpUnusable(peer.public_ip))
     } else if peer.public_ip == side.public_ip {
         Err(PeerProblem::OwnPublicIp)
-    } else if peer.vtep_mac == device.mac {
-        Err(PeerProblem::OwnVtepMac)
-    } else if !peer.vtep_mac.is_unicast() {
-        Err(PeerProblem::MacNotUnicast(peer.vtep_mac))
+    } else if let (Carrier::Vxlan(device), Some(mac)) = (&side.carrier, vtep_mac) {
+        if mac == device.mac {
+            Err(PeerProblem::OwnVtepMac)
+        } else if !mac.is_unicast() {
+            Err(PeerProblem::MacNotUnicast(mac))
+        } else {
+            Ok(peer)
+        }
     } else {
         Ok(peer)
     }

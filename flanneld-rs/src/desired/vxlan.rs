@@ -4,20 +4,17 @@
 use std::net::Ipv6Addr;
 
 use ipnetwork::{IpNetwork, Ipv6Network};
-use net_types::registry::{RT_TABLE_MAIN, RTPROT_BOOT};
+use net_types::registry::RTPROT_BOOT;
 use net_types::{IfName, MacAddr, Vni};
 use netstate::{
-    Addr, AddrKey, AdminState, FdbKey, Link, LinkKind, LinkScope, Neigh, NeighKey, Nexthop, Route, RouteKey,
-    RouteKind, Scope, State, SysctlKey, Vxlan,
+    Addr, AddrKey, AdminState, FdbKey, Link, LinkKind, LinkScope, Neigh, NeighKey, Nexthop, Scope, State,
+    SysctlKey, Vxlan,
 };
 
-use super::{Peer, Side};
+use super::{Peer, Side, route};
 
 #[cfg(test)]
 mod tests;
-
-/// The metric that the kernel gives an IPv6 route made without one (linux `IP6_RT_PRIO_USER`).
-const IPV6_METRIC: u32 = 1024;
 
 /// A VXLAN device of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,36 +72,26 @@ pub(super) fn add_device(state: &mut State, side: &Side, device: &VxlanDevice) {
 /// Adds what carries packets to one peer: the route gives the next hop, the neighbour its inner MAC address, and the
 /// forwarding entry the node that this address belongs to.
 pub(super) fn add_peer(state: &mut State, device: &VxlanDevice, subnet: IpNetwork, peer: &Peer) {
+    // Without one the lease is refused.
+    let Some(mac) = peer.vtep_mac else { return };
     let gateway = subnet.network();
     let link = || device.name.clone();
     state.fdb.insert(FdbKey {
         link: link(),
-        mac: peer.vtep_mac,
+        mac,
         remote: peer.public_ip,
     });
     let neigh = NeighKey {
         link: link(),
         ip: gateway,
     };
-    state.neighs.insert(neigh, Neigh { mac: peer.vtep_mac });
+    state.neighs.insert(neigh, Neigh { mac });
     let nexthop = Nexthop {
         link: link(),
         gateway: Some(gateway),
         onlink: true,
     };
-    let route = Route {
-        kind: RouteKind::Unicast(nexthop),
-        protocol: RTPROT_BOOT,
-        source: None,
-        mtu_bytes: None,
-        advmss_bytes: None,
-        scope: None,
-    };
-    let key = RouteKey {
-        table: RT_TABLE_MAIN,
-        dst: subnet,
-        metric: if subnet.is_ipv6() { IPV6_METRIC } else { 0 },
-    };
+    let (key, route) = route(subnet, nexthop, RTPROT_BOOT);
     state.routes.insert(key, route);
 }
 

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::log::LogCounts;
 use crate::reconciler::insight::{Counts, Histogram};
-use crate::status::{KernelStatus, LeaseStatus, NodeStatus, PeerCounts, StoreStatus};
+use crate::status::{BackendStatus, KernelStatus, LeaseStatus, NodeStatus, PeerCounts, StoreStatus};
 
 const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
 
@@ -12,6 +12,7 @@ fn every_sample_has_its_value_and_labels() {
     let page = render(&status());
     for line in [
         "flanneld_ready 1",
+        "flanneld_backend_info{backend=\"host-gw\"} 1",
         "flanneld_leases 4",
         "flanneld_peers{state=\"programmed\"} 2",
         "flanneld_peers{state=\"refused\"} 1",
@@ -110,6 +111,11 @@ fn status() -> Status {
                 leases: 4,
                 ..StoreStatus::default()
             },
+            backend: Some(BackendStatus {
+                name: "host-gw".to_owned(),
+                link: "eth0".to_owned(),
+                pod_mtu_bytes: 1500,
+            }),
             peers: PeerCounts {
                 programmed: 2,
                 refused: 1,

@@ -1,10 +1,10 @@
 //! The part of a node that only exists while it holds its lease.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flannel_types::{SubnetEnv, gateway_v4, gateway_v6};
 use ipnetwork::IpNetwork;
-use net_types::SubnetKey;
+use net_types::{IfName, SubnetKey};
 use netstate::{Prune, State};
 use tracing::{info, warn};
 
@@ -46,6 +46,8 @@ pub(super) struct Wants {
     pub(super) subnet_env: SubnetEnv,
     /// Whether packets to addresses that no pod has are dropped.
     pub(super) blackhole: bool,
+    /// Devices of an earlier life, which are to go.
+    pub(super) leftovers: BTreeSet<IfName>,
 }
 
 /// How a goal differs from the one before.
@@ -111,7 +113,7 @@ impl Holding {
         }
         NewGoal::Whole(Goal {
             desired,
-            scope: desired::scope(self.sides.iter().map(|held| &held.side)),
+            scope: desired::scope_with(self.sides.iter().map(|held| &held.side), &self.wants.leftovers),
             prune: if is_early { Prune::Addrs } else { made_for.1 },
         })
     }
@@ -127,6 +129,17 @@ impl Holding {
             wanted.absorb(held.peers.accepted.get(subnet).map(objects).unwrap_or_default());
         }
         NewGoal::Some { gone, wanted }
+    }
+
+    /// Leaves to others what an earlier life of this node had, if it was removed.
+    pub(super) fn forget_leftovers(&mut self) {
+        let was_pruned =
+            matches!(self.goal_made_for, Some((file, Prune::Remove)) if file != SubnetFile::NotReady);
+        if was_pruned && !self.wants.leftovers.is_empty() {
+            self.wants.leftovers.clear();
+            // The goal is made anew.
+            self.goal_made_for = None;
+        }
     }
 
     fn side_of(&self, subnet: IpNetwork) -> Option<&HeldSide> {
@@ -186,7 +199,8 @@ impl HeldSide {
         for subnet in before.keys() {
             match accepted.get(subnet) {
                 Some(peer) => {
-                    info!(%subnet, public_ip = %peer.public_ip, vtep_mac = %peer.vtep_mac, "peer added or changed");
+                    let vtep_mac = peer.vtep_mac.map(|mac| mac.to_string());
+                    info!(%subnet, public_ip = %peer.public_ip, vtep_mac, "peer added or changed");
                 }
                 None => info!(%subnet, "peer removed"),
             }

@@ -34,6 +34,8 @@ pub struct Settings {
     pub rules_audit: Duration,
     /// Whether packets to addresses of the own subnet that no pod has are dropped.
     pub blackhole: bool,
+    /// Links with names of VXLAN devices of flannel's, which an earlier life of this node may have left.
+    pub former_devices: Vec<IfName>,
 }
 
 /// What is fixed for the life of the daemon in one family.
@@ -54,6 +56,8 @@ pub struct SideSettings {
 pub enum CarrierSettings {
     /// Of the VXLAN backend.
     Vxlan(VxlanSettings),
+    /// Of the host-gw backend: nothing beside the interface.
+    HostGw,
 }
 
 /// A VXLAN device that is to be.
@@ -82,11 +86,12 @@ impl SideSettings {
         self.network.is_ipv6()
     }
 
-    /// The device that carries this family's packets.
+    /// The device of ours that carries this family's packets, if there is one.
     #[must_use]
-    pub const fn device(&self) -> &IfName {
+    pub const fn device(&self) -> Option<&IfName> {
         match &self.carrier {
-            CarrierSettings::Vxlan(vxlan) => &vxlan.device,
+            CarrierSettings::Vxlan(vxlan) => Some(&vxlan.device),
+            CarrierSettings::HostGw => None,
         }
     }
 }
@@ -105,9 +110,15 @@ impl Settings {
         addrs
     }
 
-    /// The devices that carry packets.
+    /// The devices of ours that carry packets.
     pub fn devices(&self) -> impl Iterator<Item = &IfName> {
-        self.sides.iter().map(SideSettings::device)
+        self.sides.iter().filter_map(SideSettings::device)
+    }
+
+    /// The pod networks.
+    #[must_use]
+    pub fn networks(&self) -> Vec<IpNetwork> {
+        self.sides.iter().map(|side| side.network).collect()
     }
 }
 

@@ -12,13 +12,13 @@ use netstate::{ObjectKey, Prune};
 use tracing::{info, warn};
 
 use super::holding::{HeldSide, Holding, SubnetFile};
-use super::{Node, Now, Stage};
+use super::{Node, Now, Stage, telling};
 use crate::desired::{self, Carrier, FilterMode, Masquerade, Peer, Side};
 use crate::reconciler::Reconciler;
 use crate::reconciler::insight::kind_name;
 use crate::status::{
-    DeviceStatus, KernelStatus, LeaseStatus, NodeStatus, Part, PeerCounts, PeerState, PeerStatus,
-    RulesStatus, StoreStatus, Trouble,
+    BackendStatus, DeviceStatus, KernelStatus, LeaseStatus, NodeStatus, Part, PeerCounts, PeerState,
+    PeerStatus, RulesStatus, StoreStatus, Trouble,
 };
 
 /// The kernel may differ from what is desired for this long without the node being unready: changes come and go.
@@ -177,12 +177,13 @@ impl Node {
     pub fn status(&self, now: Now) -> NodeStatus {
         let not_ready = self.readiness(now.monotonic).err();
         let holding = self.holding();
-        let mut devices = self.sides().map(|side| self.device_status(side));
+        let mut devices = self.sides().filter_map(|side| self.device_status(side));
         NodeStatus {
             ready: not_ready.is_none(),
             reason: not_ready.map(|reason| reason.to_string()),
             lease: holding.map(|holding| self.lease_status(holding)),
             store: self.store_status(now),
+            backend: self.backend_status(),
             device: devices.next(),
             second_device: devices.next(),
             peers: holding.map_or_else(PeerCounts::default, |holding| self.peer_counts(holding)),
@@ -239,9 +240,12 @@ impl Node {
         }
     }
 
-    fn device_status(&self, side: &Side) -> DeviceStatus {
-        let Carrier::Vxlan(device) = &side.carrier;
-        DeviceStatus {
+    /// What is told of a family's device, where it has one.
+    fn device_status(&self, side: &Side) -> Option<DeviceStatus> {
+        let Carrier::Vxlan(device) = &side.carrier else {
+            return None;
+        };
+        Some(DeviceStatus {
             name: device.name.to_string(),
             vni: device.vni.get(),
             port: device.port,
@@ -251,7 +255,16 @@ impl Node {
             local: side.local,
             network: side.network.to_string(),
             state: self.part([ObjectKey::Link(device.name.clone())]),
-        }
+        })
+    }
+
+    fn backend_status(&self) -> Option<BackendStatus> {
+        let side = self.sides().next()?;
+        Some(BackendStatus {
+            name: side.carrier.backend_type().to_owned(),
+            link: self.settings.parent.to_string(),
+            pod_mtu_bytes: self.settings.pod_mtu_bytes,
+        })
     }
 
     /// Counts peers, not families: one of which a part fails has failed.
@@ -349,12 +362,18 @@ impl Node {
         PeerStatus {
             subnet: subnet.to_string(),
             public_ip: Some(peer.public_ip),
-            vtep_mac: Some(peer.vtep_mac.to_string()),
+            vtep_mac: peer.vtep_mac.map(|mac| mac.to_string()),
             state,
             route,
             neigh,
             fdb,
-            error: refusal.map(|err| err.message.clone()),
+            error: refusal.map(|err| {
+                if telling::is_off_link(err) {
+                    telling::OFF_LINK.to_owned()
+                } else {
+                    err.message.clone()
+                }
+            }),
             attempts: failures.iter().map(|failure| failure.attempts).max().unwrap_or(0),
         }
     }

@@ -1,6 +1,6 @@
 //! What a node tells people of what it meets.
 
-use netstate::{ErrorClass, ObjectKey};
+use netstate::{ErrorClass, KernelError, ObjectKey};
 use tracing::{debug, error, info, warn};
 
 use crate::lease_view::SnapshotOutcome;
@@ -8,6 +8,19 @@ use crate::reconciler::Report;
 
 /// Of more reports at once than this, only the number is logged.
 const MAX_REPORTS: usize = 10;
+
+/// What it means that the kernel does not reach the next hop of a route.
+pub(super) const OFF_LINK: &str = "the peer's address is not on the link that the nodes share, or this node has no \
+     address there: plain routes need all nodes on one link, else use the backend vxlan";
+
+/// Whether the kernel refused a route because its next hop is not on the link: it has another number for it in IPv6.
+pub(super) fn is_off_link(refusal: &KernelError) -> bool {
+    const EHOSTUNREACH: i32 = 113;
+    matches!(
+        refusal.class,
+        ErrorClass::Unreachable | ErrorClass::Other(EHOSTUNREACH)
+    )
+}
 
 /// Logs what the reconciler has to report.
 pub(super) fn log_reports(reports: Vec<Report>) {
@@ -25,6 +38,9 @@ fn log_report(report: Report) {
         Report::Failed(object, failure) => match failure.refusal {
             Some(err) if err.class == ErrorClass::Exists && matches!(object, ObjectKey::Route(_)) => {
                 warn!(%object, "a route that is not flannel's is in the way: remove it to reach this peer");
+            }
+            Some(err) if is_off_link(&err) && matches!(object, ObjectKey::Route(_)) => {
+                warn!(%object, %err, "{OFF_LINK}");
             }
             Some(err) => warn!(%object, %err, "the kernel refused a change, will try again"),
             None => debug!(%object, "a change had no effect, will try again"),

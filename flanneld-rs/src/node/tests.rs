@@ -539,5 +539,6 @@ fn settings_of(sides: &[Side], conf: &str) -> Settings {
         },
         rules_audit: Duration::from_secs(60),
         blackhole: false,
+        former_devices: Vec::new(),
     }
 }

@@ -39,7 +39,7 @@ fn net_conf_decides_the_device() {
             panic!("one family")
         };
         assert_eq!(shown(side), device, "{backend}");
-        let CarrierSettings::Vxlan(vxlan) = &side.carrier;
+        let vxlan = vxlan_of(side);
         assert_eq!(
             format!("flannel.{}", vxlan.vni),
             vxlan.device.as_str(),
@@ -64,10 +64,7 @@ fn ipv6_has_a_device_of_its_own_and_pods_get_what_both_carry() {
         (addrs.v4, addrs.v6),
         (Some(public_ip(2)), Some("fd00:77::2".parse().unwrap()))
     );
-    let macs = settings.sides.iter().map(|side| {
-        let CarrierSettings::Vxlan(vxlan) = &side.carrier;
-        vxlan.random_mac
-    });
+    let macs = settings.sides.iter().map(|side| vxlan_of(side).random_mac);
     assert_eq!(macs.collect::<Vec<_>>(), [mac(250), mac(251)]);
 
     let alone = "{\"EnableIPv4\": false, \"EnableIPv6\": true, \"IPv6Network\": \"fd00::/48\"}";
@@ -110,6 +107,36 @@ fn an_absent_backend_is_vxlan_with_its_defaults() {
 }
 
 #[test]
+fn host_gw_has_no_device_and_pods_get_what_the_interface_carries() {
+    let own = |external: External| {
+        let at = |ends: Ends| Ends {
+            public_ip: ends.local,
+            ..ends
+        };
+        External {
+            v4: external.v4.map(at),
+            v6: external.v6.map(at),
+            ..external
+        }
+    };
+    let conf = "{\"Network\": \"10.244.0.0/16\", \"EnableIPv6\": true, \"IPv6Network\": \"fd00::/48\", \"Backend\": \
+                {\"Type\": \"host-gw\"}}";
+    let settings = settings(
+        &flags(),
+        &parsed(conf),
+        &own(external(9000)),
+        MACS,
+        (RULES, Duration::ZERO),
+    )
+    .unwrap();
+    assert_eq!(settings.devices().count(), 0);
+    assert_eq!(settings.pod_mtu_bytes, 9000);
+    let families: Vec<_> = settings.sides.iter().map(SideSettings::is_ipv6).collect();
+    assert_eq!(families, [false, true]);
+    assert!(settings.sides.iter().all(|side| side.public_ip == side.local));
+}
+
+#[test]
 fn the_interface_and_the_flags_are_taken_over() {
     let conf = with_backend("{\"Type\": \"vxlan\"}");
     let settings = settings_of(&conf, 1500).unwrap();
@@ -131,7 +158,20 @@ fn what_cannot_be_used_is_refused_with_the_way_out() {
         (
             with_backend("{\"Type\": \"host-gw\"}"),
             1500,
-            "Backend.Type \"host-gw\" in the network configuration is not supported yet: use vxlan",
+            "the public IP 192.168.77.2 differs from the address 192.168.77.1 of eth0, which is not supported by the \
+             host-gw backend: leave out --public-ip, name the interface that has it with --iface, or use vxlan",
+        ),
+        (
+            with_backend("{\"Type\": \"UDP\"}"),
+            1500,
+            "Backend.Type \"udp\" in the network configuration is not built: its tunnel in user space was for kernels \
+             without VXLAN, and needs a privileged process; use vxlan, or host-gw where all nodes share one link",
+        ),
+        (
+            with_backend("{\"Type\": \"wireguard\"}"),
+            1500,
+            "Backend.Type \"wireguard\" in the network configuration is not supported yet: use vxlan, or host-gw where \
+             all nodes share one link",
         ),
         (
             with_backend("{\"Type\": \"vxlan\", \"DirectRouting\": true}"),
@@ -177,8 +217,15 @@ fn settings_of(conf: &str, mtu_bytes: u32) -> Result<Settings, SettingsError> {
     )
 }
 
+fn vxlan_of(side: &SideSettings) -> &VxlanSettings {
+    match &side.carrier {
+        CarrierSettings::Vxlan(vxlan) => vxlan,
+        CarrierSettings::HostGw => panic!("no VXLAN"),
+    }
+}
+
 fn shown(side: &SideSettings) -> String {
-    let CarrierSettings::Vxlan(vxlan) = &side.carrier;
+    let vxlan = vxlan_of(side);
     let learning = if vxlan.learning { " learning" } else { "" };
     let gbp = if vxlan.gbp { " gbp" } else { "" };
     let VxlanSettings {

@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::{KernelStatus, PeerState, PeerStatus, Status};
+use super::{KernelStatus, NodeStatus, PeerState, PeerStatus, Status};
 
 /// Of peers without trouble, so many are listed unless all are asked for.
 const MAX_LISTED: usize = 20;
@@ -55,22 +55,7 @@ fn head(text: &mut String, status: &Status, now: SystemTime) {
         None => line(text, "lease     none yet"),
     }
     store(text, status);
-    for device in node.device.iter().chain(&node.second_device) {
-        line(
-            text,
-            &format!(
-                "device    {} {}: VNI {} port {} on {} ({}), MTU {}, MAC {}",
-                device.name,
-                device.state.name(),
-                device.vni,
-                device.port,
-                device.parent,
-                device.local,
-                device.mtu_bytes,
-                device.mac
-            ),
-        );
-    }
+    data_plane(text, node);
     kernel(text, &node.kernel);
     if let Some(rules) = &node.rules {
         let wanted = |is: bool| if is { "yes" } else { "no" };
@@ -98,6 +83,35 @@ fn head(text: &mut String, status: &Status, now: SystemTime) {
             peers.refused
         ),
     );
+}
+
+/// What carries packets.
+fn data_plane(text: &mut String, node: &NodeStatus) {
+    if let Some(backend) = &node.backend {
+        line(
+            text,
+            &format!(
+                "backend   {} over {}, MTU of pods {}",
+                backend.name, backend.link, backend.pod_mtu_bytes
+            ),
+        );
+    }
+    for device in node.device.iter().chain(&node.second_device) {
+        line(
+            text,
+            &format!(
+                "device    {} {}: VNI {} port {} on {} ({}), MTU {}, MAC {}",
+                device.name,
+                device.state.name(),
+                device.vni,
+                device.port,
+                device.parent,
+                device.local,
+                device.mtu_bytes,
+                device.mac
+            ),
+        );
+    }
 }
 
 fn store(text: &mut String, status: &Status) {

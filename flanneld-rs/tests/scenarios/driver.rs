@@ -22,10 +22,33 @@ use netstate::{Kernel, Op, Spot};
 pub(crate) const PUBLIC_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 250);
 /// The MAC address that the device gets if nothing else decides.
 pub(crate) const RANDOM_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 0xfa]);
-const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
+/// Links that an earlier run may have made.
+const FORMER_DEVICES: [&str; 2] = ["flannel.1", "flannel.7"];
 const EPOCH_SECS: u64 = 1_800_000_000;
 /// More events than this without time passing are a loop.
 const MAX_EVENTS: u32 = 10_000;
+
+/// How packets travel to the peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Vxlan,
+    HostGw,
+}
+
+impl Backend {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::HostGw => "host-gw",
+        }
+    }
+
+    pub(crate) fn net_conf(self) -> NetConf {
+        let name = self.name();
+        let text = format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "{name}"}}}}"#);
+        NetConf::parse(&text).unwrap()
+    }
+}
 
 /// The two sides of one kernel.
 pub(crate) struct Kernels {
@@ -39,6 +62,7 @@ pub(crate) struct Driver {
     /// The kernel's packet filter rules.
     pub(crate) rules: Box<dyn Kernel>,
     pub(crate) store: MemoryStore,
+    pub(crate) backend: Backend,
     pub(crate) subnet_file: Option<SubnetEnv>,
     pub(crate) subnet_file_refused: bool,
     pub(crate) run: Option<Run>,
@@ -58,11 +82,12 @@ pub(crate) struct Run {
 impl Driver {
     pub(crate) fn new(Kernels { kernel, rules }: Kernels) -> Self {
         let store = MemoryStore::new(0);
-        store.set_config(Some(net_conf()));
+        store.set_config(Some(Backend::Vxlan.net_conf()));
         Self {
             kernel,
             rules,
             store,
+            backend: Backend::Vxlan,
             subnet_file: None,
             subnet_file_refused: false,
             run: None,
@@ -75,7 +100,7 @@ impl Driver {
     pub(crate) fn start(&mut self) {
         self.stopped = None;
         self.run = Some(Run {
-            node: Node::new(settings()),
+            node: Node::new(settings(self.backend)),
             watch: None,
             events: VecDeque::from([Event::Start]),
         });
@@ -173,7 +198,7 @@ impl Driver {
                     ..PreviousSubnets::default()
                 };
                 let request = LeaseRequest {
-                    conf: net_conf(),
+                    conf: self.backend.net_conf(),
                     attrs,
                     previous,
                 };
@@ -213,29 +238,30 @@ impl Run {
     }
 }
 
-pub(crate) fn net_conf() -> NetConf {
-    NetConf::parse(NET_CONF).unwrap()
-}
-
-fn settings() -> Settings {
+fn settings(backend: Backend) -> Settings {
+    let vxlan = VxlanSettings {
+        device: "flannel.1".parse().unwrap(),
+        vni: Vni::DEFAULT,
+        port: VXLAN_PORT,
+        learning: false,
+        gbp: false,
+        mtu_bytes: 1450,
+        random_mac: RANDOM_MAC,
+    };
+    let (carrier, pod_mtu_bytes) = match backend {
+        Backend::Vxlan => (CarrierSettings::Vxlan(vxlan), 1450),
+        Backend::HostGw => (CarrierSettings::HostGw, 1500),
+    };
     Settings {
         sides: vec![SideSettings {
             network: "10.244.0.0/16".parse().unwrap(),
             local: PUBLIC_IP.into(),
             public_ip: PUBLIC_IP.into(),
-            carrier: CarrierSettings::Vxlan(VxlanSettings {
-                device: "flannel.1".parse().unwrap(),
-                vni: Vni::DEFAULT,
-                port: VXLAN_PORT,
-                learning: false,
-                gbp: false,
-                mtu_bytes: 1450,
-                random_mac: RANDOM_MAC,
-            }),
+            carrier,
         }],
         parent: "eth0".parse().unwrap(),
-        pod_mtu_bytes: 1450,
-        conf: net_conf(),
+        pod_mtu_bytes,
+        conf: backend.net_conf(),
         renew_margin: Duration::from_secs(3600),
         mass_loss_grace: Duration::from_secs(60),
         rules: RuleSettings {
@@ -245,6 +271,7 @@ fn settings() -> Settings {
         },
         rules_audit: Duration::from_secs(60),
         blackhole: false,
+        former_devices: FORMER_DEVICES.map(|name| name.parse().unwrap()).into(),
     }
 }
 

@@ -7,10 +7,11 @@
 //! | line | meaning |
 //! |---|---|
 //! | `underlay made` / `deleted` | makes `eth0` with the node's address, one end of a veth pair, or deletes it |
+//! | `backend vxlan` / `host-gw` | the configuration names another backend; leases are of that one from then on |
 //! | `start` / `crash` | starts the daemon, or ends it at once |
 //! | `stranger CHANGE` | another program changes the kernel, which says so |
 //! | `stranger unnoticed CHANGE` | the same, but the notice is lost |
-//! | `lease KEY public-ip IP mac MAC` | a lease appears or changes |
+//! | `lease KEY public-ip IP mac MAC` | a lease appears or changes; without `mac MAC` one of the backend host-gw |
 //! | `lease KEY removed` | a lease goes |
 //! | `leases A..B` / `leases A..B removed` | the leases of the nodes A to B, as node 7 has 10.244.7.0-24, 192.168.77.7 and 02:00:00:00:00:07 |
 //! | `store unreachable` / `reachable` | the store fails, or answers again |
@@ -31,10 +32,10 @@ use lease_store::Reach;
 use net_types::{SubnetKey, Vni};
 use netstate::{LinkScope, ObjectKey, Op, Scope, State};
 
-use crate::driver::{Driver, Kernels, PUBLIC_IP, net_conf};
+use crate::driver::{Backend, Driver, Kernels, PUBLIC_IP};
 
 /// The links whose content a scenario may expect.
-const LINKS: [&str; 5] = ["eth0", "far0", "flannel.1", "other0", "strange0"];
+const LINKS: [&str; 6] = ["eth0", "far0", "flannel.1", "flannel.7", "other0", "strange0"];
 /// How long each step takes.
 const STEP: Duration = Duration::from_secs(1);
 
@@ -97,7 +98,9 @@ impl Stage {
             "store unreachable" => driver.store.set_reach(Reach::Unreachable),
             "store reachable" => driver.store.set_reach(Reach::Reachable),
             "config removed" => driver.store.set_config(None),
-            "config restored" => driver.store.set_config(Some(net_conf())),
+            "config restored" => driver.store.set_config(Some(driver.backend.net_conf())),
+            "backend vxlan" => configure(driver, Backend::Vxlan),
+            "backend host-gw" => configure(driver, Backend::HostGw),
             "subnet file refused" => driver.subnet_file_refused = true,
             "subnet file accepted" => driver.subnet_file_refused = false,
             _ => return self.lease_happens(line),
@@ -106,14 +109,16 @@ impl Stage {
     }
 
     fn lease_happens(&mut self, line: &str) -> Result<(), String> {
-        let store = &self.driver.store;
+        let Driver { store, backend, .. } = &self.driver;
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["lease", key, "removed"] => store.remove(parse(key)?),
             ["lease", ..] => store.put(lease(&words)?),
-            ["leases", range] => range_of(range)?.for_each(|number| store.put(lease_of(number))),
+            ["leases", range] => {
+                range_of(range)?.for_each(|number| store.put(lease_of(*backend, number)));
+            }
             ["leases", range, "removed"] => {
-                range_of(range)?.for_each(|number| store.remove(lease_of(number).key))
+                range_of(range)?.for_each(|number| store.remove(lease_of(*backend, number).key))
             }
             _ => return Err("this is none of the words of a scenario".to_owned()),
         }
@@ -270,21 +275,32 @@ fn rest(text: &str) -> &str {
     text.split_once(' ').map_or("", |(_, rest)| rest)
 }
 
-/// Reads `lease KEY public-ip IP mac MAC`.
+fn configure(driver: &mut Driver, backend: Backend) {
+    driver.backend = backend;
+    driver.store.set_config(Some(backend.net_conf()));
+}
+
+/// Reads `lease KEY public-ip IP mac MAC`, or the same without the MAC address.
 fn lease(words: &[&str]) -> Result<Lease, String> {
-    let ["lease", key, "public-ip", public_ip, "mac", mac] = words else {
-        return Err("lease KEY public-ip IP mac MAC is expected".to_owned());
+    let (key, public_ip, mac) = match words {
+        ["lease", key, "public-ip", public_ip] => (key, public_ip, None),
+        ["lease", key, "public-ip", public_ip, "mac", mac] => (key, public_ip, Some(mac)),
+        _ => return Err("lease KEY public-ip IP mac MAC is expected".to_owned()),
     };
-    let data = VxlanData {
-        vni: Vni::DEFAULT,
-        vtep_mac: parse(mac)?,
-    };
+    let data = mac.map(|mac| {
+        Ok::<_, String>(VxlanData {
+            vni: Vni::DEFAULT,
+            vtep_mac: parse(mac)?,
+        })
+    });
+    let data = data.transpose()?;
+    let backend = data.map_or(Backend::HostGw, |_| Backend::Vxlan);
     let key: SubnetKey = parse(key)?;
     let attrs = LeaseAttrs {
         public_ip: Some(parse(public_ip)?),
         public_ipv6: None,
-        backend_type: "vxlan".to_owned(),
-        backend_data: Some(data.to_json()),
+        backend_type: backend.name().to_owned(),
+        backend_data: data.map(|data| data.to_json()),
         backend_v6_data: None,
     };
     Ok(Lease {
@@ -294,10 +310,15 @@ fn lease(words: &[&str]) -> Result<Lease, String> {
     })
 }
 
-fn lease_of(number: u8) -> Lease {
+fn lease_of(backend: Backend, number: u8) -> Lease {
     let (key, ip) = (format!("10.244.{number}.0-24"), format!("192.168.77.{number}"));
     let mac = format!("02:00:00:00:00:{number:02x}");
-    lease(&["lease", &key, "public-ip", &ip, "mac", &mac]).unwrap()
+    let words = ["lease", &key, "public-ip", &ip, "mac", &mac];
+    let told = match backend {
+        Backend::Vxlan => words.as_slice(),
+        Backend::HostGw => &words[..4],
+    };
+    lease(told).unwrap()
 }
 
 fn range_of(text: &str) -> Result<std::ops::RangeInclusive<u8>, String> {

@@ -126,6 +126,7 @@ impl World {
             rules: RULES,
             rules_audit: Duration::from_secs(60),
             blackhole: false,
+            former_devices: Vec::new(),
         }
     }
 

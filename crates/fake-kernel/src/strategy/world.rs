@@ -1,4 +1,4 @@
-use netstate::{LinkScope, Op, Scope};
+use netstate::{LinkScope, MarkedRoutes, Op, Scope};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -61,7 +61,13 @@ pub fn world_scope() -> Scope {
     let links = LINKS.iter().filter_map(|link| link.parse().ok());
     Scope {
         links: links.map(|link| (link, everything.clone())).collect(),
-        blackholes_of: Some(3),
+        marked: Some(MarkedRoutes {
+            protocol: 3,
+            inside: ["0.0.0.0/0", "::/0"]
+                .iter()
+                .filter_map(|net| net.parse().ok())
+                .collect(),
+        }),
         ..Scope::default()
     }
 }

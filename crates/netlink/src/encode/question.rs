@@ -7,7 +7,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
 };
-use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{family_of, object::put_table};
@@ -97,11 +97,11 @@ pub(crate) fn routes(family: AddressFamily, table: u32, link: Option<IfIndex>) -
     RouteNetlinkMessage::GetRoute(message)
 }
 
-/// The routes of the main table of one family that lead nowhere.
-pub(crate) fn blackholes(family: AddressFamily) -> RouteNetlinkMessage {
+/// The routes of the main table of one family that a protocol made.
+pub(crate) fn routes_of(family: AddressFamily, protocol: u8) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
-    message.header.kind = RouteType::BlackHole;
+    message.header.protocol = protocol.into();
     put_table(&mut message, RT_TABLE_MAIN);
     RouteNetlinkMessage::GetRoute(message)
 }

@@ -36,6 +36,20 @@ fn a_new_device_is_made_before_what_stands_on_it() {
 }
 
 #[test]
+fn routes_leave_a_device_for_a_steady_link_before_it_goes() {
+    let observed = node(&[peer(1), peer(2)]);
+    let subnet = peer(1).subnet;
+    let moved: State = format!("route 10.244.{subnet}.0/24 via 192.168.77.1 dev eth0 proto 102")
+        .parse()
+        .unwrap();
+
+    let ops = plan(&moved, &observed, Prune::Remove);
+
+    assert_eq!(kinds(&ops), ["replace route", "del link"]);
+    assert_eq!(plan(&moved, &observed, Prune::Keep), ops[..1]);
+}
+
+#[test]
 fn a_peer_that_left_goes_route_first() {
     let ops = plan(&node(&[peer(1)]), &node(&[peer(1), peer(2)]), Prune::Remove);
     assert_eq!(kinds(&ops), ["del route", "del neigh", "del fdb"]);

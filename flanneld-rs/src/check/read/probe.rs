@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ipnetwork::Ipv4Network;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::super::Probe;
+use super::super::{Probe, TunnelEnd};
 use crate::status::{PeerState, PeerStatus};
 
 const ECHO: u8 = 8;
@@ -27,8 +27,13 @@ pub(super) fn all(peers: &[PeerStatus], limit: usize) -> Vec<Probe> {
         Some(Probe {
             public_ip,
             underlay: answers(public_ip).ok()?,
-            vtep_ip: subnet.network(),
-            overlay: answers(subnet.network()).ok()?,
+            tunnel: match &peer.vtep_mac {
+                Some(_) => Some(TunnelEnd {
+                    vtep_ip: subnet.network(),
+                    answers: answers(subnet.network()).ok()?,
+                }),
+                None => None,
+            },
         })
     };
     programmed.take(limit).filter_map(probe).collect()

@@ -122,7 +122,7 @@ fn what_a_lease_lacks_or_spoils_in_one_family_does_not_concern_the_other() {
     let expected = Peer {
         lease: whole.key,
         public_ip: "fd00:77::7".parse().unwrap(),
-        vtep_mac: mac_v6(7),
+        vtep_mac: Some(mac_v6(7)),
     };
     assert_eq!(
         v6(&whole).accepted,

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::log::LogCounts;
 use crate::status::{
-    DeviceStatus, LeaseStatus, NodeStatus, Part, PeerCounts, RulesStatus, StoreStatus, Trouble,
+    BackendStatus, DeviceStatus, LeaseStatus, NodeStatus, Part, PeerCounts, RulesStatus, StoreStatus, Trouble,
 };
 
 #[test]
@@ -14,6 +14,7 @@ flanneld 0.1.0, process 7, up 1h 5s
 ready     no: 1 objects in the kernel are not as they should be
 lease     10.244.9.0/24 at 192.168.77.9, ends in 23h
 store     out of reach, 3 leases, nothing is removed for now: no route to the store
+backend   vxlan over eth0, MTU of pods 1450
 device    flannel.1 ok: VNI 1 port 8472 on eth0 (192.168.77.9), MTU 1450, MAC 02:00:00:00:00:09
           0 rounds, 0 changes, 0 refused, drift repaired 0
           route 10.244.2.0/24 missing for 12 s: File exists
@@ -94,6 +95,11 @@ fn status() -> Status {
             error: Some("no route to the store".to_owned()),
             ..StoreStatus::default()
         },
+        backend: Some(BackendStatus {
+            name: "vxlan".to_owned(),
+            link: "eth0".to_owned(),
+            pod_mtu_bytes: 1450,
+        }),
         device: Some(DeviceStatus {
             name: "flannel.1".to_owned(),
             vni: 1,

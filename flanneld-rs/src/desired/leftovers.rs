@@ -1,0 +1,82 @@
+//! What another backend, or the same with other settings, left on this node.
+
+use std::collections::BTreeSet;
+
+use ipnetwork::IpNetwork;
+use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX};
+use net_types::{IfName, Vni};
+use netstate::{LinkKind, LinkScope, Scope, State};
+
+/// The network identifier in the name of a device of the VXLAN backend.
+#[must_use]
+pub fn vni_in(name: &IfName) -> Option<Vni> {
+    let name = name.as_str();
+    let number = name
+        .strip_prefix(VXLAN_V6_DEVICE_PREFIX)
+        .or_else(|| name.strip_prefix(VXLAN_DEVICE_PREFIX))?;
+    let canonical = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
+    let number: u32 = number.parse().ok().filter(|_| canonical)?;
+    Vni::try_from(number).ok()
+}
+
+/// The VXLAN devices of a former life of this node: they have such a name, the network identifier that it tells, and an
+/// address of a pod network. A device of another daemon on this host, which has another pod network, is not.
+#[must_use]
+pub fn leftovers<'a>(
+    state: &State,
+    networks: &[IpNetwork],
+    own: impl IntoIterator<Item = &'a IfName>,
+) -> BTreeSet<IfName> {
+    let own: BTreeSet<_> = own.into_iter().collect();
+    let is_vxlan = |name: &IfName| {
+        let link = state.links.get(name).map(|link| &link.kind);
+        matches!(link, Some(LinkKind::Vxlan(vxlan)) if Some(vxlan.vni) == vni_in(name))
+    };
+    let inside = |ip| networks.iter().any(|network| network.contains(ip));
+    let holders = state.addrs.keys().filter(|key| inside(key.addr.ip()));
+    let names = holders.map(|key| &key.link);
+    names
+        .filter(|name| is_vxlan(name) && !own.contains(name))
+        .cloned()
+        .collect()
+}
+
+/// Takes left devices into a scope. Their addresses are not: without them the kernel would drop the routes before there
+/// are others.
+pub(super) fn add_scope(scope: &mut Scope, leftovers: &BTreeSet<IfName>) {
+    let routes_only = LinkScope {
+        routes: true,
+        ..LinkScope::default()
+    };
+    scope
+        .links
+        .extend(leftovers.iter().map(|name| (name.clone(), routes_only.clone())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_vxlan_device_of_its_name_with_an_address_of_the_pod_network_is_left_over() {
+        let state: State = "link flannel.1 vxlan vni 1 port 8472 nolearning up
+             link flannel.2 vxlan vni 2 port 8472 nolearning up
+             link flannel.3 vxlan vni 4 port 8472 nolearning up
+             link flannel.5 bridge up
+             link flannel-v6.1 vxlan vni 1 port 8472 nolearning up
+             link flannel.7 vxlan vni 7 port 8472 nolearning up
+             addr flannel.1 10.244.5.0/32
+             addr flannel.2 10.9.5.0/32
+             addr flannel.3 10.244.5.0/32
+             addr flannel.5 10.244.5.0/32
+             addr flannel-v6.1 fd00:10:244:5::/128
+             addr flannel.7 10.244.5.0/32"
+            .parse()
+            .unwrap();
+        let networks = ["10.244.0.0/16", "fd00:10:244::/48"].map(|net| net.parse().unwrap());
+        let own = "flannel.7".parse().unwrap();
+        let found = leftovers(&state, &networks, [&own]);
+        let found: Vec<_> = found.iter().map(IfName::as_str).collect();
+        assert_eq!(found, ["flannel-v6.1", "flannel.1"]);
+    }
+}
