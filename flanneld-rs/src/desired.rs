@@ -46,6 +46,8 @@ pub enum Carrier {
     Vxlan(VxlanDevice),
     /// The network that the nodes share, through this interface.
     HostGw(IfName),
+    /// Nothing of ours: somebody else brings packets to the peers.
+    Alloc,
 }
 
 impl Carrier {
@@ -55,6 +57,7 @@ impl Carrier {
         match self {
             Self::Vxlan(_) => BACKEND_TYPE,
             Self::HostGw(_) => HOST_GW_TYPE,
+            Self::Alloc => "",
         }
     }
 }
@@ -79,7 +82,7 @@ pub fn desired(side: &Side, peers: &BTreeMap<IpNetwork, Peer>) -> State {
     let mut state = State::default();
     match &side.carrier {
         Carrier::Vxlan(device) => vxlan::add_device(&mut state, side, device),
-        Carrier::HostGw(_) => {}
+        Carrier::HostGw(_) | Carrier::Alloc => {}
     }
     for (subnet, peer) in peers {
         add_peer(&mut state, side, *subnet, peer);
@@ -99,6 +102,7 @@ fn add_peer(state: &mut State, side: &Side, subnet: IpNetwork, peer: &Peer) {
     match &side.carrier {
         Carrier::Vxlan(device) => vxlan::add_peer(state, device, subnet, peer),
         Carrier::HostGw(link) => host_gw::add_peer(state, link, subnet, peer),
+        Carrier::Alloc => {}
     }
 }
 
@@ -131,7 +135,7 @@ pub fn scope<'a>(sides: impl IntoIterator<Item = &'a Side>) -> Scope {
     for side in sides {
         match &side.carrier {
             Carrier::Vxlan(device) => vxlan::add_scope(&mut scope, side, device),
-            Carrier::HostGw(_) => {}
+            Carrier::HostGw(_) | Carrier::Alloc => {}
         }
         inside.push(side.network);
     }

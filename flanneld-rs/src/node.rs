@@ -295,6 +295,7 @@ impl Node {
         let parent = self.settings.parent.clone();
         let carrier = match &side.carrier {
             CarrierSettings::HostGw => Carrier::HostGw(parent),
+            CarrierSettings::Alloc => Carrier::Alloc,
             CarrierSettings::Vxlan(vxlan) => Carrier::Vxlan(VxlanDevice {
                 name: vxlan.device.clone(),
                 vni: vxlan.vni,

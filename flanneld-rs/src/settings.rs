@@ -111,7 +111,7 @@ pub fn settings(
     }
     let mtus = sides.iter().map(|side| match &side.carrier {
         CarrierSettings::Vxlan(vxlan) => vxlan.mtu_bytes,
-        CarrierSettings::HostGw => external.mtu_bytes,
+        CarrierSettings::HostGw | CarrierSettings::Alloc => external.mtu_bytes,
     });
     Ok(Settings {
         // A pod has one MTU. Upstream takes IPv4's, and leaves IPv6 to find out that less gets through.
@@ -146,6 +146,7 @@ fn side(
         Supported::Vxlan(vxlan) => {
             CarrierSettings::Vxlan(vxlan_settings(vxlan, external, network.is_ipv6(), random_mac)?)
         }
+        Supported::Alloc => CarrierSettings::Alloc,
         Supported::HostGw if ends.public_ip == ends.local => CarrierSettings::HostGw,
         Supported::HostGw => {
             return Err(SettingsError::PublicIpElsewhere {
@@ -215,6 +216,7 @@ fn outer_mtu_bytes(vxlan: &Vxlan, external: &External) -> u32 {
 enum Supported<'a> {
     Vxlan(&'a Vxlan),
     HostGw,
+    Alloc,
 }
 
 fn supported(backend: &Backend) -> Result<Supported<'_>, SettingsError> {
@@ -225,8 +227,9 @@ fn supported(backend: &Backend) -> Result<Supported<'_>, SettingsError> {
         )),
         Backend::Vxlan(vxlan) => Ok(Supported::Vxlan(vxlan)),
         Backend::HostGw => Ok(Supported::HostGw),
+        Backend::Alloc => Ok(Supported::Alloc),
         Backend::Udp { .. } => Err(SettingsError::NeverBuilt),
-        Backend::Wireguard(_) | Backend::Ipip { .. } | Backend::Alloc | Backend::Extension(_) => {
+        Backend::Wireguard(_) | Backend::Ipip { .. } | Backend::Extension(_) => {
             let what = format!("Backend.Type {:?}", backend.name());
             Err(not_supported(
                 what,

@@ -62,6 +62,7 @@ pub(crate) fn host_gw(side: Side) -> Side {
 pub(crate) fn side_settings(side: Side) -> SideSettings {
     let carrier = match side.carrier {
         Carrier::HostGw(_) => CarrierSettings::HostGw,
+        Carrier::Alloc => CarrierSettings::Alloc,
         Carrier::Vxlan(device) => CarrierSettings::Vxlan(VxlanSettings {
             device: device.name,
             vni: device.vni,

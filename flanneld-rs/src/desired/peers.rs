@@ -261,6 +261,9 @@ impl Division {
 /// Reads a lease as a peer in one family, by itself; `None` if it has no subnet of this family.
 fn candidate(side: &Side, lease: &Lease) -> Option<Result<(IpNetwork, Peer), PeerProblem>> {
     let subnet = side.subnet_of(lease.key)?;
+    if side.carrier == Carrier::Alloc {
+        return None;
+    }
     Some(peer_of(side, subnet, lease).map(|peer| (subnet, peer)))
 }
 
@@ -285,7 +288,7 @@ fn peer_of(side: &Side, subnet: IpNetwork, lease: &Lease) -> Result<Peer, PeerPr
                     .vtep_mac,
             )
         }
-        Carrier::HostGw(_) => None,
+        Carrier::HostGw(_) | Carrier::Alloc => None,
     };
     let peer = Peer {
         lease: lease.key,

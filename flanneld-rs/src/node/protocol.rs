@@ -58,6 +58,8 @@ pub enum CarrierSettings {
     Vxlan(VxlanSettings),
     /// Of the host-gw backend: nothing beside the interface.
     HostGw,
+    /// Of the alloc backend: nothing.
+    Alloc,
 }
 
 /// A VXLAN device that is to be.
@@ -91,7 +93,7 @@ impl SideSettings {
     pub const fn device(&self) -> Option<&IfName> {
         match &self.carrier {
             CarrierSettings::Vxlan(vxlan) => Some(&vxlan.device),
-            CarrierSettings::HostGw => None,
+            CarrierSettings::HostGw | CarrierSettings::Alloc => None,
         }
     }
 }

@@ -259,9 +259,9 @@ impl Node {
     }
 
     fn backend_status(&self) -> Option<BackendStatus> {
-        let side = self.sides().next()?;
+        self.sides().next()?;
         Some(BackendStatus {
-            name: side.carrier.backend_type().to_owned(),
+            name: self.settings.conf.backend.name().to_owned(),
             link: self.settings.parent.to_string(),
             pod_mtu_bytes: self.settings.pod_mtu_bytes,
         })

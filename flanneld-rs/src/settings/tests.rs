@@ -137,6 +137,13 @@ fn host_gw_has_no_device_and_pods_get_what_the_interface_carries() {
 }
 
 #[test]
+fn alloc_has_no_device_and_any_public_address() {
+    let settings = settings_of(&with_backend("{\"Type\": \"alloc\"}"), 1500).unwrap();
+    assert_eq!((settings.devices().count(), settings.pod_mtu_bytes), (0, 1500));
+    assert_eq!(settings.sides[0].public_ip, public_ip(2));
+}
+
+#[test]
 fn the_interface_and_the_flags_are_taken_over() {
     let conf = with_backend("{\"Type\": \"vxlan\"}");
     let settings = settings_of(&conf, 1500).unwrap();
@@ -220,7 +227,7 @@ fn settings_of(conf: &str, mtu_bytes: u32) -> Result<Settings, SettingsError> {
 fn vxlan_of(side: &SideSettings) -> &VxlanSettings {
     match &side.carrier {
         CarrierSettings::Vxlan(vxlan) => vxlan,
-        CarrierSettings::HostGw => panic!("no VXLAN"),
+        CarrierSettings::HostGw | CarrierSettings::Alloc => panic!("no VXLAN"),
     }
 }
 

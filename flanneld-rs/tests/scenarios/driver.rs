@@ -33,6 +33,7 @@ const MAX_EVENTS: u32 = 10_000;
 pub(crate) enum Backend {
     Vxlan,
     HostGw,
+    Alloc,
 }
 
 impl Backend {
@@ -40,6 +41,7 @@ impl Backend {
         match self {
             Self::Vxlan => "vxlan",
             Self::HostGw => "host-gw",
+            Self::Alloc => "alloc",
         }
     }
 
@@ -251,6 +253,7 @@ fn settings(backend: Backend) -> Settings {
     let (carrier, pod_mtu_bytes) = match backend {
         Backend::Vxlan => (CarrierSettings::Vxlan(vxlan), 1450),
         Backend::HostGw => (CarrierSettings::HostGw, 1500),
+        Backend::Alloc => (CarrierSettings::Alloc, 1500),
     };
     Settings {
         sides: vec![SideSettings {

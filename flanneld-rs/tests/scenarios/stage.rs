@@ -7,7 +7,7 @@
 //! | line | meaning |
 //! |---|---|
 //! | `underlay made` / `deleted` | makes `eth0` with the node's address, one end of a veth pair, or deletes it |
-//! | `backend vxlan` / `host-gw` | the configuration names another backend; leases are of that one from then on |
+//! | `backend vxlan` / `host-gw` / `alloc` | the configuration names another backend; leases are of that one from then on |
 //! | `start` / `crash` | starts the daemon, or ends it at once |
 //! | `stranger CHANGE` | another program changes the kernel, which says so |
 //! | `stranger unnoticed CHANGE` | the same, but the notice is lost |
@@ -101,6 +101,7 @@ impl Stage {
             "config restored" => driver.store.set_config(Some(driver.backend.net_conf())),
             "backend vxlan" => configure(driver, Backend::Vxlan),
             "backend host-gw" => configure(driver, Backend::HostGw),
+            "backend alloc" => configure(driver, Backend::Alloc),
             "subnet file refused" => driver.subnet_file_refused = true,
             "subnet file accepted" => driver.subnet_file_refused = false,
             _ => return self.lease_happens(line),
@@ -316,7 +317,7 @@ fn lease_of(backend: Backend, number: u8) -> Lease {
     let words = ["lease", &key, "public-ip", &ip, "mac", &mac];
     let told = match backend {
         Backend::Vxlan => words.as_slice(),
-        Backend::HostGw => &words[..4],
+        Backend::HostGw | Backend::Alloc => &words[..4],
     };
     lease(told).unwrap()
 }
