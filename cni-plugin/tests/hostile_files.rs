@@ -90,7 +90,8 @@ fn pipes_and_directories_in_the_place_of_files_never_hang_a_call() {
         node.add(&pod);
         node.del(&pod);
         // In flannel's directory: an ADD is refused, a DEL finds nothing of its own.
-        for plant in [mkfifo, |path: &Path| fs::create_dir(path).unwrap()] {
+        let loops = |path: &Path| std::os::unix::fs::symlink(path, path).unwrap();
+        for plant in [mkfifo, |path: &Path| fs::create_dir(path).unwrap(), loops] {
             plant(&node.path("flannel/a"));
             let error = node.call("ADD", &pod, &node.conf("1.0.0")).fails();
             assert!(

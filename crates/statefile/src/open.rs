@@ -3,6 +3,7 @@ use std::io;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Action, Error};
 
@@ -17,12 +18,12 @@ pub(crate) enum Access {
 /// Opens a regular file, and nothing else: a named pipe or a device that somebody put in its place is an error at
 /// once, where an ordinary call would wait for its other end.
 pub(crate) fn open_regular(path: &Path, access: Access) -> Result<(File, Metadata), Error> {
-    let mode = match access {
+    let access = match access {
         Access::Read => OFlags::RDONLY,
         Access::ReadWrite => OFlags::RDWR | OFlags::NOFOLLOW,
     };
-    let flags = mode | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = open(path, flags, Mode::empty()).map_err(|err| refused(path, access, err))?;
+    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = open(path, flags, Mode::empty()).map_err(|err| refused(path, err))?;
     let found = file.metadata().map_err(Error::of(Action::Read, path))?;
     if found.is_file() {
         Ok((file, found))
@@ -43,14 +44,12 @@ fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
     Ok(opened?.into())
 }
 
-/// Sockets, directories and devices without a driver answer the opening itself with errors of their own.
-fn refused(path: &Path, access: Access, err: io::Error) -> Error {
+/// Sockets, directories, devices without a driver and links that are not followed, or never end, answer the opening with
+/// errors of their own.
+fn refused(path: &Path, err: io::Error) -> Error {
+    let is_link = err.raw_os_error() == Some(Errno::LOOP.raw_os_error());
     let is_there = err.kind() != io::ErrorKind::NotFound;
-    let found = match access {
-        Access::Read => fs::metadata(path),
-        Access::ReadWrite => fs::symlink_metadata(path),
-    };
-    if is_there && found.is_ok_and(|found| !found.is_file()) {
+    if is_link || is_there && fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return Error::NotAFile(path.to_owned());
     }
     Error::of(Action::Open, path)(err)

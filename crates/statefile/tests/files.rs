@@ -195,6 +195,9 @@ fn what_somebody_planted_in_a_files_place_stops_nobody() {
     let _listening = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
     refused(read_optional(&path("socket")).map(drop));
     refused(read_optional(Path::new("/dev/null")).map(drop));
+    symlink("loop", path("loop")).unwrap();
+    refused(read_optional(&path("loop")).map(drop));
+    refused(Lock::acquire(&path("loop"), 0o600, Duration::from_secs(5)).map(drop));
     fs::create_dir(path("lockdir")).unwrap();
     refused(Lock::acquire(&path("lockdir"), 0o600, Duration::from_secs(5)).map(drop));
 }
