@@ -157,16 +157,16 @@ impl RangeSet {
         })
     }
 
-    /// Refuses sets that share addresses.
+    /// Refuses sets that share addresses. In the order of their first addresses, a range that meets any later one meets
+    /// the next.
     pub(crate) fn check_overlaps(sets: &[Self]) -> Result<(), RangeError> {
-        let all: Vec<_> = sets.iter().flat_map(|set| &set.0).collect();
-        for (position, range) in all.iter().enumerate() {
-            let mut others = all.iter().skip(position + 1);
-            if let Some(other) = others.find(|other| range.overlaps(other)) {
-                return Err(RangeError::Overlap(range.subnet, other.subnet));
-            }
+        let mut all: Vec<_> = sets.iter().flat_map(|set| &set.0).collect();
+        all.sort_by_key(|range| range.start);
+        let mut pairs = all.iter().zip(all.iter().skip(1));
+        match pairs.find(|(range, next)| range.overlaps(next)) {
+            Some((range, next)) => Err(RangeError::Overlap(range.subnet, next.subnet)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -372,6 +372,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_overlap_is_found_exactly_when_two_ranges_share_an_address(
+            ends in prop::collection::vec((1_u8..200, 0_u8..20), 1..8),
+        ) {
+            let ranges = ends.iter().map(|(start, more)| {
+                let end = start + more;
+                range(&format!(r#"{{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.{start}","rangeEnd":"10.0.0.{end}"}}"#))
+            });
+            let sets: Vec<_> = ranges.map(|range| RangeSet::new(vec![range.unwrap()], 0).unwrap()).collect();
+            let pairs = |at: usize| (0..at).map(move |before| (before, at));
+            let shared = (0..ends.len()).flat_map(pairs).any(|(one, other)| {
+                let (one, other) = (ends[one], ends[other]);
+                one.0 <= other.0 + other.1 && other.0 <= one.0 + one.1
+            });
+            prop_assert_eq!(RangeSet::check_overlaps(&sets).is_err(), shared);
+        }
+
         #[test]
         fn an_address_is_found_exactly_when_one_is_free(
             last in prop::option::of(0_u8..40),
