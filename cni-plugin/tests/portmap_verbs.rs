@@ -15,6 +15,7 @@ use std::fs;
 use std::process::Command;
 
 use common::{Node, Pod, on_a_node, printed, sh};
+use nix::sched::{CloneFlags, unshare};
 use ports::{
     NODE_V4, Server, call, client, containers_rules, iptables_rules, is_refused, mapping, ruleset, tcp,
 };
@@ -353,6 +354,21 @@ fn status_tells_whether_a_back_end_can_be_used() {
         }
         conf["backend"] = "ipfw".into();
         assert_eq!(call(&node, "STATUS", &pod, &conf).fails()["code"], 7);
+        // In mounts of this thread's own nobody has installed iptables.
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        sh(
+            node.dir.path(),
+            "mount --make-rprivate /; mount -t tmpfs none /usr/sbin",
+        );
+        conf["backend"] = "iptables".into();
+        let error = call(&node, "STATUS", &pod, &conf).fails();
+        assert_eq!(error["code"], 50);
+        assert!(
+            error["msg"].as_str().unwrap().contains("install iptables"),
+            "{error}"
+        );
+        conf["backend"] = "nftables".into();
+        call(&node, "STATUS", &pod, &conf).succeeds();
     });
 }
 
