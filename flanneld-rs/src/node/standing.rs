@@ -1,6 +1,6 @@
 //! How a node stands: whether it is ready, and what it tells about itself and its peers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use tracing::{info, warn};
 use super::holding::{HeldSide, Holding, SubnetFile};
 use super::{Node, Now, Stage, telling};
 use crate::desired::{self, Carrier, FilterMode, Masquerade, Peer, Side};
-use crate::reconciler::Reconciler;
 use crate::reconciler::insight::kind_name;
+use crate::reconciler::{Failure, Reconciler};
 use crate::status::{
     BackendStatus, DeviceStatus, KernelStatus, LeaseStatus, NodeStatus, Part, PeerCounts, PeerState,
     PeerStatus, RulesStatus, StoreStatus, Trouble,
@@ -123,10 +123,11 @@ impl Node {
         if !self.standing.converged {
             return Err(NotReady::NotConverged);
         }
+        let misplaced = self.misplaced_peers(holding);
         let insights = [self.engine.insight(), self.rules.insight()];
         let differing = insights
             .into_iter()
-            .filter_map(|insight| Some((insight.differs_since()?, insight)));
+            .filter_map(|insight| Some((insight.differs_since(&misplaced)?, insight)));
         let Some((since, insight)) = differing.min_by_key(|(since, _)| *since) else {
             return Ok(());
         };
@@ -138,15 +139,47 @@ impl Node {
         if insight.unobservable_since() == Some(since) {
             return Err(NotReady::Unobservable(secs));
         }
-        let oldest = insight.differing().find(|(_, at)| *at == since);
-        Err(match oldest {
+        let concerns = |(object, _): &(&ObjectKey, Duration)| !misplaced.contains(*object);
+        let mut differing = insight.differing().filter(concerns);
+        let objects = differing.clone().count();
+        Err(match differing.find(|(_, at)| *at == since) {
             Some((object, _)) => NotReady::Differs {
-                objects: insight.differing().count(),
+                objects,
                 example: object.clone(),
                 secs,
             },
             None => NotReady::Silent(secs),
         })
+    }
+
+    /// The routes of peers that are not on the link of the host-gw backend: it is their nodes that are misplaced. Where no
+    /// peer of a family is on it, it may be this one.
+    fn misplaced_peers(&self, holding: &Holding) -> BTreeSet<ObjectKey> {
+        let mut misplaced = BTreeSet::new();
+        for held in &holding.sides {
+            if !matches!(held.side.carrier, Carrier::HostGw(_)) {
+                continue;
+            }
+            let accepted = &held.peers.accepted;
+            let is_off_link = |object: &ObjectKey, failure: &Failure| {
+                matches!(object, ObjectKey::Route(key) if accepted.contains_key(&key.dst))
+                    && failure.refusal.as_ref().is_some_and(telling::is_off_link)
+            };
+            let failures = self.engine.failures();
+            let off_link: Vec<_> = failures
+                .filter(|(object, failure)| is_off_link(object, failure))
+                .collect();
+            if off_link.len() < accepted.len() {
+                misplaced.extend(off_link.into_iter().map(|(object, _)| object.clone()));
+            }
+        }
+        misplaced
+    }
+
+    fn lacks_only_misplaced(&self, holding: &Holding) -> bool {
+        let misplaced = self.misplaced_peers(holding);
+        let mut differing = self.engine.insight().differing();
+        !misplaced.is_empty() && differing.all(|(object, _)| misplaced.contains(object))
     }
 
     /// Notes the first time that all is as desired, and logs when readiness changes.
@@ -155,7 +188,7 @@ impl Node {
             && !self.standing.converged
             && holding.file == SubnetFile::Written
             && holding.view.is_synced()
-            && self.engine.is_settled()
+            && (self.engine.is_settled() || self.lacks_only_misplaced(holding))
         {
             self.standing.converged = true;
         }
@@ -351,14 +384,17 @@ impl Node {
         let failures: Vec<_> = objects.filter_map(|key| self.engine.failure(key)).collect();
         let [route, neigh, fdb] = [routes, neighs, fdb].map(|keys| self.part(keys));
         let parts = [route, neigh, fdb];
-        let state = if parts.contains(&Part::Failing) {
+        let refusal = failures.iter().find_map(|failure| failure.refusal.as_ref());
+        let is_off_link = refusal.is_some_and(telling::is_off_link);
+        let state = if is_off_link {
+            PeerState::Refused
+        } else if parts.contains(&Part::Failing) {
             PeerState::Failing
         } else if parts.contains(&Part::Pending) {
             PeerState::Pending
         } else {
             PeerState::Programmed
         };
-        let refusal = failures.iter().find_map(|failure| failure.refusal.as_ref());
         PeerStatus {
             subnet: subnet.to_string(),
             public_ip: Some(peer.public_ip),
@@ -368,7 +404,7 @@ impl Node {
             neigh,
             fdb,
             error: refusal.map(|err| {
-                if telling::is_off_link(err) {
+                if is_off_link {
                     telling::OFF_LINK.to_owned()
                 } else {
                     err.message.clone()

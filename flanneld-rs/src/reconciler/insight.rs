@@ -78,10 +78,11 @@ pub struct Bucket {
 }
 
 impl Insight {
-    /// Since when something differs from what is desired, or cannot be known; `None` while all is well.
+    /// Since when something but these objects differs from what is desired, or cannot be known; `None` while all is well.
     #[must_use]
-    pub fn differs_since(&self) -> Option<Duration> {
-        let differing = self.differing().map(|(_, since)| since);
+    pub fn differs_since(&self, except: &BTreeSet<ObjectKey>) -> Option<Duration> {
+        let differing = self.differing().filter(|(object, _)| !except.contains(*object));
+        let differing = differing.map(|(_, since)| since);
         differing
             .chain(self.unobservable_since)
             .chain(self.busy_since)
@@ -90,7 +91,7 @@ impl Insight {
 
     /// The objects that are not as desired, each since when. What is too many does not count, nor do kernel parameters:
     /// the data plane works all the same.
-    pub fn differing(&self) -> impl Iterator<Item = (&ObjectKey, Duration)> {
+    pub fn differing(&self) -> impl Iterator<Item = (&ObjectKey, Duration)> + Clone {
         let missing = |since: &Since| (since.difference == Difference::Missing).then_some(since.at);
         self.changing
             .iter()
@@ -250,11 +251,11 @@ mod tests {
         let mut insight = Insight::default();
         observe(&mut insight, 1, ["a"], []);
         observe(&mut insight, 2, ["a", "b"], []);
-        assert_eq!(insight.differs_since(), Some(secs(1)));
+        assert_eq!(insight.differs_since(&BTreeSet::new()), Some(secs(1)));
         observe(&mut insight, 3, ["b"], []);
-        assert_eq!(insight.differs_since(), Some(secs(2)));
+        assert_eq!(insight.differs_since(&BTreeSet::new()), Some(secs(2)));
         observe(&mut insight, 4, [], []);
-        assert_eq!(insight.differs_since(), None);
+        assert_eq!(insight.differs_since(&BTreeSet::new()), None);
     }
 
     #[test]
@@ -266,10 +267,10 @@ mod tests {
         };
         insight.unobservable(secs(1), &err);
         insight.unobservable(secs(2), &err);
-        assert_eq!(insight.differs_since(), Some(secs(1)));
+        assert_eq!(insight.differs_since(&BTreeSet::new()), Some(secs(1)));
         observe(&mut insight, 3, [], []);
         insight.work_begins(secs(4));
-        assert_eq!(insight.differs_since(), Some(secs(4)));
+        assert_eq!(insight.differs_since(&BTreeSet::new()), Some(secs(4)));
         assert_eq!(
             insight.counts.refusals,
             BTreeMap::from([("denied".to_owned(), 2)])

@@ -148,6 +148,12 @@ impl Driver {
         }
     }
 
+    /// Whether the node is ready, or why not.
+    pub(crate) fn readiness(&self) -> Result<(), String> {
+        let run = self.run.as_ref().ok_or("the daemon does not run")?;
+        run.node.readiness(self.now).map_err(|err| err.to_string())
+    }
+
     fn clock(&self) -> Now {
         Now {
             monotonic: self.now,

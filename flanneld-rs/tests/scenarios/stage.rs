@@ -21,6 +21,7 @@
 //! | `expect OBJECT` / `expect-not KEY` | the kernel holds exactly this object, or none of this key |
 //! | `expect change CHANGE` / `expect no changes` | the last step led to this change, or to none |
 //! | `expect failing KEY [naming WORD]` / `expect nothing failing` | what the daemon reports, and what the reason names |
+//! | `expect ready` / `expect not ready` | whether the node says that its data plane is as it should be |
 //! | `expect running` / `expect stopped TEXT` | whether the daemon runs, or why it ended |
 //! | `expect subnet file SUBNET mtu N` / `expect no subnet file` | what the CNI plugin is told |
 //! | `expect lease KEY public-ip IP mac MAC` | the store holds this lease |
@@ -144,6 +145,8 @@ impl Stage {
             ["failing", key @ .., "naming", word] => self.expect_failing(&parse(&key.join(" "))?, word),
             ["failing", ..] => self.expect_failing(&parse(rest(expected))?, ""),
             ["nothing", "failing"] => self.expect_nothing_failing(),
+            ["ready"] => self.driver.readiness(),
+            ["not", "ready"] => same(&self.driver.readiness().is_err(), &true),
             ["running"] => match &self.driver.stopped {
                 None if self.driver.run.is_some() => Ok(()),
                 stopped => Err(format!("the daemon does not run: {stopped:?}")),
