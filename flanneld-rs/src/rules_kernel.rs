@@ -1,13 +1,18 @@
 //! The edge that observes and changes packet filter rules, for the thread that owns it.
 
+use std::collections::BTreeMap;
+
 use net_types::sentence;
 use netstate::iptables::{
-    IptablesFamily, IptablesKey, IptablesVariant, IptablesVersion, OwnRules, Restore, RestoreError,
+    IptablesFamily, IptablesKey, IptablesTable, IptablesVariant, IptablesVersion, OwnRules, Restore,
+    RestoreError,
 };
 use netstate::nft::{self, Change, TableKey};
 use netstate::{ErrorClass, IptablesChange, Kernel, KernelError, Op, Scope, State};
 use nftables::Nftables;
-use nftables::iptables::{HolderError, Iptables, IptablesError, iptables_use, programs_holding};
+use nftables::iptables::{
+    HolderError, Iptables, IptablesError, hides_legacy_tables, iptables_use, programs_holding,
+};
 use tracing::warn;
 
 use crate::config::RulesConfig;
@@ -18,6 +23,8 @@ use crate::desired::{FilterMode, Masquerade, RuleSettings};
 pub struct RulesKernel {
     /// `None` until the kernel has nf_tables and it could be opened.
     nft: Option<Nftables>,
+    /// Tables that this user may not see, and what their program said.
+    unseen: BTreeMap<IptablesKey, String>,
 }
 
 impl RulesKernel {
@@ -26,7 +33,15 @@ impl RulesKernel {
     pub fn open() -> Self {
         // A failure is told when the rules are looked at, which opens them again.
         let nft = Nftables::open_if_present().ok().flatten();
-        Self { nft }
+        Self {
+            nft,
+            unseen: BTreeMap::new(),
+        }
+    }
+
+    /// Tables of legacy iptables that the last look could not see, with the reason.
+    pub fn unseen(&self) -> impl Iterator<Item = (&IptablesKey, &str)> {
+        self.unseen.iter().map(|(key, words)| (key, words.as_str()))
     }
 
     /// nf_tables; `None` if the kernel has none, which may change when its module is loaded.
@@ -88,7 +103,9 @@ impl RulesKernel {
             let Some(iptables) = programs_holding(self.nft()?, key, holds).map_err(holder)? else {
                 continue;
             };
-            let table = iptables.save(&key.table).map_err(|err| failed(&err))?;
+            let Some(table) = self.see(key, iptables.save(&key.table))? else {
+                continue;
+            };
             let own = OwnRules::pick(&table, ours);
             if !own.is_empty() {
                 state.iptables.insert(key.clone(), own);
@@ -97,11 +114,55 @@ impl RulesKernel {
         Ok(())
     }
 
+    /// What a table holds; `None` if this user may not know. Whoever runs in nf_tables without root's rights is not kept
+    /// from it by legacy tables that nobody can tell him of; [`Self::change_iptables`] changes none that was not seen.
+    fn see(
+        &mut self,
+        key: &IptablesKey,
+        saved: Result<IptablesTable, IptablesError>,
+    ) -> Result<Option<IptablesTable>, KernelError> {
+        let err = match saved {
+            Ok(table) => {
+                self.unseen.remove(key);
+                return Ok(Some(table));
+            }
+            Err(err) => err,
+        };
+        if key.variant != IptablesVariant::Legacy || !hides_legacy_tables(key.family) {
+            return Err(failed(&err));
+        }
+        let words = sentence(&err);
+        if self.unseen.is_empty() {
+            warn!(
+                reason = words,
+                "tables of legacy iptables cannot be seen: rules that are there, flannel's of an earlier run and \
+                 others', count as none; give flanneld CAP_NET_RAW as well, or leave legacy iptables"
+            );
+        }
+        self.unseen.insert(key.clone(), words);
+        Ok(None)
+    }
+
+    /// What was not seen is not written to: its rules would be added again with each attempt.
+    fn change_iptables(&self, key: &IptablesKey, change: &IptablesChange) -> Result<(), KernelError> {
+        if let Some(words) = self.unseen.get(key) {
+            return Err(KernelError {
+                class: ErrorClass::Denied,
+                message: format!(
+                    "the table {} of legacy iptables cannot be seen ({words}): give flanneld CAP_NET_RAW and write \
+                     access to /run/xtables.lock, or set EnableNFTables",
+                    key.table
+                ),
+            });
+        }
+        change_iptables(key, change)
+    }
+
     fn apply_one(&mut self, op: &Op) -> Result<(), KernelError> {
         match op {
             Op::SetNftTable(key, table) => self.change_nft(&nft::replacement(key, table)),
             Op::DelNftTable(key) => self.change_nft(&[Change::DelTable(key.clone())]),
-            Op::SetIptables(key, change) => change_iptables(key, change),
+            Op::SetIptables(key, change) => self.change_iptables(key, change),
             Op::AddLink(..)
             | Op::SetLink(..)
             | Op::DelLink(_)

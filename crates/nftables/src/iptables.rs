@@ -19,7 +19,9 @@ use netstate::iptables::{
 };
 
 pub use process::run;
-pub use usage::{HolderError, IptablesUse, has_legacy_table, iptables_use, programs_holding};
+pub use usage::{
+    HolderError, IptablesUse, has_legacy_table, hides_legacy_tables, iptables_use, programs_holding,
+};
 
 /// Where the programs are if `PATH` doesn't tell.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];

@@ -15,9 +15,10 @@ use std::thread;
 
 use common::*;
 use netlink::Netns;
-use netstate::iptables::{IptablesFamily, IptablesVariant, Restore, save_word};
+use netstate::iptables::{IptablesFamily, IptablesKey, IptablesVariant, Restore, save_word};
 use nftables::Nftables;
-use nftables::iptables::{Iptables, IptablesUse, iptables_use};
+use nftables::iptables::{Iptables, IptablesUse, hides_legacy_tables, iptables_use, programs_holding};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid, setgroups};
 
 fn iptables(variant: IptablesVariant) -> Iptables {
     Iptables::find(IptablesFamily::V4, Some(variant)).unwrap()
@@ -179,6 +180,45 @@ fn rules_of_either_variant_are_found() {
         run("iptables-nft -t nat -N OTHERS");
         run("iptables-nft -t nat -A OTHERS -m addrtype --dst-type LOCAL -j RETURN");
         assert_eq!(used().nft, names(&["nat"]));
+    });
+}
+
+#[test]
+fn rules_of_either_variant_are_found_by_who_may_not_read_the_list_of_tables() {
+    as_who_may_not_list(|| {
+        assert_eq!(used(), IptablesUse::default());
+        run("iptables-legacy -t nat -A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE");
+        let legacy = IptablesUse {
+            nft: names(&[]),
+            legacy: names(&["nat"]),
+        };
+        assert_eq!(used(), legacy);
+        let key = |table: &str| IptablesKey {
+            family: IptablesFamily::V4,
+            variant: IptablesVariant::Legacy,
+            table: table.to_owned(),
+        };
+        // It may be there: its programs have to be asked.
+        for table in ["nat", "mangle"] {
+            let programs = programs_holding(None, &key(table), |_, _| Ok(false)).unwrap();
+            assert_eq!(programs, Some(iptables(IptablesVariant::Legacy)), "{table}");
+        }
+    });
+    as_who_may_not_list(|| {
+        run("iptables-nft -A FORWARD -s 10.0.0.0/8 -j ACCEPT");
+        assert_eq!(used().variant(), Some(IptablesVariant::Nft));
+    });
+}
+
+/// Runs a test as who is not root where files are concerned, in a namespace. Programs that it runs are root's.
+fn as_who_may_not_list(test: fn()) {
+    in_netns(move || {
+        // The kernel lists them for root's group too.
+        setgroups(&[]).unwrap();
+        setfsgid(Gid::from_raw(65534));
+        setfsuid(Uid::from_raw(65534));
+        assert!(hides_legacy_tables(IptablesFamily::V4));
+        test();
     });
 }
 

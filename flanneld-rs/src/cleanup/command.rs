@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, Command};
 use net_types::sentence;
 use netlink::RealKernel;
+use netstate::ObjectKey;
 
 use super::{Mode, Outcome, Row, clean, device_scope, render};
 use crate::cni_conf;
@@ -62,7 +63,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
     }))
     .flatten()
     .collect();
-    rows.extend(clean(&mut RulesKernel::open(), &rules_scope(), mode));
+    let mut rules = RulesKernel::open();
+    rows.extend(clean(&mut rules, &rules_scope(), mode));
+    rows.extend(rules.unseen().map(|(key, words)| {
+        let table = ObjectKey::Iptables(key.clone());
+        Row::new(
+            Outcome::Failed,
+            format!("{table}: it cannot be looked at: {words}"),
+        )
+    }));
     rows.extend(devices(mode));
     let printed = io::stdout().write_all(render(&rows).as_bytes());
     if printed.is_err() || rows.iter().any(|row| row.outcome == Outcome::Failed) {

@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::fs;
+use std::{fs, io};
 
 use netstate::KernelError;
 use netstate::iptables::{IptablesFamily, IptablesKey, IptablesTable, IptablesVariant};
@@ -10,6 +10,10 @@ use crate::Nftables;
 
 /// The tables of iptables; in nf_tables they have the same names.
 const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+
+/// Of these, those that are asked for by name where the kernel does not list legacy tables: whoever relies on iptables
+/// has rules in one of them, and asking makes the kernel make a table.
+const ASKED_FOR: [&str; 2] = ["filter", "nat"];
 
 /// The chains that iptables makes in them.
 const CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
@@ -42,7 +46,8 @@ impl IptablesUse {
 /// policy other than accept, or a rule with an extension of iptables' (`xt`). A legacy table counts if
 /// `iptables-legacy-save` shows a rule, a chain of users' or a policy other than `ACCEPT`: the kernel lists a table as
 /// soon as anybody has looked at it (`/proc/net/ip_tables_names`). Where that program is missing or fails, a table that
-/// the kernel lists counts.
+/// the kernel lists counts. Where this user may not read the list, the program is asked for the usual tables, and what it
+/// cannot show either does not count: this user could not write to it.
 ///
 /// # Errors
 /// The rules of nf_tables cannot be read. A kernel without nf_tables has none.
@@ -98,21 +103,32 @@ fn is_extension(statement: &Statement) -> bool {
     matches!(statement, Statement::Other(name) if name == "match" || name == "target")
 }
 
-/// Whether the kernel has a table of legacy iptables' in the calling thread's network namespace: it makes one when
-/// somebody looks for it, be it to read it.
+/// Whether the kernel may have a table of legacy iptables' in the calling thread's network namespace: it makes one when
+/// somebody looks for it, be it to read it. Where [`hides_legacy_tables`] it may have any.
 #[must_use]
 pub fn has_legacy_table(family: IptablesFamily, table: &str) -> bool {
-    listed_tables(family).contains(table)
+    listed_tables(family).is_none_or(|listed| listed.contains(table))
 }
 
-fn listed_tables(family: IptablesFamily) -> BTreeSet<String> {
+/// Whether this user may not know which tables of legacy iptables' there are: the kernel lists them for root and root's
+/// group alone (linux `net/netfilter/x_tables.c`, `xt_proto_init`).
+#[must_use]
+pub fn hides_legacy_tables(family: IptablesFamily) -> bool {
+    listed_tables(family).is_none()
+}
+
+/// The legacy tables that exist; `None` if that cannot be known.
+fn listed_tables(family: IptablesFamily) -> Option<BTreeSet<String>> {
     let path = match family {
         IptablesFamily::V4 => "/proc/thread-self/net/ip_tables_names",
         IptablesFamily::V6 => "/proc/thread-self/net/ip6_tables_names",
     };
-    // A kernel without legacy iptables has no such file.
-    let listed = fs::read_to_string(path).unwrap_or_default();
-    listed.lines().map(str::to_owned).collect()
+    match fs::read_to_string(path) {
+        Ok(listed) => Some(listed.lines().map(str::to_owned).collect()),
+        // A kernel without legacy iptables has no such file.
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Some(BTreeSet::new()),
+        Err(_) => None,
+    }
 }
 
 /// Why it is not known which programs can change a table.
@@ -128,7 +144,7 @@ pub enum HolderError {
 
 /// The programs for a table in which a variant may hold the chains that are asked for; `None` if it holds none. No
 /// program is run to find out: nf_tables is asked by `holds`, and legacy tables are listed by the kernel once they
-/// exist.
+/// exist. Of a user who may not read that list any of them may be there: their programs then tell.
 ///
 /// Without the programs of the legacy variant nobody wrote to its tables but who brought his own: those rules are his.
 ///
@@ -162,12 +178,19 @@ pub fn programs_holding(
 
 /// The legacy tables with something in them.
 fn legacy_tables(family: IptablesFamily) -> BTreeSet<String> {
-    let mut tables = listed_tables(family);
+    let listed = listed_tables(family);
+    let is_listed = listed.is_some();
+    let mut tables = listed.unwrap_or_else(|| ASKED_FOR.map(str::to_owned).into());
     if tables.is_empty() {
         return tables;
     }
-    if let Ok(iptables) = Iptables::find(family, Some(IptablesVariant::Legacy)) {
-        tables.retain(|table| iptables.save(table).map_or(true, |table| holds_anything(&table)));
+    match Iptables::find(family, Some(IptablesVariant::Legacy)) {
+        Ok(iptables) => tables.retain(|table| {
+            let saved = iptables.save(table);
+            saved.map_or(is_listed, |table| holds_anything(&table))
+        }),
+        Err(_) if is_listed => {}
+        Err(_) => tables.clear(),
     }
     tables
 }
