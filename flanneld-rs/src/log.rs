@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use tracing::Level;
@@ -58,7 +58,9 @@ pub fn counts() -> LogCounts {
 /// The log's queue.
 #[derive(Debug, Clone)]
 pub struct Log {
-    lines: SyncSender<Message>,
+    /// Without a bound of its own: a bounded channel has room for its last line from the start, which is half a megabyte.
+    lines: Sender<Message>,
+    /// Never more than [`QUEUE_LINES`].
     waiting: Arc<AtomicUsize>,
 }
 
@@ -75,7 +77,7 @@ impl Log {
     /// # Errors
     /// The host has no thread to give.
     pub fn start(level: LogLevel, format: LogFormat) -> io::Result<Self> {
-        let (lines, queue) = sync_channel(QUEUE_LINES);
+        let (lines, queue) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let log = Self {
             lines,
@@ -110,8 +112,8 @@ impl Log {
     }
 
     fn send(&self, message: Message) {
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        if self.lines.try_send(message).is_err() {
+        let are_waiting = self.waiting.fetch_add(1, Ordering::AcqRel);
+        if are_waiting >= QUEUE_LINES || self.lines.send(message).is_err() {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
