@@ -5,14 +5,12 @@
 //! branch of the loop is cancel-safe: what it waits for is kept by its own object, not by the dropped future.
 
 use std::cell::RefCell;
-use std::future::{Future, pending};
+use std::future::pending;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
-use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use flannel_types::{Lease, LeaseAttrs, NetConf, PublicAddrs, SubnetEnv, UnixTime};
+use flannel_types::{LeaseAttrs, NetConf, PublicAddrs, UnixTime};
 use lease_store::{ErrorClass, LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
 use net_types::{MacAddr, sentence};
 use netlink::RealKernel;
@@ -27,6 +25,7 @@ use crate::host_facts::{self, HostFactsError};
 use crate::kernel_watch::{Change, KernelWatch};
 use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
 use crate::port_rules::PortRules;
+use crate::readiness::{self, Notice};
 use crate::reconciler::Work;
 use crate::record::{RecordError, Recorder};
 use crate::rules_kernel::RulesKernel;
@@ -34,7 +33,11 @@ use crate::rules_watch::RulesWatch;
 use crate::serve::{Desk, ServeError};
 use crate::settings::{self, SettingsError};
 use crate::signals::{Request, Signals};
-use crate::{port_rules, readiness, subnet_file};
+use crate::{port_rules, subnet_file};
+
+mod jobs;
+
+use jobs::{Job, find, finish, look_at_addrs, renew, write_files};
 
 /// A configuration that is missing is looked for again after this long (flannel `main.go`).
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
@@ -95,7 +98,9 @@ pub enum DaemonError {
 pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), DaemonError> {
     let mut signals = Signals::open().map_err(DaemonError::Signals)?;
     let cni_conf = config.cni_conf.as_ref().map(CniConf::read).transpose()?;
-    let ended_by = run_until_signal(config, store, &mut signals, cni_conf.clone()).await?;
+    let ended_by = run_until_signal(config, store, &mut signals, cni_conf.clone()).await;
+    readiness::notify(Notice::Stopping);
+    let ended_by = ended_by?;
     if let (Some(cni_conf), Some(signal)) = (cni_conf, ended_by) {
         cni_conf.end(signal).map_err(CniConfError::from)?;
     }
@@ -165,6 +170,7 @@ async fn run_until_signal<S: LeaseStore>(
         recorder,
         job: None,
         file: None,
+        addrs: None,
         started: Instant::now(),
     };
     driver.run(signals, &mut desk).await
@@ -213,9 +219,6 @@ const RULES_EVENTS: Events = Events {
     applied: Event::RulesApplied,
 };
 
-/// A request to the store that is under way.
-type Job<'a> = Pin<Box<dyn Future<Output = Event> + 'a>>;
-
 struct Driver<'a, S: LeaseStore> {
     config: &'a Config,
     store: &'a S,
@@ -234,6 +237,8 @@ struct Driver<'a, S: LeaseStore> {
     job: Option<Job<'a>>,
     /// The subnet file that is being written.
     file: Option<Job<'a>>,
+    /// The host's addresses that are being looked at.
+    addrs: Option<Job<'a>>,
     started: Instant,
 }
 
@@ -292,9 +297,14 @@ impl<S: LeaseStore> Driver<'_, S> {
             answer = self.rules_executor.answer() => answer?,
             answer = finish(&mut self.job) => answer,
             answer = finish(&mut self.file) => answer,
+            answer = finish(&mut self.addrs) => answer,
             event = next_news(&mut self.watch) => Event::Lease(event),
             change = self.kernel_watch.changed() => match change {
-                Change::Anything => Event::KernelChanged,
+                Change::Anything => {
+                    // A look that is under way may be too old; its answer goes with it.
+                    self.addrs = Some(look_at_addrs());
+                    Event::KernelChanged
+                }
                 Change::At(spots) => Event::KernelChangedAt(spots),
             },
             () = self.rules_watch.changed() => Event::RulesChanged,
@@ -356,32 +366,6 @@ impl<'a, S: LeaseStore> Driver<'a, S> {
     }
 }
 
-/// Writes the subnet file, and then what makes the runtime start pods, on a thread of its own: a slow disk must not keep
-/// peers and signals waiting.
-fn write_files<'a>(path: PathBuf, env: SubnetEnv, cni_conf: Option<CniConf>) -> Job<'a> {
-    let write = move || {
-        subnet_file::write(&path, &env).map_err(|err| sentence(&err))?;
-        info!(path = %path.display(), "Wrote subnet file");
-        if let Some(cni_conf) = cni_conf {
-            cni_conf.write().map_err(|err| sentence(&err))?;
-        }
-        readiness::notify();
-        Ok(())
-    };
-    Box::pin(async move {
-        let written = tokio::task::spawn_blocking(write).await;
-        Event::SubnetFileWritten(written.unwrap_or_else(|err| Err(err.to_string())))
-    })
-}
-
-fn find<S: LeaseStore>(store: &S, node: PublicAddrs) -> Job<'_> {
-    Box::pin(async move { Event::LeaseFound(store.find(node).await.map_err(StoreFailure::from)) })
-}
-
-fn renew<S: LeaseStore>(store: &S, lease: Lease) -> Job<'_> {
-    Box::pin(async move { Event::LeaseRenewed(store.renew(&lease).await.map_err(StoreFailure::from)) })
-}
-
 /// Each change while they are few, as when something is put back; else their number, and each for those who debug.
 fn log_changes(ops: &[Op]) {
     if ops.len() <= MAX_LOGGED_CHANGES {
@@ -389,18 +373,6 @@ fn log_changes(ops: &[Op]) {
     } else {
         info!(changes = ops.len(), "changing the kernel");
         ops.iter().for_each(|op| debug!(%op, "changing the kernel"));
-    }
-}
-
-/// Waits for the job, which then is done with; for ever when there is none. Cancel-safe: the job stays where it is.
-async fn finish(job: &mut Option<Job<'_>>) -> Event {
-    match job {
-        Some(running) => {
-            let event = running.await;
-            *job = None;
-            event
-        }
-        None => pending().await,
     }
 }
 

@@ -1,5 +1,8 @@
 //! What the daemon must know of its host: the interface that carries the outer packets.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use flannel_types::NetConf;
 use net_types::IfName;
 use netlink::RealKernel;
@@ -64,6 +67,16 @@ pub fn former_devices(kernel: &mut RealKernel) -> Result<Vec<IfName>, HostFactsE
     let inventory = kernel.inventory().map_err(HostFactsError::Unobservable)?;
     let names = inventory.links.into_iter().map(|link| link.name);
     Ok(names.filter(|name| vni_in(name).is_some()).collect())
+}
+
+/// All addresses of this host.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn addrs() -> Result<BTreeSet<IpAddr>, KernelError> {
+    let inventory = RealKernel::open()?.inventory()?;
+    let addrs = inventory.links.iter().flat_map(|link| &link.addrs);
+    Ok(addrs.map(|held| held.addr.ip()).collect())
 }
 
 const fn families(conf: &NetConf) -> Families {

@@ -8,7 +8,7 @@ use netlink_monitor::{Monitor, MonitorError, NeighEntry, Notice, Presence};
 use netstate::{NeighKey, Spot};
 use nix::net::if_::if_nametoindex;
 
-use crate::node::{CarrierSettings, Settings, SideSettings};
+use crate::node::Settings;
 
 /// Follows the kernel's notices.
 pub struct KernelWatch {
@@ -23,8 +23,6 @@ struct Filter {
     parent: IfName,
     /// The pod networks: a route into one, by whatever link, may take the place of one of ours.
     networks: Vec<IpNetwork>,
-    /// Whether the routes to peers lead through the parent itself, so that its addresses decide about them.
-    addrs_of_parent: bool,
     /// The number that the parent has.
     parent_index: Option<IfIndex>,
     /// Numbers that the devices have; content is reported by number.
@@ -37,12 +35,10 @@ impl KernelWatch {
     /// # Errors
     /// No connection to the kernel can be had.
     pub fn open(settings: &Settings) -> Result<Self, MonitorError> {
-        let needs_parent = |side: &SideSettings| matches!(side.carrier, CarrierSettings::HostGw);
         let filter = Filter {
             devices: settings.devices().cloned().collect(),
             parent: settings.parent.clone(),
             networks: settings.networks(),
-            addrs_of_parent: settings.sides.iter().any(needs_parent),
             indexes: BTreeMap::new(),
             parent_index: None,
         };
@@ -54,7 +50,7 @@ impl KernelWatch {
         Ok(watch)
     }
 
-    /// Asks for the device's number: what happened before, or was lost, told nothing of it.
+    /// Asks for the links' numbers: what happened before, or was lost, told nothing of them.
     fn learn(&mut self) {
         let found = self
             .filter
@@ -133,8 +129,8 @@ impl Filter {
                 .judge_link(index, &name, presence)
                 .then_some(Change::Anything),
             Notice::Addr { link } => {
-                let is_parent = self.addrs_of_parent && self.parent_index == Some(link);
-                (is_parent || is_ours(link)).then_some(Change::Anything)
+                let concerns = is_ours(link) || self.parent_index == Some(link);
+                concerns.then_some(Change::Anything)
             }
             Notice::Route { link, key } => {
                 let concerns = link.is_none_or(is_ours) || self.is_pods(key.dst);
@@ -189,10 +185,23 @@ mod tests {
         let mut filter = filter();
         assert_eq!(filter.judge(Notice::Lost), Some(Change::Anything));
         assert_eq!(
+            filter.judge(Notice::Addr { link: index(2) }),
+            Some(Change::Anything)
+        );
+        assert_eq!(
             filter.judge(link(2, "eth0", Presence::Gone)),
             Some(Change::Anything)
         );
         assert_eq!(filter.judge(link(7, "veth1234", Presence::Present)), None);
+        assert_eq!(filter.judge(Notice::Addr { link: index(2) }), None);
+        assert_eq!(
+            filter.judge(link(3, "eth0", Presence::Present)),
+            Some(Change::Anything)
+        );
+        assert_eq!(
+            filter.judge(Notice::Addr { link: index(3) }),
+            Some(Change::Anything)
+        );
         assert_eq!(filter.judge(Notice::Addr { link: index(5) }), None);
         assert_eq!(
             filter.judge(link(5, "flannel.1", Presence::Present)),
@@ -215,22 +224,6 @@ mod tests {
             },
         };
         assert_eq!(filter.judge(elsewhere), None);
-    }
-
-    #[test]
-    fn the_parent_s_addresses_matter_where_routes_lead_through_it() {
-        for (addrs_of_parent, expected) in [(false, None), (true, Some(Change::Anything))] {
-            let mut filter = Filter {
-                addrs_of_parent,
-                ..filter()
-            };
-            assert_eq!(filter.judge(Notice::Addr { link: index(2) }), None);
-            filter.judge(link(2, "eth0", Presence::Present));
-            assert_eq!(filter.judge(Notice::Addr { link: index(2) }), expected);
-            assert_eq!(filter.judge(Notice::Addr { link: index(3) }), None);
-            filter.judge(link(2, "eth0", Presence::Gone));
-            assert_eq!(filter.judge(Notice::Addr { link: index(2) }), None);
-        }
     }
 
     #[test]
@@ -314,8 +307,7 @@ mod tests {
             devices: [name("flannel.1"), name("flannel-v6.1")].into(),
             parent: name("eth0"),
             networks: vec!["10.244.0.0/16".parse().unwrap()],
-            addrs_of_parent: false,
-            parent_index: None,
+            parent_index: Some(index(2)),
             indexes: BTreeMap::new(),
         }
     }

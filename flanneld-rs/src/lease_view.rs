@@ -160,6 +160,12 @@ impl LeaseView {
         self.known.get(key).filter(|lease| lease.key != self.own)
     }
 
+    /// This node's own lease, as the store told it last.
+    #[must_use]
+    pub fn own(&self) -> Option<&Lease> {
+        self.known.get(&self.own)
+    }
+
     /// Whether the last snapshot counts and the store has been in reach since.
     #[must_use]
     pub const fn is_synced(&self) -> bool {

@@ -6,6 +6,7 @@
 //! actions out and brings their answers back; the simulation tests do the same with kernels in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use flannel_types::{Lease, LeaseAttrs, NetConf, VxlanData};
@@ -125,6 +126,7 @@ impl Node {
             Event::LeaseRenewed(result) => actions.extend(self.lease_renewed(now, result)),
             Event::Lease(event) => actions.extend(self.lease_event(now, event)),
             Event::SubnetFileWritten(result) => self.subnet_file_written(now, result),
+            Event::HostAddrs(addrs) => self.note_host_addrs(&addrs),
             Event::Tick => {}
         }
         actions.extend(self.due(now));
@@ -232,6 +234,7 @@ impl Node {
             // The lease of a former address still has the device's MAC, and the peers take no second one with it.
             let is_taken = stored.is_none() && found.moved.contains(&vxlan.device);
             let present = found.macs.get(&vxlan.device).copied().filter(|_| !is_taken);
+            telling::compare_macs(&vxlan.device, present, stored_mac);
             let vtep_mac = present.or(stored_mac).unwrap_or(vxlan.random_mac);
             let data = VxlanData {
                 vni: vxlan.vni,
@@ -436,6 +439,7 @@ impl Node {
         } else if revoked {
             return Some(self.stop(StopReason::LeaseRevoked));
         }
+        holding.note_rival();
         None
     }
 
@@ -480,6 +484,14 @@ impl Node {
                 self.retry_at = Some(now.monotonic + SUBNET_FILE_RETRY);
             }
         }
+    }
+
+    /// Tells when the address that the tunnels send from goes, and when it is back.
+    fn note_host_addrs(&mut self, addrs: &BTreeSet<IpAddr>) {
+        let locals = self.settings.sides.iter().map(|side| side.local);
+        let lost: BTreeSet<_> = locals.filter(|local| !addrs.contains(local)).collect();
+        telling::compare_addrs(&self.standing.lost_addrs, &lost);
+        self.standing.lost_addrs = lost;
     }
 
     /// What is due by time alone.

@@ -71,6 +71,8 @@ pub struct LeaseStatus {
     pub renewals: u64,
     /// How often a renewal failed in this run.
     pub renewals_failed: u64,
+    /// The VTEP MAC with which another host announces this lease, if one does.
+    pub shared_with: Option<String>,
 }
 
 /// The lease store.

@@ -20,6 +20,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         ));
     }
     findings.extend(shared_addresses(facts));
+    findings.extend(shared_lease(facts));
     findings.extend(lost_address(facts));
     let spread = facts
         .inventory
@@ -51,6 +52,20 @@ fn own_addresses(facts: &Facts) -> BTreeSet<IpAddr> {
         .into_iter()
         .chain(local)
         .collect()
+}
+
+/// Another host has this node's public address and took its lease for its own.
+fn shared_lease(facts: &Facts) -> Option<Finding> {
+    let lease = facts.status()?.node.lease.as_ref()?;
+    let mac = lease.shared_with.as_ref()?;
+    Some(Finding::error(
+        "interface.shared-lease",
+        format!(
+            "another host announces the lease {} of this node, with the VTEP MAC {mac}: peers send to that one",
+            lease.subnet
+        ),
+        "two hosts have one public address: give each its own with --iface or --public-ip",
+    ))
 }
 
 /// The tunnel's packets leave from an address that the host had when flanneld started.

@@ -102,6 +102,9 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
     ("interface.shared-address", Severity::Error, |facts| {
         peers(facts)[0].public_ip = Some([192, 168, 77, 1].into());
     }),
+    ("interface.shared-lease", Severity::Error, |facts| {
+        lease(facts).shared_with = Some("02:00:00:00:00:77".to_owned());
+    }),
     ("interface.address-lost", Severity::Error, |facts| {
         facts.inventory.links = vec![host_link("192.168.77.9/24")];
     }),
@@ -403,6 +406,7 @@ fn status() -> Status {
                 expires: None,
                 renewals: 0,
                 renewals_failed: 0,
+                shared_with: None,
             }),
             store: StoreStatus {
                 connected: true,

@@ -105,6 +105,7 @@ fn status() -> Status {
                 expires: Some(1_700_000_000),
                 renewals: 1,
                 renewals_failed: 2,
+                shared_with: None,
             }),
             store: StoreStatus {
                 errors: 7,

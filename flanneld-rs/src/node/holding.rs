@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flannel_types::{SubnetEnv, gateway_v4, gateway_v6};
 use ipnetwork::IpNetwork;
-use net_types::{IfName, SubnetKey};
+use net_types::{IfName, MacAddr, SubnetKey};
 use netstate::{Prune, State};
 use tracing::{info, warn};
 
-use super::Now;
-use crate::desired::{self, Peer, PeerChanges, Peers, Side};
+use super::{Now, vtep_mac};
+use crate::desired::{self, Carrier, Peer, PeerChanges, Peers, Side};
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::LeaseView;
 use crate::reconciler::Goal;
@@ -26,6 +26,8 @@ pub(super) struct Holding {
     pub(super) view: LeaseView,
     pub(super) file: SubnetFile,
     pub(super) wants: Wants,
+    /// The VTEP MAC with which somebody else announces the own lease.
+    pub(super) rival: Option<MacAddr>,
     /// What the engine's goal was made from, besides the peers.
     goal_made_for: Option<(SubnetFile, Prune)>,
     /// The peers that changed since the goal was made, as they were in it.
@@ -83,6 +85,7 @@ impl Holding {
             view,
             file: SubnetFile::NotReady,
             wants,
+            rival: None,
             goal_made_for: None,
             changed: BTreeMap::new(),
         }
@@ -162,6 +165,34 @@ impl Holding {
         let change = |held: &mut HeldSide| held.peers.change(&held.side, key, lease);
         let changes: Vec<_> = self.sides.iter_mut().map(change).collect();
         self.take_changes(changes);
+    }
+
+    /// Notes whether the own lease, as the store tells it, announces another VTEP MAC than this node's devices have: only
+    /// another host with the same public IP writes that.
+    pub(super) fn note_rival(&mut self) {
+        let rival = self.view.own().and_then(|own| {
+            let foreign = |held: &HeldSide| {
+                let Carrier::Vxlan(device) = &held.side.carrier else {
+                    return None;
+                };
+                vtep_mac(own, held.side.is_ipv6()).filter(|mac| *mac != device.mac)
+            };
+            self.sides.iter().find_map(foreign)
+        });
+        if self.rival == rival {
+            return;
+        }
+        self.rival = rival;
+        let subnet = self.keeper.lease().key;
+        match rival {
+            Some(mac) => warn!(
+                %subnet,
+                vtep_mac = %mac,
+                "another host announces this node's lease with its own VTEP MAC, and peers send to that one: the two have \
+                 one public IP; give each an address of its own with --iface or --public-ip"
+            ),
+            None => info!(%subnet, "this node's lease announces this node again"),
+        }
     }
 
     /// Takes the changes of each family.

@@ -153,6 +153,8 @@ pub enum Event {
     Lease(LeaseEvent),
     /// Answer to [`Action::WriteSubnetFile`].
     SubnetFileWritten(Result<(), String>),
+    /// The addresses that this host has, after they may have changed.
+    HostAddrs(BTreeSet<IpAddr>),
     /// Time has passed.
     Tick,
 }

@@ -71,6 +71,8 @@ pub(super) struct Standing {
     store_errors: u64,
     renewals: u64,
     renewals_failed: u64,
+    /// The addresses that the tunnels send from and this host does not have.
+    pub(super) lost_addrs: BTreeSet<IpAddr>,
 }
 
 impl Standing {
@@ -257,6 +259,7 @@ impl Node {
             expires: lease.expires.map(|end| end.secs()),
             renewals: self.standing.renewals,
             renewals_failed: self.standing.renewals_failed,
+            shared_with: holding.rival.map(|mac| mac.to_string()),
         }
     }
 

@@ -1,5 +1,9 @@
 //! What a node tells people of what it meets.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use net_types::{IfName, MacAddr};
 use netstate::{ErrorClass, KernelError, ObjectKey};
 use tracing::{debug, error, info, warn};
 
@@ -47,6 +51,35 @@ fn log_report(report: Report) {
         },
         Report::Recovered(object) => debug!(%object, "as desired again"),
         Report::Unobservable(err) => warn!(%err, "cannot observe the kernel, will try again"),
+    }
+}
+
+/// Logs that the stored lease announces another MAC address than the device here has.
+pub(super) fn compare_macs(device: &IfName, present: Option<MacAddr>, stored: Option<MacAddr>) {
+    if let (Some(present), Some(stored)) = (present, stored)
+        && present != stored
+    {
+        warn!(
+            %device,
+            vtep_mac = %present,
+            announced = %stored,
+            "the lease of this public IP announced another VTEP MAC: if another host runs with it, both share one lease; \
+             give each an address of its own with --iface or --public-ip"
+        );
+    }
+}
+
+/// Logs which addresses this host has lost, and which are back.
+pub(super) fn compare_addrs(before: &BTreeSet<IpAddr>, lost: &BTreeSet<IpAddr>) {
+    for address in lost.difference(before) {
+        error!(
+            %address,
+            "this host has lost the address that the tunnel sends from, no other node is reachable: give it back, or \
+             restart flanneld, which takes the new one"
+        );
+    }
+    for address in before.difference(lost) {
+        info!(%address, "the address that the tunnel sends from is back");
     }
 }
 

@@ -13,6 +13,7 @@ use crate::testing::{dual_lease, key, lease, mac, mac_v6, public_ip, side, side_
 use bench::Bench;
 
 mod bench;
+mod strangers;
 
 const DAY_SECS: u64 = 24 * 60 * 60;
 
@@ -392,12 +393,7 @@ fn a_store_that_did_not_know_a_node_with_peers_is_not_believed_for_the_grace_tim
 
 #[test]
 fn a_changed_configuration_is_warned_of_once() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .finish();
-    tracing::subscriber::with_default(subscriber, || {
+    let log = logged(|| {
         let mut bench = Bench::holding(&[]);
         bench.run(|_, _| {});
         let changed = |network| {
@@ -409,11 +405,22 @@ fn a_changed_configuration_is_warned_of_once() {
             bench.deliver(changed(network));
         }
     });
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let warnings = log
         .matches("the network configuration has changed: restart flanneld to apply it")
         .count();
     assert_eq!(warnings, 1, "{log}");
+}
+
+/// What is logged meanwhile.
+fn logged(action: impl FnOnce()) -> String {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, action);
+    let held = log.0.lock().unwrap();
+    String::from_utf8(held.clone()).unwrap()
 }
 
 /// Collects what is logged.

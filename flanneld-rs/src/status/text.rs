@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::{KernelStatus, NodeStatus, PeerState, PeerStatus, Status};
+use super::{KernelStatus, LeaseStatus, NodeStatus, PeerState, PeerStatus, Status};
 
 /// Of peers without trouble, so many are listed unless all are asked for.
 const MAX_LISTED: usize = 20;
@@ -42,18 +42,7 @@ fn head(text: &mut String, status: &Status, now: SystemTime) {
         None => line(text, "ready     yes"),
         Some(reason) => line(text, &format!("ready     no: {reason}")),
     }
-    match &node.lease {
-        Some(lease) => {
-            let ends = lease
-                .expires
-                .map_or_else(|| "never ends".to_owned(), |at| ends(at, now));
-            line(
-                text,
-                &format!("lease     {} at {}, {ends}", lease.subnet, shown(lease.public_ip)),
-            );
-        }
-        None => line(text, "lease     none yet"),
-    }
+    lease(text, node.lease.as_ref(), now);
     store(text, status);
     data_plane(text, node);
     kernel(text, &node.kernel);
@@ -110,6 +99,25 @@ fn data_plane(text: &mut String, node: &NodeStatus) {
                 device.mtu_bytes,
                 device.mac
             ),
+        );
+    }
+}
+
+fn lease(text: &mut String, lease: Option<&LeaseStatus>, now: SystemTime) {
+    let Some(lease) = lease else {
+        return line(text, "lease     none yet");
+    };
+    let ends = lease
+        .expires
+        .map_or_else(|| "never ends".to_owned(), |at| ends(at, now));
+    line(
+        text,
+        &format!("lease     {} at {}, {ends}", lease.subnet, shown(lease.public_ip)),
+    );
+    if let Some(mac) = &lease.shared_with {
+        line(
+            text,
+            &format!("          announced by another host, with the VTEP MAC {mac}"),
         );
     }
 }

@@ -13,5 +13,6 @@ mod cni_conf;
 mod http;
 mod kube;
 mod node;
+mod notify;
 mod privilege;
 mod status;

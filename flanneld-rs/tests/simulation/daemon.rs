@@ -147,7 +147,7 @@ impl World {
     pub(crate) fn deliver(&mut self, id: MemberId, life: u64, event: Event) {
         let now = Now {
             monotonic: self.now,
-            wall: self.wall(),
+            wall: self.wall_of(id),
         };
         self.log(|| format!("n{} hears {}", id + 1, brief(&event)));
         let Some(daemon) = self.daemon(id, life) else {
@@ -428,6 +428,7 @@ fn brief(event: &Event) -> String {
         | Event::LeaseRenewed(_)
         | Event::Lease(_)
         | Event::SubnetFileWritten(_)
+        | Event::HostAddrs(_)
         | Event::Tick => format!("{event:?}"),
     }
 }

@@ -64,6 +64,7 @@ impl Ledger {
             | Event::RulesObserved(_)
             | Event::RulesApplied(_)
             | Event::RulesChanged
+            | Event::HostAddrs(_)
             | Event::Tick => {}
         }
     }

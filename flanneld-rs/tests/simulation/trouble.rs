@@ -21,6 +21,11 @@ const REFUSED: Duration = Duration::from_secs(32);
 /// What nobody noticed is found by the next audit, 60 s after the last observation.
 const AUDIT: Duration = Duration::from_secs(62);
 
+/// A lease that ran out is renewed, or found to be lost, at once; in the worst of worlds the store is out of reach then,
+/// and at the next try a minute later.
+const SLEEP: Duration = Duration::from_secs(130);
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
 const MAX_MEMBERS: usize = 6;
 const FIRST_PHANTOM: u8 = 200;
 const LAST_PHANTOM: u8 = 215;
@@ -39,9 +44,10 @@ pub(crate) enum Group {
     Kernel,
     Deafness,
     SubnetFile,
+    Clock,
 }
 
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 12] = [
     Group::Content,
     Group::Device,
     Group::Card,
@@ -53,6 +59,7 @@ const GROUPS: [Group; 11] = [
     Group::Kernel,
     Group::Deafness,
     Group::SubnetFile,
+    Group::Clock,
 ];
 
 /// How a trouble goes on or ends.
@@ -118,7 +125,25 @@ impl World {
                 self.members[id].ill.file_refused += 1;
                 self.ends(300..=5000, START, End::FileBack(id));
             }
+            Group::Clock => self.set_clocks(id),
         }
+    }
+
+    /// Somebody sets a member's clock, by less than its lease has left; or all machines sleep, perhaps for longer than any
+    /// lease lives.
+    fn set_clocks(&mut self, id: MemberId) {
+        let minutes = i64::try_from(self.rng.within(0..=22 * 60)).unwrap();
+        if self.rng.percent(50) {
+            let sign = if self.rng.percent(50) { 1 } else { -1 };
+            self.members[id].clock_error_secs = sign * minutes * 60;
+            self.heals(NOTICED);
+            return;
+        }
+        let hours = u32::try_from(self.rng.within(1..=60)).unwrap();
+        self.slept += HOUR * hours;
+        self.store.set_now(self.wall());
+        self.store_changed();
+        self.heals(SLEEP);
     }
 
     fn begin_card_trouble(&mut self, id: MemberId) {

@@ -28,6 +28,8 @@ pub(crate) type MemberId = usize;
 pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) now: Duration,
+    /// How long all machines have slept, in which no monotonic clock goes on.
+    pub(crate) slept: Duration,
     pub(crate) fabric: Fabric,
     pub(crate) store: MemoryStore,
     pub(crate) conf: NetConf,
@@ -55,6 +57,8 @@ pub(crate) struct Member {
     /// Its name in the fabric.
     pub(crate) name: String,
     pub(crate) number: u8,
+    /// By how many seconds its wall clock is wrong.
+    pub(crate) clock_error_secs: i64,
     /// Counts the runs of its daemon, so that answers meant for an earlier run are told apart.
     pub(crate) life: u64,
     pub(crate) daemon: Option<Daemon>,
@@ -118,6 +122,7 @@ impl World {
         let mut world = Self {
             rng: Rng::new(seed),
             now: Duration::ZERO,
+            slept: Duration::ZERO,
             fabric: Fabric::default(),
             store,
             conf,
@@ -216,8 +221,15 @@ impl World {
         self.violation.get_or_insert_with(why);
     }
 
+    /// The true time, which the store has.
     pub(crate) fn wall(&self) -> UnixTime {
-        UnixTime::from_secs(EPOCH_SECS + self.now.as_secs())
+        UnixTime::from_secs(EPOCH_SECS + self.now.as_secs() + self.slept.as_secs())
+    }
+
+    /// What time a member takes it to be.
+    pub(crate) fn wall_of(&self, id: MemberId) -> UnixTime {
+        let error = self.members[id].clock_error_secs;
+        UnixTime::from_secs(self.wall().secs().checked_add_signed(error).unwrap())
     }
 
     /// Adds a node, which starts its daemon a little later.
@@ -235,6 +247,7 @@ impl World {
         self.members.push(Member {
             name,
             number,
+            clock_error_secs: 0,
             life: 0,
             daemon: None,
             subnet: None,

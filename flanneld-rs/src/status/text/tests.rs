@@ -13,6 +13,7 @@ fn a_node_in_trouble_reads_at_a_glance() {
 flanneld 0.1.0, process 7, up 1h 5s
 ready     no: 1 objects in the kernel are not as they should be
 lease     10.244.9.0/24 at 192.168.77.9, ends in 23h
+          announced by another host, with the VTEP MAC 02:00:00:00:00:77
 store     out of reach, 3 leases, nothing is removed for now: no route to the store
 backend   vxlan over eth0, MTU of pods 1450
 device    flannel.1 ok: VNI 1 port 8472 on eth0 (192.168.77.9), MTU 1450, MAC 02:00:00:00:00:09
@@ -89,6 +90,7 @@ fn status() -> Status {
             expires: Some(1_700_000_000 + 23 * 3600),
             renewals: 0,
             renewals_failed: 0,
+            shared_with: Some("02:00:00:00:00:77".to_owned()),
         }),
         store: StoreStatus {
             leases: 3,

@@ -1,0 +1,72 @@
+//! What the driver waits for besides the kernel: requests to the store, files, looks at the host.
+
+use std::future::{Future, pending};
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use flannel_types::{Lease, PublicAddrs, SubnetEnv};
+use lease_store::LeaseStore;
+use net_types::sentence;
+use tracing::{debug, info};
+
+use crate::cni_conf::CniConf;
+use crate::node::{Event, StoreFailure};
+use crate::readiness::{self, Notice};
+use crate::{host_facts, subnet_file};
+
+/// Something that is under way, and ends with an event.
+pub(super) type Job<'a> = Pin<Box<dyn Future<Output = Event> + 'a>>;
+
+/// Writes the subnet file, and then what makes the runtime start pods, on a thread of its own: a slow disk must not keep
+/// peers and signals waiting.
+pub(super) fn write_files<'a>(path: PathBuf, env: SubnetEnv, cni_conf: Option<CniConf>) -> Job<'a> {
+    let write = move || {
+        subnet_file::write(&path, &env).map_err(|err| sentence(&err))?;
+        info!(path = %path.display(), "Wrote subnet file");
+        if let Some(cni_conf) = cni_conf {
+            cni_conf.write().map_err(|err| sentence(&err))?;
+        }
+        readiness::notify(Notice::Ready);
+        Ok(())
+    };
+    Box::pin(async move {
+        let written = tokio::task::spawn_blocking(write).await;
+        Event::SubnetFileWritten(written.unwrap_or_else(|err| Err(err.to_string())))
+    })
+}
+
+/// Asks for this host's addresses, on a thread of its own: others may hold the kernel's lock for long.
+pub(super) fn look_at_addrs<'a>() -> Job<'a> {
+    Box::pin(async {
+        let reason = match tokio::task::spawn_blocking(host_facts::addrs).await {
+            Ok(Ok(addrs)) => return Event::HostAddrs(addrs),
+            Ok(Err(err)) => err.to_string(),
+            Err(err) => err.to_string(),
+        };
+        // What is wrong, the reconciler's own look at the kernel meets too, and tells.
+        debug!(reason, "cannot list this host's addresses");
+        Event::Tick
+    })
+}
+
+/// Looks for the stored lease.
+pub(super) fn find<S: LeaseStore>(store: &S, node: PublicAddrs) -> Job<'_> {
+    Box::pin(async move { Event::LeaseFound(store.find(node).await.map_err(StoreFailure::from)) })
+}
+
+/// Renews the own lease.
+pub(super) fn renew<S: LeaseStore>(store: &S, lease: Lease) -> Job<'_> {
+    Box::pin(async move { Event::LeaseRenewed(store.renew(&lease).await.map_err(StoreFailure::from)) })
+}
+
+/// Waits for the job, which then is done with; for ever when there is none. Cancel-safe: the job stays where it is.
+pub(super) async fn finish(job: &mut Option<Job<'_>>) -> Event {
+    match job {
+        Some(running) => {
+            let event = running.await;
+            *job = None;
+            event
+        }
+        None => pending().await,
+    }
+}

@@ -1,0 +1,65 @@
+//! Hosts that have what is this node's, and addresses that it has no more.
+
+use super::*;
+
+#[test]
+fn another_host_that_announces_the_own_lease_is_told_of_until_it_is_gone() {
+    let log = logged(|| {
+        let mut bench = Bench::holding(&[1]);
+        bench.run(|_, _| {});
+        let shared_with = |bench: &Bench| bench.node.status(bench.clock()).lease.unwrap().shared_with;
+        assert_eq!(shared_with(&bench), None);
+        for _ in 0..3 {
+            bench.deliver(Event::Lease(LeaseEvent::Put(own_lease(mac(9), Some(DAY_SECS)))));
+        }
+        assert_eq!(shared_with(&bench), Some(mac(9).to_string()));
+        // It is no peer, and no reason to end.
+        assert_eq!(bench.run(|_, _| {}), []);
+        bench.deliver(snapshot(&[lease(1, None), own_lease(mac(8), Some(DAY_SECS))]));
+        assert_eq!(shared_with(&bench), Some(mac(8).to_string()));
+        bench.deliver(snapshot(&[lease(1, None), own_lease(mac(250), Some(DAY_SECS))]));
+        assert_eq!(shared_with(&bench), None);
+    });
+    assert_eq!(
+        log.matches("another host announces this node's lease").count(),
+        2,
+        "{log}"
+    );
+    assert_eq!(log.matches("announces this node again").count(), 1, "{log}");
+}
+
+#[test]
+fn a_second_host_with_one_public_ip_is_told_that_it_may_be_one() {
+    for (stored, told) in [(None, 0), (Some(mac(8)), 0), (Some(mac(9)), 1)] {
+        let log = logged(|| {
+            let mut node = Node::new(settings());
+            let found = device_state(mac(8), LinkKindOf::Vxlan);
+            asks_for_lease(&mut node, found, stored.map(|mac| own_lease(mac, None)));
+        });
+        assert_eq!(
+            log.matches("both share one lease").count(),
+            told,
+            "{stored:?}: {log}"
+        );
+    }
+}
+
+#[test]
+fn the_address_that_the_tunnel_sends_from_is_told_when_it_goes_and_when_it_is_back() {
+    let own = IpAddr::from(public_ip(250));
+    let other = IpAddr::from(public_ip(251));
+    let log = logged(|| {
+        let mut bench = Bench::holding(&[]);
+        bench.run(|_, _| {});
+        for held in [vec![own, other], vec![other], vec![], vec![own]] {
+            bench.deliver(Event::HostAddrs(held.into_iter().collect()));
+        }
+    });
+    assert_eq!(
+        log.matches("has lost the address that the tunnel sends from")
+            .count(),
+        1,
+        "{log}"
+    );
+    assert_eq!(log.matches("sends from is back").count(), 1, "{log}");
+}
