@@ -84,6 +84,17 @@ impl Lab {
         .map(drop)
     }
 
+    /// Stops etcd where it is (SIGSTOP), so that it answers nobody and closes nothing. It can be killed all the same.
+    ///
+    /// # Errors
+    /// Fails when it does not run.
+    pub fn freeze_etcd(&self) -> Result<()> {
+        self.etcd
+            .as_ref()
+            .context("no etcd runs")?
+            .signal(Signal::SIGSTOP)
+    }
+
     /// Kills etcd (SIGKILL).
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::iproute::text;
 use super::mounts::BIN_DIR;
 use super::namespaces::command;
 use super::node::Node;
-use super::process::Process;
+use super::process::{Process, waits_of};
 use super::wait::wait_until;
 
 /// Where the daemon writes what the plugin reads (flannel `--subnet-file`'s default).
@@ -22,8 +22,9 @@ pub const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 pub const TUNNEL: &str = "flannel.1";
 
 /// How long a start may take until the subnet file is there. All namespaces of a machine share the kernel's lock of links
-/// and routes, which the removal of others has been seen to hold for 13 s.
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// and routes, which the removal of others has been seen to hold for 13 s on a busy machine, and once, in two labs at the
+/// same time, for more than 60 s. A start that fails tells what its threads wait for.
+const START_LIMIT: Duration = Duration::from_secs(180);
 
 /// A running node daemon.
 #[derive(Debug)]
@@ -64,8 +65,14 @@ impl Node {
             let now = self.subnet_file_version();
             Ok(now.is_some() && now != before)
         });
-        let ready_after =
-            ready.with_context(|| format!("flanneld on {}: {}", self.name(), self.log_tail()))?;
+        let ready_after = ready.with_context(|| {
+            let waits = waits_of(process.pid());
+            format!(
+                "flanneld on {}: {}; it waits: {waits}",
+                self.name(),
+                self.log_tail()
+            )
+        })?;
         Ok(Flanneld { process, ready_after })
     }
 

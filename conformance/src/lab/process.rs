@@ -1,4 +1,5 @@
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use super::wait::wait_until;
 
 /// Clock ticks per second in `/proc/PID/stat` (linux USER_HZ, the same on every architecture that we build for).
 const TICKS_PER_SECOND: u64 = 100;
+/// Of a thread's way into the kernel so many functions are told, the innermost first.
+const STACK_FRAMES: usize = 6;
 
 /// A program running on a node; it is killed when this value is dropped, unless it was detached.
 #[derive(Debug)]
@@ -105,6 +108,35 @@ impl Process {
     }
 }
 
+/// What the threads of a process wait for in the kernel, and those of the programs that it runs: who does not get on is
+/// seen to wait for a lock, for a program or for nothing. What cannot be read is left out; root may read it all.
+#[must_use]
+pub(super) fn waits_of(pid: u32) -> String {
+    let tasks = tasks_of(pid);
+    let children = tasks.iter().map(|task| read(task, "children"));
+    let children: Vec<u32> = children
+        .flat_map(|pids| pids.split_whitespace().flat_map(str::parse).collect::<Vec<_>>())
+        .collect();
+    let all = tasks.into_iter().chain(children.into_iter().flat_map(tasks_of));
+    let texts = all.map(|task| {
+        let stack = read(&task, "stack");
+        let frames = stack.lines().filter_map(|line| line.split_whitespace().last());
+        let frames: Vec<_> = frames.take(STACK_FRAMES).collect();
+        format!("{} in {}", read(&task, "comm"), frames.join(" < "))
+    });
+    texts.collect::<Vec<_>>().join(" | ")
+}
+
+fn tasks_of(pid: u32) -> Vec<PathBuf> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    tasks.flatten().map(|task| task.path()).collect()
+}
+
+fn read(task: &Path, name: &str) -> String {
+    let text = fs::read_to_string(task.join(name)).unwrap_or_default();
+    text.trim().to_owned()
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.detached {
@@ -112,5 +144,31 @@ impl Drop for Process {
             self.child.kill().ok();
             self.child.wait().ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_a_program_and_its_child_wait_for_is_told() {
+        let shell = Command::new("sh")
+            .args(["-c", "sleep 60 & wait"])
+            .spawn()
+            .unwrap();
+        let shell = Process::new(shell);
+        let mut told = String::new();
+        let both = || {
+            told = waits_of(shell.pid());
+            Ok(told.contains("sh in ") && told.contains("sleep in ") && told.contains("nanosleep"))
+        };
+        wait_until("both to wait", Duration::from_secs(60), both)
+            .unwrap_or_else(|err| panic!("{err}: {told}"));
+        let sleep = read(&tasks_of(shell.pid())[0], "children");
+        kill(Pid::from_raw(sleep.parse().unwrap()), Signal::SIGKILL).unwrap();
     }
 }

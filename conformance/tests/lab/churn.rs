@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use conformance::lab::{SUBNET_FILE, wait_until};
+use conformance::lab::{BIN_DIR, Node, SUBNET_FILE, wait_until};
 
-use crate::support::{LONG, bare, pinging_during, run_all, running, running_in};
+use crate::support::{LONG, bare, bare_on_etcd, pinging_during, run_all, running, running_in};
 
 /// How many leases change in turn.
 const FLAPPING: u64 = 60;
@@ -73,11 +73,11 @@ fn change(dir: &Path, lasts: Duration) -> u64 {
     changes
 }
 
-fn lease(dir: &Path, number: u64) -> PathBuf {
+pub(crate) fn lease(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("10.244.{}.0-24", 100 + number))
 }
 
-fn mac(number: u64, round: u64) -> String {
+pub(crate) fn mac(number: u64, round: u64) -> String {
     format!("02:00:00:00:{round:02x}:{number:02x}")
 }
 
@@ -85,7 +85,8 @@ fn public_ip(number: u64) -> String {
     format!("192.0.2.{}", number + 1)
 }
 
-fn put(dir: &Path, number: u64, round: u64) {
+/// Writes the lease of a peer that there is not, with a MAC address of this round.
+pub(crate) fn put(dir: &Path, number: u64, round: u64) {
     put_lease(&lease(dir, number), &public_ip(number), &mac(number, round));
 }
 
@@ -123,6 +124,60 @@ fn a_copied_machine_gets_a_subnet_and_a_mac_address_of_its_own() {
         .map(|node| node.vtep_mac().unwrap())
         .collect();
     assert_eq!((subnets.len(), macs.len()), (3, 3));
+}
+
+/// A cloned machine behind another's address translation: both daemons say so, with the first one's status and check.
+#[test]
+fn two_hosts_with_one_public_address_name_each_other() {
+    for lab in [bare(2), bare_on_etcd(2)] {
+        let [first, second] = [1, 2].map(|number| lab.node(number).unwrap());
+        let flags = ["--iface=eth0", "--public-ip=192.168.77.100"];
+        let _first = first.start_flanneld(&flags).unwrap();
+        // Its device is there already, so that its MAC address stays.
+        let device = "type vxlan id 1 local 192.168.77.12 dev eth0 dstport 8472 nolearning";
+        run_all(
+            second,
+            &[&format!(
+                "ip link add flannel.1 address 02:00:00:00:00:77 {device}"
+            )],
+        );
+        let _second = second.start_flanneld(&flags).unwrap();
+        assert_eq!(first.subnet().unwrap(), second.subnet().unwrap());
+        let says = |node: &Node, what: &str| {
+            wait_until(what, LONG, || Ok(node.log("flanneld")?.contains(what))).unwrap();
+        };
+        says(second, "both share one lease");
+        says(first, "another host announces this node's lease");
+        let asked = |command: &str| {
+            let program = format!("{BIN_DIR}/flanneld");
+            String::from_utf8(first.exec(&[&program, command]).unwrap().stdout).unwrap()
+        };
+        let status = asked("status");
+        assert!(
+            status.contains("announced by another host, with the VTEP MAC 02:00:00:00:00:77"),
+            "{status}"
+        );
+        let check = asked("check");
+        assert!(check.contains("[interface.shared-lease]"), "{check}");
+    }
+}
+
+/// An address can be taken away by whoever manages the interface.
+#[test]
+fn a_node_that_loses_its_address_says_so_and_goes_on_with_it_when_it_is_back() {
+    let bed = running(2, 1);
+    let node = bed.node(1);
+    let address = format!("{}/24", node.address());
+    let says = |what: &str| wait_until(what, LONG, || Ok(node.log("flanneld")?.contains(what))).unwrap();
+    run_all(node, &[&format!("ip address del {address} dev eth0")]);
+    says("has lost the address that the tunnel sends from");
+    let program = format!("{BIN_DIR}/flanneld");
+    let check = node.exec(&[&program, "check"]).unwrap();
+    let check = String::from_utf8(check.stdout).unwrap();
+    assert!(check.contains("[interface.address-lost]"), "{check}");
+    run_all(node, &[&format!("ip address add {address} dev eth0")]);
+    says("the address that the tunnel sends from is back");
+    bed.assert_all_ping();
 }
 
 /// Each of them would break somebody's traffic; each is named once, however long it stays.

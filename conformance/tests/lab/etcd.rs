@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use conformance::lab::{Lab, Node, wait_until};
 
-use crate::support::{Bed, LONG, assert_same, bare_on_etcd, pinging_during, running_in, stays};
+use crate::support::{Bed, LONG, assert_same, bare_on_etcd, pinging_during, running_in, stays, tunnel};
 
 /// How long a change may take to come through after etcd has returned: the longest pause between two tries is 5 s.
 const RECOVERY: Duration = Duration::from_secs(15);
@@ -43,6 +43,15 @@ fn three_nodes_with_their_leases_in_etcd_reach_each_other() {
 
 #[test]
 fn etcd_killed_for_twenty_seconds_costs_no_packet_and_is_back_within_seconds() {
+    outage(|lab| {
+        lab.kill_etcd().unwrap();
+        std::thread::sleep(Duration::from_secs(20));
+    });
+}
+
+/// Takes etcd away under traffic and gives it back: no packet and no lease is lost, and a node that starts afterwards is
+/// known to the others within seconds. When `away` returns, etcd does not run.
+pub(crate) fn outage(away: impl FnOnce(&mut Lab)) {
     let mut lab = bare_on_etcd(3);
     // The third node comes later.
     let daemons = [1, 2].map(|number| lab.node(number).unwrap().start_flanneld(&[]).unwrap());
@@ -53,16 +62,23 @@ fn etcd_killed_for_twenty_seconds_costs_no_packet_and_is_back_within_seconds() {
             .unwrap()
     });
     let target = pods[1].address();
-    let before = crate::support::tunnel(lab.node(1).unwrap());
+    let tunnels = |lab: &Lab| [1, 2].map(|number| tunnel(lab.node(number).unwrap()));
+    let leases = |lab: &Lab| [1, 2].map(|number| lease_of(lab, lab.node(number).unwrap()));
+    wait_for_route(lab.node(1).unwrap(), lab.node(2).unwrap(), LONG);
+    wait_for_route(lab.node(2).unwrap(), lab.node(1).unwrap(), LONG);
+    let before = (tunnels(&lab), leases(&lab));
+    assert!(before.1.iter().all(Option::is_some), "{:?}", before.1);
     let from = pods[0].namespaces();
     let ((), sent, lost) = pinging_during(from, &[target], || {
-        lab.kill_etcd().unwrap();
-        std::thread::sleep(Duration::from_secs(20));
+        away(&mut lab);
         lab.start_etcd().unwrap();
     });
     assert!(sent > 100, "{sent}");
     assert_eq!(lost, 0, "of {sent}");
-    assert_same("node 1", &before, &crate::support::tunnel(lab.node(1).unwrap()));
+    for (before, after) in before.0.iter().zip(&tunnels(&lab)) {
+        assert_same("a node", before, after);
+    }
+    assert_eq!(leases(&lab), before.1);
     let start = Instant::now();
     let late = lab.node(3).unwrap().start_flanneld(&[]).unwrap();
     for number in [1, 2] {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::churn;
 use crate::demo::{demo, text};
+use crate::etcd;
 
 #[test]
 fn twenty_nodes_with_ten_pods_each_all_ping() {
@@ -20,4 +21,14 @@ fn twenty_nodes_with_ten_pods_each_all_ping() {
 #[test]
 fn five_hundred_lease_changes_a_second_for_thirty_seconds_are_followed() {
     churn::storm(Duration::from_secs(30));
+}
+
+/// A frozen server closes no connection, so that only its silence tells.
+#[test]
+fn etcd_frozen_for_a_minute_and_then_killed_costs_no_packet_and_is_back_within_seconds() {
+    etcd::outage(|lab| {
+        lab.freeze_etcd().unwrap();
+        std::thread::sleep(Duration::from_secs(60));
+        lab.kill_etcd().unwrap();
+    });
 }

@@ -22,6 +22,7 @@ mod heavy;
 mod host_gw;
 mod plugin;
 mod prune;
+mod record;
 mod restart;
 mod rules;
 mod scale;
