@@ -17,7 +17,8 @@ use crate::common::{BINARY, Call};
 pub(crate) enum Fault<'a> {
     /// The process is killed instead.
     Kill(usize),
-    /// The call isn't made and answers this.
+    /// The call answers this. It isn't made, but for close(2), which gives the descriptor back even when it fails: else a
+    /// pipe to a program that ran would never end.
     Fail(usize, Errno),
     /// Something else happens before the call is made.
     Meanwhile(usize, &'a dyn Fn()),
@@ -179,11 +180,12 @@ fn go_on(thread: Pid, signal: Option<Signal>) {
 #[cfg(target_arch = "x86_64")]
 mod registers {
     use nix::errno::Errno;
-    use nix::libc::{SYS_brk, SYS_exit, SYS_exit_group, SYS_mmap, SYS_munmap, SYS_rt_sigreturn};
+    use nix::libc::{SYS_brk, SYS_close, SYS_exit, SYS_exit_group, SYS_mmap, SYS_munmap, SYS_rt_sigreturn};
     use nix::sys::ptrace;
     use nix::unistd::Pid;
 
-    /// Turns a call into none; `false` for those that no program can do without: memory and the end.
+    /// Turns a call into none, unless it is close(2); `false` for those that no program can do without: memory and the
+    /// end.
     pub(super) fn skip(thread: Pid) -> bool {
         let Ok(mut registers) = ptrace::getregs(thread) else {
             return false;
@@ -202,8 +204,10 @@ mod registers {
         {
             return false;
         }
-        registers.orig_rax = u64::MAX;
-        ptrace::setregs(thread, registers).unwrap();
+        if u64::try_from(SYS_close) != Ok(registers.orig_rax) {
+            registers.orig_rax = u64::MAX;
+            ptrace::setregs(thread, registers).unwrap();
+        }
         true
     }
 
