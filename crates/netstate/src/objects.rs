@@ -60,15 +60,12 @@ impl Route {
     /// other one has none, and both lead to the same next hop.
     #[must_use]
     pub fn takes_over(&self, present: &Self) -> bool {
-        let hop = |kind: &RouteKind| match kind {
-            RouteKind::Unicast(hop) => Some((hop.link.clone(), hop.gateway)),
-            RouteKind::Blackhole => None,
+        let (RouteKind::Unicast(wanted), RouteKind::Unicast(found)) = (&self.kind, &present.kind) else {
+            return false;
         };
-        let wanted = hop(&self.kind);
         self.protocol != RTPROT_BOOT
             && present.protocol == RTPROT_BOOT
-            && wanted.is_some()
-            && wanted == hop(&present.kind)
+            && (&wanted.link, wanted.gateway) == (&found.link, found.gateway)
     }
 
     /// The scope that follows from the next hop, as iproute2 chooses it: an IPv4 destination without a gateway is on
