@@ -7,14 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use flannel_types::SubnetEnv;
+use flannel_types::{HOST_GW_TYPE, SubnetEnv};
 use net_types::IfName;
 use net_types::registry::{RTPROT_FLANNEL, VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX};
 use netlink::inventory::Inventory;
 use netstate::{Link, LinkKind, State, Vxlan};
 use serde::Serialize;
 
-use crate::desired::HOST_GW_TYPE;
 use crate::status::{DeviceStatus, PeerStatus, Status};
 
 pub mod command;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use flannel_types::{HOST_GW_TYPE, VXLAN_TYPE};
 use ipnetwork::IpNetwork;
 use net_types::registry::{RT_TABLE_MAIN, RTPROT_FLANNEL};
 use net_types::{IfName, SubnetKey};
@@ -13,7 +14,7 @@ use netstate::{LinkScope, MarkedRoutes, Nexthop, Route, RouteKey, RouteKind, Sco
 
 pub use leftovers::{leftovers, vni_in};
 pub use own_subnets::blackholes;
-pub use peers::{BACKEND_TYPE, HOST_GW_TYPE, Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
+pub use peers::{Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
 pub use rules::{FilterMode, Masquerade, Network, RuleSettings, rules, rules_scope, rules_scope_of};
 pub use vxlan::VxlanDevice;
 
@@ -55,7 +56,7 @@ impl Carrier {
     #[must_use]
     pub const fn backend_type(&self) -> &'static str {
         match self {
-            Self::Vxlan(_) => BACKEND_TYPE,
+            Self::Vxlan(_) => VXLAN_TYPE,
             Self::HostGw(_) => HOST_GW_TYPE,
             Self::Alloc => "",
         }

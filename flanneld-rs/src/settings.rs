@@ -46,7 +46,7 @@ pub enum SettingsError {
         "Backend.Type \"udp\" in the network configuration is not built: its tunnel in user space was for kernels \
          without VXLAN, and needs a privileged process; use vxlan, or host-gw where all nodes share one link"
     )]
-    NeverBuilt,
+    UdpBackend,
     /// Peers would send to an address that is not this node's on the shared link.
     #[error(
         "the public IP {public_ip} differs from the address {local} of {link}, which is not supported by the host-gw \
@@ -228,7 +228,7 @@ fn supported(backend: &Backend) -> Result<Supported<'_>, SettingsError> {
         Backend::Vxlan(vxlan) => Ok(Supported::Vxlan(vxlan)),
         Backend::HostGw => Ok(Supported::HostGw),
         Backend::Alloc => Ok(Supported::Alloc),
-        Backend::Udp { .. } => Err(SettingsError::NeverBuilt),
+        Backend::Udp { .. } => Err(SettingsError::UdpBackend),
         Backend::Wireguard(_) | Backend::Ipip { .. } | Backend::Extension(_) => {
             let what = format!("Backend.Type {:?}", backend.name());
             Err(not_supported(

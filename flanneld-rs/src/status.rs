@@ -43,12 +43,10 @@ pub struct NodeStatus {
     /// The lease store.
     pub store: StoreStatus,
     /// What carries packets to the peers, once the lease is held.
-    #[serde(default)]
     pub backend: Option<BackendStatus>,
     /// The overlay's device, once the lease is held, where the backend has one; IPv6's only where IPv4 is off.
     pub device: Option<DeviceStatus>,
     /// The overlay's device for IPv6 beside the one for IPv4.
-    #[serde(default)]
     pub second_device: Option<DeviceStatus>,
     /// How many peers are in which state.
     pub peers: PeerCounts,

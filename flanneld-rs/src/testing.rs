@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use flannel_types::{Lease, LeaseAttrs, UnixTime, VxlanData};
+use flannel_types::{Lease, LeaseAttrs, UnixTime, VXLAN_TYPE, VxlanData};
 use ipnetwork::IpNetwork;
 use net_types::{MacAddr, SubnetKey, Vni};
 
-use crate::desired::{BACKEND_TYPE, Carrier, Peer, Side, VxlanDevice};
+use crate::desired::{Carrier, Peer, Side, VxlanDevice};
 use crate::node::{CarrierSettings, SideSettings, VxlanSettings};
 
 /// The VXLAN device of node 250.
@@ -137,7 +137,7 @@ pub(crate) fn lease(n: u8, expires: Option<u64>) -> Lease {
     let attrs = LeaseAttrs {
         public_ip: Some(public_ip(n)),
         public_ipv6: None,
-        backend_type: BACKEND_TYPE.to_owned(),
+        backend_type: VXLAN_TYPE.to_owned(),
         backend_data: Some(data.to_json()),
         backend_v6_data: None,
     };

@@ -17,7 +17,7 @@ mod subnet_env;
 pub use cidr::IpNet;
 pub use lease::{Lease, LeaseAttrs, LeaseValueError, PublicAddrs, UnixTime, VxlanData};
 pub use net_conf::{
-    Backend, Extension, Family, NetConf, NetConfError, Secret, SubnetPool, ValidNetConf, Vxlan, Wireguard,
-    WireguardMode,
+    ALLOC_TYPE, Backend, Extension, Family, HOST_GW_TYPE, NetConf, NetConfError, Secret, SubnetPool,
+    VXLAN_TYPE, ValidNetConf, Vxlan, WIREGUARD_TYPE, Wireguard, WireguardMode,
 };
 pub use subnet_env::{PreviousSubnets, SubnetEnv, SubnetEnvError, gateway_v4, gateway_v6};

@@ -9,7 +9,10 @@ use net_types::VniError;
 use crate::cidr::{self, IpNet};
 use crate::go_json::{JsonError, Object};
 
-pub use backend::{Backend, Extension, Secret, Vxlan, Wireguard, WireguardMode};
+pub use backend::{
+    ALLOC_TYPE, Backend, Extension, HOST_GW_TYPE, Secret, VXLAN_TYPE, Vxlan, WIREGUARD_TYPE, Wireguard,
+    WireguardMode,
+};
 pub use validation::{SubnetPool, ValidNetConf};
 
 /// The network configuration as written: etcd's `<prefix>/config`, a file `net-conf.json` or a lease directory's

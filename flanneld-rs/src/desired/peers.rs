@@ -12,12 +12,6 @@ use super::{Carrier, Side};
 #[cfg(test)]
 mod tests;
 
-/// What a lease of this backend names as its type (flannel `pkg/backend/vxlan/vxlan.go`).
-pub const BACKEND_TYPE: &str = "vxlan";
-
-/// The same of the host-gw backend (flannel `pkg/backend/hostgw/hostgw.go`).
-pub const HOST_GW_TYPE: &str = "host-gw";
-
 /// What a lease says about the node that holds it, for one family, as this node's backend needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {

@@ -3,8 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use fake_kernel::FakeKernel;
-use flannel_types::{Lease, LeaseAttrs, VxlanData};
-use flanneld_rs::desired::BACKEND_TYPE;
+use flannel_types::{Lease, LeaseAttrs, VXLAN_TYPE, VxlanData};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use net_types::{IfName, MacAddr, SubnetKey, Vni};
 use netstate::{Kernel, LinkScope, Op, Scope, State};
@@ -45,7 +44,7 @@ pub(crate) fn phantom(number: u8, mac: MacAddr) -> Lease {
         attrs: LeaseAttrs {
             public_ip: Some(public_ip(number)),
             public_ipv6: None,
-            backend_type: BACKEND_TYPE.to_owned(),
+            backend_type: VXLAN_TYPE.to_owned(),
             backend_data: Some(data.to_json()),
             backend_v6_data: None,
         },

@@ -6,6 +6,18 @@ use net_types::Vni;
 use super::NetConfError;
 use crate::go_json::{JsonError, Object};
 
+/// The word for the backend of VXLAN tunnels, in the network configuration and in leases.
+pub const VXLAN_TYPE: &str = "vxlan";
+/// The same for plain routes.
+pub const HOST_GW_TYPE: &str = "host-gw";
+/// The same for WireGuard tunnels.
+pub const WIREGUARD_TYPE: &str = "wireguard";
+/// The word in the network configuration for a backend that only leases subnets; its leases have none.
+pub const ALLOC_TYPE: &str = "alloc";
+const UDP_TYPE: &str = "udp";
+const IPIP_TYPE: &str = "ipip";
+const EXTENSION_TYPE: &str = "extension";
+
 /// How packets travel between nodes, with the backend's own settings.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Backend {
@@ -140,13 +152,13 @@ impl Backend {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Vxlan(_) => "vxlan",
-            Self::HostGw => "host-gw",
-            Self::Wireguard(_) => "wireguard",
-            Self::Udp { .. } => "udp",
-            Self::Ipip { .. } => "ipip",
-            Self::Alloc => "alloc",
-            Self::Extension(_) => "extension",
+            Self::Vxlan(_) => VXLAN_TYPE,
+            Self::HostGw => HOST_GW_TYPE,
+            Self::Wireguard(_) => WIREGUARD_TYPE,
+            Self::Udp { .. } => UDP_TYPE,
+            Self::Ipip { .. } => IPIP_TYPE,
+            Self::Alloc => ALLOC_TYPE,
+            Self::Extension(_) => EXTENSION_TYPE,
         }
     }
 
@@ -166,17 +178,17 @@ impl Backend {
         let object = Object::parse("Backend", text)?;
         let name = object.string("Type")?.unwrap_or_default();
         Ok(match name.to_lowercase().as_str() {
-            "vxlan" => Self::Vxlan(Vxlan::parse(&object)?),
-            "host-gw" => Self::HostGw,
-            "wireguard" => Self::Wireguard(Wireguard::parse(&object)?),
-            "udp" => Self::Udp {
+            VXLAN_TYPE => Self::Vxlan(Vxlan::parse(&object)?),
+            HOST_GW_TYPE => Self::HostGw,
+            WIREGUARD_TYPE => Self::Wireguard(Wireguard::parse(&object)?),
+            UDP_TYPE => Self::Udp {
                 port: object.at_most("Port", u16::MAX)?.unwrap_or(8285),
             },
-            "ipip" => Self::Ipip {
+            IPIP_TYPE => Self::Ipip {
                 direct_routing: object.boolean("DirectRouting")?.unwrap_or(false),
             },
-            "alloc" => Self::Alloc,
-            "extension" => Self::Extension(Extension::parse(&object)?),
+            ALLOC_TYPE => Self::Alloc,
+            EXTENSION_TYPE => Self::Extension(Extension::parse(&object)?),
             _ => return Err(NetConfError::UnknownBackend(name)),
         })
     }

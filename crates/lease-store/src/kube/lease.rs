@@ -1,6 +1,6 @@
 //! From Nodes to leases and back: which subnets a Node has, what its annotations tell, and what ours must be.
 
-use flannel_types::{Lease, LeaseAttrs, NetConf};
+use flannel_types::{Lease, LeaseAttrs, NetConf, VXLAN_TYPE, WIREGUARD_TYPE};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use net_types::SubnetKey;
 use serde_json::value::RawValue;
@@ -13,7 +13,7 @@ use super::node::{NETWORK_UNAVAILABLE, Node};
 mod tests;
 
 /// Backends whose data is never published empty (flannel `pkg/subnet/kube/kube.go`, `AcquireLease`).
-const BACKENDS_WITH_DATA: [&str; 2] = ["vxlan", "wireguard"];
+const BACKENDS_WITH_DATA: [&str; 2] = [VXLAN_TYPE, WIREGUARD_TYPE];
 /// How a backend without data is published.
 const NO_DATA: &str = "null";
 
