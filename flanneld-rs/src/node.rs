@@ -486,9 +486,11 @@ impl Node {
         }
     }
 
-    /// Tells when the address that the tunnels send from goes, and when it is back.
+    /// Tells when an address goes by which this node and the others reach each other, and when it is back.
     fn note_host_addrs(&mut self, addrs: &BTreeSet<IpAddr>) {
-        let locals = self.settings.sides.iter().map(|side| side.local);
+        let sides = self.settings.sides.iter();
+        let carrying = sides.filter(|side| !matches!(side.carrier, CarrierSettings::Alloc));
+        let locals = carrying.map(|side| side.local);
         let lost: BTreeSet<_> = locals.filter(|local| !addrs.contains(local)).collect();
         telling::compare_addrs(&self.standing.lost_addrs, &lost);
         self.standing.lost_addrs = lost;

@@ -170,13 +170,13 @@ fn a_node_that_loses_its_address_says_so_and_goes_on_with_it_when_it_is_back() {
     let address = format!("{}/24", node.address());
     let says = |what: &str| wait_until(what, LONG, || Ok(node.log("flanneld")?.contains(what))).unwrap();
     run_all(node, &[&format!("ip address del {address} dev eth0")]);
-    says("has lost the address that the tunnel sends from");
+    says("has lost the address that other nodes reach it by");
     let program = format!("{BIN_DIR}/flanneld");
     let check = node.exec(&[&program, "check"]).unwrap();
     let check = String::from_utf8(check.stdout).unwrap();
     assert!(check.contains("[interface.address-lost]"), "{check}");
     run_all(node, &[&format!("ip address add {address} dev eth0")]);
-    says("the address that the tunnel sends from is back");
+    says("the address that other nodes reach this host by is back");
     bed.assert_all_ping();
 }
 

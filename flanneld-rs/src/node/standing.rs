@@ -71,7 +71,7 @@ pub(super) struct Standing {
     store_errors: u64,
     renewals: u64,
     renewals_failed: u64,
-    /// The addresses that the tunnels send from and this host does not have.
+    /// The addresses by which this node and the others should reach each other, and which this host does not have.
     pub(super) lost_addrs: BTreeSet<IpAddr>,
 }
 

@@ -74,12 +74,12 @@ pub(super) fn compare_addrs(before: &BTreeSet<IpAddr>, lost: &BTreeSet<IpAddr>) 
     for address in lost.difference(before) {
         error!(
             %address,
-            "this host has lost the address that the tunnel sends from, no other node is reachable: give it back, or \
-             restart flanneld, which takes the new one"
+            "this host has lost the address that other nodes reach it by: give it back, or restart flanneld, which \
+             takes the new one"
         );
     }
     for address in before.difference(lost) {
-        info!(%address, "the address that the tunnel sends from is back");
+        info!(%address, "the address that other nodes reach this host by is back");
     }
 }
 

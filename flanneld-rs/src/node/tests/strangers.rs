@@ -45,21 +45,31 @@ fn a_second_host_with_one_public_ip_is_told_that_it_may_be_one() {
 }
 
 #[test]
-fn the_address_that_the_tunnel_sends_from_is_told_when_it_goes_and_when_it_is_back() {
+fn the_address_that_other_nodes_send_to_is_told_when_it_goes_and_when_it_is_back() {
     let own = IpAddr::from(public_ip(250));
     let other = IpAddr::from(public_ip(251));
-    let log = logged(|| {
-        let mut bench = Bench::holding(&[]);
-        bench.run(|_, _| {});
-        for held in [vec![own, other], vec![other], vec![], vec![own]] {
-            bench.deliver(Event::HostAddrs(held.into_iter().collect()));
-        }
-    });
-    assert_eq!(
-        log.matches("has lost the address that the tunnel sends from")
-            .count(),
-        1,
-        "{log}"
-    );
-    assert_eq!(log.matches("sends from is back").count(), 1, "{log}");
+    let rows = [
+        (settings().sides.remove(0).carrier, 1),
+        (CarrierSettings::HostGw, 1),
+        // Nobody sends to it.
+        (CarrierSettings::Alloc, 0),
+    ];
+    for (carrier, told) in rows {
+        let what = format!("{carrier:?}");
+        let log = logged(|| {
+            let mut settings = settings();
+            settings.sides[0].carrier = carrier;
+            let mut node = Node::new(settings);
+            for held in [vec![own, other], vec![other], vec![], vec![own]] {
+                node.handle(at(0), Event::HostAddrs(held.into_iter().collect()));
+            }
+        });
+        let count = |words: &str| log.matches(words).count();
+        assert_eq!(
+            count("has lost the address that other nodes reach it by"),
+            told,
+            "{what}: {log}"
+        );
+        assert_eq!(count("reach this host by is back"), told, "{what}: {log}");
+    }
 }
