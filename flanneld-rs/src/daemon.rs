@@ -4,15 +4,14 @@
 //! milliseconds in which signals and the store must still be heard. The store is asked one thing at a time. Every
 //! branch of the loop is cancel-safe: what it waits for is kept by its own object, not by the dropped future.
 
-use std::cell::RefCell;
 use std::future::pending;
 use std::io;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
 
 use flannel_types::{LeaseAttrs, NetConf, PublicAddrs, UnixTime};
-use lease_store::{ErrorClass, LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
-use net_types::{MacAddr, sentence};
+use lease_store::{LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
+use net_types::MacAddr;
 use netlink::RealKernel;
 use netlink_monitor::MonitorError;
 use netstate::{KernelError, Op};
@@ -36,13 +35,11 @@ use crate::signals::{Request, Signals};
 use crate::{port_rules, subnet_file};
 
 mod jobs;
+mod waiting;
 
 use jobs::{Job, find, finish, look_at_addrs, renew, write_files};
+use waiting::Trouble;
 
-/// A configuration that is missing is looked for again after this long (flannel `main.go`).
-const CONFIG_RETRY: Duration = Duration::from_secs(1);
-/// While it is missing, this is said as often.
-const CONFIG_REMINDER: Duration = Duration::from_secs(60);
 /// Of more changes at once than this, only the number is logged.
 const MAX_LOGGED_CHANGES: usize = 5;
 
@@ -118,11 +115,11 @@ async fn run_until_signal<S: LeaseStore>(
     for sentence in &config.notices {
         warn!("{sentence}");
     }
-    let trouble = RefCell::new(None);
+    let trouble = Trouble::default();
     let (conf, told) = tokio::select! {
-        read = read_store(store, &trouble) => read?,
+        read = waiting::read_store(store, &trouble) => read?,
         signal = signals.end() => return Ok(Some(signal)),
-        never = desk.answer_without_node(|| trouble.borrow().clone()) => match never {},
+        never = desk.answer_without_node(|| trouble.of_store()) => match never {},
     };
     if conf.backend_defaulted {
         warn!("the network configuration has no Backend, vxlan is used");
@@ -137,7 +134,12 @@ async fn run_until_signal<S: LeaseStore>(
         ..config.clone()
     };
     let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
-    let external = host_facts::external(&mut kernel, config, &conf)?;
+    let trouble = Trouble::default();
+    let external = tokio::select! {
+        found = waiting::interface(&mut kernel, config, &conf, &trouble) => found?,
+        signal = signals.end() => return Ok(Some(signal)),
+        never = desk.answer_without_node(|| trouble.of_interface()) => match never {},
+    };
     for ends in external.v4.iter().chain(&external.v6) {
         info!(link = %external.link, local = %ends.local, public_ip = %ends.public_ip, "external interface");
     }
@@ -174,39 +176,6 @@ async fn run_until_signal<S: LeaseStore>(
         started: Instant::now(),
     };
     driver.run(signals, &mut desk).await
-}
-
-/// Waits for the configuration, and for what the store says of this node's addresses, as long as the store has none or
-/// is out of reach.
-async fn read_store<S: LeaseStore>(
-    store: &S,
-    trouble: &RefCell<Option<String>>,
-) -> Result<(NetConf, PublicAddrs), StoreError> {
-    let mut told = None;
-    loop {
-        let err = match read_once(store).await {
-            Ok(read) => return Ok(read),
-            Err(err) if err.class() == ErrorClass::Retry => err,
-            Err(err) => return Err(err),
-        };
-        let text = sentence(&err);
-        *trouble.borrow_mut() = Some(text.clone());
-        if told
-            .as_ref()
-            .is_none_or(|(last, at): &(String, Instant)| *last != text || at.elapsed() >= CONFIG_REMINDER)
-        {
-            warn!(
-                reason = text,
-                "waiting for the network configuration; the data plane stays as it is"
-            );
-            told = Some((text, Instant::now()));
-        }
-        tokio::time::sleep(CONFIG_RETRY).await;
-    }
-}
-
-async fn read_once<S: LeaseStore>(store: &S) -> Result<(NetConf, PublicAddrs), StoreError> {
-    Ok((store.read_config().await?, store.public_addrs().await?))
 }
 
 const KERNEL_EVENTS: Events = Events {

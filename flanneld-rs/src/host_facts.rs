@@ -25,6 +25,17 @@ pub enum HostFactsError {
     NoInterface(#[from] IfaceError),
 }
 
+impl HostFactsError {
+    /// Whether it may be otherwise soon, without anybody correcting the daemon's flags.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            Self::Unobservable(_) => false,
+            Self::NoInterface(err) => err.may_pass(),
+        }
+    }
+}
+
 /// Chooses the external interface as the flags say.
 ///
 /// # Errors

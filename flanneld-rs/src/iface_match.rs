@@ -83,6 +83,18 @@ pub enum IfaceError {
     },
 }
 
+impl IfaceError {
+    /// Whether it may be otherwise soon: a host that boots has no default route, or the interface of it no address, before
+    /// its network is up. Flags that lead nowhere are more likely wrong.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            Self::NoDefault { miss, .. } => matches!(miss, Miss::NoDefaultRoute | Miss::NoAddress(..)),
+            Self::NoMatch { .. } => false,
+        }
+    }
+}
+
 /// Why one way to an interface led nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

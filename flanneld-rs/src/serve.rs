@@ -139,17 +139,12 @@ impl Desk {
         }
     }
 
-    /// Answers for as long as there is no node; `error` says why. Cancel-safe as [`Self::next`].
-    pub async fn answer_without_node(&mut self, error: impl Fn() -> Option<String>) -> Infallible {
+    /// Answers for as long as there is no node; `status` says why. Cancel-safe as [`Self::next`].
+    pub async fn answer_without_node(&mut self, status: impl Fn() -> NodeStatus) -> Infallible {
         loop {
             match self.next().await.0 {
                 Wanted::Status(reply) => {
-                    let mut status = NodeStatus {
-                        reason: Some("waiting for the network configuration".to_owned()),
-                        ..NodeStatus::default()
-                    };
-                    status.store.error = error();
-                    let _gone = reply.send(self.status(status));
+                    let _gone = reply.send(self.status(status()));
                 }
                 Wanted::Peers(_, reply) => {
                     let _gone = reply.send(Vec::new());
