@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use flannel_types::{HOST_GW_TYPE, SubnetEnv};
+use flannel_types::{ALLOC_TYPE, HOST_GW_TYPE, SubnetEnv, VXLAN_TYPE};
 use net_types::IfName;
-use net_types::registry::{RTPROT_FLANNEL, VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX};
+use net_types::registry::{RTPROT_FLANNEL, VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX};
 use netlink::inventory::Inventory;
-use netstate::{Link, LinkKind, State, Vxlan};
+use netstate::{Link, LinkKind, Route, State, Vxlan};
 use serde::Serialize;
 
 use crate::status::{DeviceStatus, PeerStatus, Status};
@@ -89,6 +89,19 @@ pub struct TunnelEnd {
     pub vtep_ip: Ipv4Addr,
     /// Whether it answered there.
     pub answers: bool,
+}
+
+/// How packets get to the peers, as far as it decides what is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backend {
+    /// Through VXLAN tunnels.
+    Vxlan,
+    /// By routes to the peers' own addresses.
+    HostGw,
+    /// Not by flannel's doing.
+    Alloc,
+    /// In a way that has no checks of its own.
+    Other,
 }
 
 /// How bad a finding is.
@@ -174,15 +187,36 @@ impl Facts {
         self.state.links.iter().find(|(link, _)| link.as_str() == name)
     }
 
-    /// Whether the peers are reached by plain routes, as far as can be told: the daemon says so, or, where there is none,
-    /// routes with its mark do.
-    fn is_routed(&self) -> bool {
-        if let Some(status) = self.status() {
-            let backend = status.node.backend.as_ref();
-            return backend.is_some_and(|backend| backend.name == HOST_GW_TYPE);
+    /// What the daemon says of its backend, which it does once it holds its lease.
+    fn told_backend(&self) -> Option<Backend> {
+        let told = self.status()?.node.backend.as_ref()?;
+        Some(match told.name.as_str() {
+            VXLAN_TYPE => Backend::Vxlan,
+            HOST_GW_TYPE => Backend::HostGw,
+            ALLOC_TYPE => Backend::Alloc,
+            _ => Backend::Other,
+        })
+    }
+
+    /// The backend: as the daemon says, else as its devices and marked routes show; `None` where there is no trace of it.
+    fn backend(&self) -> Option<Backend> {
+        let is_marked = |route: &Route| route.protocol == RTPROT_FLANNEL && route.kind.link().is_some();
+        let shown = || {
+            if self.told_devices().next().is_some() || self.vxlans().next().is_some() {
+                return Some(Backend::Vxlan);
+            }
+            let mut routes = self.state.routes.values();
+            routes.any(is_marked).then_some(Backend::HostGw)
+        };
+        self.told_backend().or_else(shown)
+    }
+
+    /// The UDP port of the tunnel, where there is or may be one.
+    fn tunnel_port(&self) -> Option<u16> {
+        match self.backend() {
+            Some(Backend::Vxlan) | None => Some(self.device().map_or(VXLAN_PORT, |(_, _, vxlan)| vxlan.port)),
+            Some(Backend::HostGw | Backend::Alloc | Backend::Other) => None,
         }
-        let mut routes = self.state.routes.values();
-        routes.any(|route| route.protocol == RTPROT_FLANNEL && route.kind.link().is_some())
     }
 
     /// The VXLAN devices with flannel's names.
@@ -209,7 +243,7 @@ impl Facts {
 
     /// The daemon's own devices; without a daemon the only one of each family with such a name.
     fn devices(&self) -> Vec<(&IfName, &Link, &Vxlan)> {
-        if self.is_routed() {
+        if self.backend() != Some(Backend::Vxlan) {
             return Vec::new();
         }
         if self.told_devices().next().is_some() {

@@ -133,7 +133,8 @@ pub struct PeerCounts {
     pub pending: usize,
     /// The kernel refused something.
     pub failing: usize,
-    /// The lease cannot be used.
+    /// The lease cannot be used, or its address is on no network that this node is directly connected to where the
+    /// backend needs that.
     pub refused: usize,
 }
 
@@ -213,7 +214,8 @@ pub struct PeerStatus {
 pub enum PeerState {
     /// The kernel refused something.
     Failing,
-    /// The lease cannot be used.
+    /// The lease cannot be used, or its address is on no network that this node is directly connected to where the
+    /// backend needs that.
     Refused,
     /// Something is yet to be made.
     Pending,

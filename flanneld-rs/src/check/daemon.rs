@@ -1,4 +1,4 @@
-use super::{Facts, Finding};
+use super::{Backend, Facts, Finding};
 use crate::status::{PeerState, shown};
 
 /// Of peers in trouble, so many are named.
@@ -50,6 +50,15 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
             "remove what stands in the way; flanneld tries again by itself",
         )
     }));
+    let way_out = match facts.backend() {
+        Some(Backend::HostGw) => {
+            "correct the node that holds it, bring all nodes onto one link or use the backend vxlan, or remove the lease \
+             from the store if no node holds it"
+        }
+        Some(Backend::Vxlan | Backend::Alloc | Backend::Other) | None => {
+            "correct the node that holds it, or remove the lease from the store"
+        }
+    };
     let refused = peers.iter().filter(|peer| peer.state == PeerState::Refused);
     findings.extend(refused.take(MAX_NAMED).map(|peer| {
         let error = peer.error.as_deref().unwrap_or("it cannot be used");
@@ -60,7 +69,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
                 peer.subnet,
                 shown(peer.public_ip)
             ),
-            "correct the node that holds it, or remove the lease from the store",
+            way_out,
         )
     }));
     findings

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 use net_types::IfName;
 use netstate::{AdminState, Link, Vxlan};
 
-use super::{BRIDGE, Facts, Finding};
+use super::{BRIDGE, Backend, Facts, Finding, Severity};
 use crate::settings::{IPV6_OVERHEAD_BYTES, OVERHEAD_BYTES};
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
@@ -32,19 +32,39 @@ fn subnet_file(facts: &Facts) -> Option<Finding> {
 }
 
 fn devices(facts: &Facts) -> Vec<Finding> {
-    let devices = facts.devices();
-    let lacks_device = devices.is_empty() && !facts.is_routed() && facts.vxlans().next().is_none();
-    if lacks_device && facts.subnet_env().is_some() {
-        return vec![Finding::error(
-            "device.missing",
-            "there is a subnet file, but no VXLAN device of flannel's".to_owned(),
-            "start flanneld; if it runs, its log says why the kernel refuses the device",
-        )];
+    if let Some(missing) = missing(facts) {
+        return vec![missing];
     }
-    let findings = devices.into_iter();
-    findings
+    let devices = facts.devices().into_iter();
+    devices
         .flat_map(|(name, link, vxlan)| device(facts, name, link, vxlan))
         .collect()
+}
+
+/// A subnet file lets pods start, which then need what carries their packets.
+fn missing(facts: &Facts) -> Option<Finding> {
+    facts.subnet_env()?;
+    let way_out = "start flanneld; if it runs, its log says why the kernel refuses the device";
+    let finding = |severity, sentence: &str| {
+        Some(Finding::new(
+            "device.missing",
+            severity,
+            sentence.to_owned(),
+            way_out,
+        ))
+    };
+    match facts.backend() {
+        Some(Backend::Vxlan) if facts.vxlans().next().is_none() => finding(
+            Severity::Error,
+            "there is a subnet file, but no VXLAN device of flannel's",
+        ),
+        None if facts.daemon.is_err() => finding(
+            Severity::Warning,
+            "there is a subnet file, but neither a VXLAN device nor a route of flannel's: pods reach no other node, \
+             unless somebody else brings their packets there (backend alloc)",
+        ),
+        Some(_) | None => None,
+    }
 }
 
 fn device(facts: &Facts, name: &IfName, link: &Link, vxlan: &Vxlan) -> Vec<Finding> {
@@ -88,6 +108,7 @@ fn device(facts: &Facts, name: &IfName, link: &Link, vxlan: &Vxlan) -> Vec<Findi
             ));
         }
     }
+    findings.extend(source(facts, name, vxlan));
     let mut told = facts.told_devices();
     if let Some(told) = told.find(|told| told.name == name.as_str())
         && let Some(mac) = link.mac
@@ -100,6 +121,37 @@ fn device(facts: &Facts, name: &IfName, link: &Link, vxlan: &Vxlan) -> Vec<Findi
         ));
     }
     findings
+}
+
+/// What this node itself sends to pods of others leaves under an address of the device, whatever interfaces there are:
+/// the first one, as the route's gateway is in the subnet of none (linux `inet_select_addr`).
+fn source(facts: &Facts, name: &IfName, vxlan: &Vxlan) -> Option<Finding> {
+    let own = IpAddr::V4(facts.subnet_env()?.subnet?.network());
+    let links = &facts.inventory.links;
+    let link = links.iter().find(|link| link.name == *name)?;
+    let mut held = link
+        .addrs
+        .iter()
+        .map(|held| held.addr.ip())
+        .filter(IpAddr::is_ipv4);
+    if vxlan.local.is_some_and(|ip| ip.is_ipv6()) {
+        return None;
+    }
+    match held.next() {
+        Some(first) if first == own => None,
+        Some(first) if held.any(|ip| ip == own) => Some(Finding::warning(
+            "device.source",
+            format!("what this node itself sends to other nodes' pods leaves under {first}, not under {own}"),
+            format!("run ip addr del {first} dev {name}, if nobody needs it there"),
+        )),
+        Some(_) | None => Some(Finding::error(
+            "device.address",
+            format!(
+                "{name} lacks its address {own}: what this node itself sends to other nodes' pods gets no answer"
+            ),
+            "start flanneld; if it runs, its log says why the kernel refuses the address",
+        )),
+    }
 }
 
 fn bridge(facts: &Facts) -> Vec<Finding> {

@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use netlink::inventory::DefaultTarget;
 
-use super::{Facts, Finding};
+use super::{Backend, Facts, Finding};
 
 /// What VirtualBox's NAT gives to every guest: Vagrant's first interface.
 const VIRTUALBOX_NAT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 15));
@@ -68,19 +68,28 @@ fn shared_lease(facts: &Facts) -> Option<Finding> {
     ))
 }
 
-/// The tunnel's packets leave from an address that the host had when flanneld started.
+/// What peers send to, and the tunnel's packets leave from, is an address that the host had when flanneld started.
 fn lost_address(facts: &Facts) -> Option<Finding> {
-    let (device, _, vxlan) = facts.device()?;
-    let local = vxlan.local?;
+    let (who, local) = match facts.backend()? {
+        Backend::Vxlan => {
+            let (device, _, vxlan) = facts.device()?;
+            (format!("{device} sends from"), vxlan.local?)
+        }
+        Backend::HostGw => {
+            let lease = facts.status()?.node.lease.as_ref()?;
+            ("peers send to".to_owned(), lease.public_ip?)
+        }
+        Backend::Alloc | Backend::Other => return None,
+    };
     let mut links = facts.inventory.links.iter().peekable();
     links.peek()?;
     let is_held = links.any(|link| link.addrs.iter().any(|held| held.addr.ip() == local));
     (!is_held).then(|| {
         Finding::error(
             "interface.address-lost",
-            format!("{device} sends from {local}, which is no address of this host any more: no other node is reachable"),
-            "give the host its address back, or restart flanneld, which then takes the new one and, as upstream does, a \
-             new subnet",
+            format!("{who} {local}, which is no address of this host any more: no other node is reachable"),
+            "give the host its address back, or restart flanneld, which then takes the new one; outside Kubernetes the \
+             node gets a new subnet with it, as upstream has it",
         )
     })
 }

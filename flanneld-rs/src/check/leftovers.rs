@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -5,7 +6,7 @@ use net_types::IfName;
 use net_types::registry::{IPTABLES_FORWARD_CHAIN, IPTABLES_POSTROUTING_CHAIN, NFT_TABLE_V4, RTPROT_BOOT};
 use netstate::{NeighKey, RouteKind};
 
-use super::{BRIDGE, Facts, Finding};
+use super::{BRIDGE, Backend, Facts, Finding};
 
 /// Of left-overs of one kind, so many are named.
 const MAX_NAMED: usize = 5;
@@ -19,8 +20,9 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 }
 
 fn devices(facts: &Facts) -> Vec<Finding> {
-    let is_known = facts.told_devices().next().is_some() || facts.daemon.is_ok() && facts.is_routed();
-    if !is_known {
+    // A daemon that holds no lease yet has not told its device.
+    if facts.told_devices().next().is_none() && facts.told_backend().is_none_or(|told| told == Backend::Vxlan)
+    {
         return Vec::new();
     }
     let is_own = |name: &IfName| facts.told_devices().any(|own| name.as_str() == own.name);
@@ -35,8 +37,14 @@ fn devices(facts: &Facts) -> Vec<Finding> {
     others.map(|(name, ..)| finding(name)).collect()
 }
 
-/// Routes of an earlier host-gw backend, or of somebody else, that take pods' traffic past the tunnel.
+/// Routes of an earlier backend, or of somebody else, that take pods' traffic past this node's own ones.
 fn foreign_routes(facts: &Facts) -> Vec<Finding> {
+    let past = match facts.backend() {
+        Some(Backend::Vxlan) => "past flannel's device",
+        Some(Backend::HostGw) => "and is not one of flanneld's",
+        // The routes are the administrator's.
+        Some(Backend::Alloc | Backend::Other) | None => return Vec::new(),
+    };
     let Some(env) = facts.subnet_env() else {
         return Vec::new();
     };
@@ -55,7 +63,7 @@ fn foreign_routes(facts: &Facts) -> Vec<Finding> {
     let finding = |dst: &IpNetwork, link: &str| {
         Finding::warning(
             "leftover.route",
-            format!("the route to {dst} leads through {link}, past flannel's device"),
+            format!("the route to {dst} leads through {link}, {past}"),
             format!("if nobody else made it on purpose, run ip route del {dst} dev {link}"),
         )
     };
@@ -110,22 +118,35 @@ fn lone_routes(facts: &Facts) -> Vec<Finding> {
 }
 
 fn rules(facts: &Facts) -> Option<Finding> {
-    let in_nft = facts
+    let places: BTreeSet<_> = facts
         .rules
-        .get("nft")
-        .is_some_and(|text| text.contains(&format!("table ip {NFT_TABLE_V4} ")));
-    let in_iptables = facts.rules.iter().any(|(program, text)| {
-        program.ends_with("-save")
-            && text.lines().any(|line| {
-                line.starts_with(&format!("-A {IPTABLES_FORWARD_CHAIN} "))
-                    || line.starts_with(&format!("-A {IPTABLES_POSTROUTING_CHAIN} "))
-            })
-    });
-    (in_nft && in_iptables).then(|| {
+        .iter()
+        .filter_map(|(program, text)| place(program, text))
+        .collect();
+    (places.len() > 1).then(|| {
+        let places: Vec<_> = places.into_iter().collect();
         Finding::warning(
             "leftover.rules",
-            "there are rules of flannel's in nftables and in iptables at once".to_owned(),
-            "restart flanneld, which removes those of the mode that it does not use",
+            format!("there are rules of flannel's in {} at once", places.join(" and in ")),
+            "restart flanneld, which removes those of the mode that it does not use; legacy iptables it sees as root or \
+             with CAP_NET_RAW",
         )
     })
+}
+
+/// Where rules of flannel's are, if a program shows some.
+fn place(program: &str, text: &str) -> Option<&'static str> {
+    let in_chain = |line: &str| {
+        [IPTABLES_FORWARD_CHAIN, IPTABLES_POSTROUTING_CHAIN]
+            .iter()
+            .any(|chain| line.starts_with(&format!("-A {chain} ")))
+    };
+    if !program.ends_with("-save") {
+        let table = format!("table ip {NFT_TABLE_V4} ");
+        return text.contains(&table).then_some("nftables");
+    }
+    // The plain name stands for either variant; only that of nf_tables says which it is.
+    let is_legacy = program.contains("legacy") || !text.contains("(nf_tables)");
+    let place = if is_legacy { "legacy iptables" } else { "iptables" };
+    text.lines().any(in_chain).then_some(place)
 }

@@ -1,16 +1,14 @@
 //! Whether tunnelled packets get through: firewalls of this host, and peers that do not answer.
 
-use net_types::registry::VXLAN_PORT;
-
-use super::{Facts, Finding};
+use super::{Facts, Finding, Probe};
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
-    let port = facts.device().map_or(VXLAN_PORT, |(_, _, vxlan)| vxlan.port);
-    let rules = facts.rules.iter().filter(|_| !facts.is_routed());
-    let mut findings: Vec<_> = rules
-        .filter_map(|(program, text)| blocked(program, text, port))
-        .collect();
-    findings.extend(probes(facts, port));
+    let mut findings = Vec::new();
+    if let Some(port) = facts.tunnel_port() {
+        let rules = facts.rules.iter();
+        findings.extend(rules.filter_map(|(program, text)| blocked(program, text, port)));
+    }
+    findings.extend(facts.probes.iter().filter_map(|probe| silent(facts, probe)));
     findings
 }
 
@@ -90,24 +88,27 @@ fn names(rule: &str, word: &str, port: u16) -> bool {
         .is_some_and(|ports| ports.split(',').any(|found| found == port.to_string()))
 }
 
-fn probes(facts: &Facts, port: u16) -> Vec<Finding> {
-    let finding = |probe: &super::Probe| match (&probe.tunnel, probe.underlay) {
-        (Some(end), true) if !end.answers => Some(Finding::error(
-            "path.tunnel-silent",
-            format!(
-                "the peer {} answers, but {} behind its tunnel does not",
-                probe.public_ip, end.vtep_ip
-            ),
-            format!(
-                "let UDP port {port} through on both nodes and between them; run flanneld check there as well"
-            ),
-        )),
+fn silent(facts: &Facts, probe: &Probe) -> Option<Finding> {
+    match (&probe.tunnel, probe.underlay) {
+        (Some(end), true) if !end.answers => {
+            let port = facts.tunnel_port();
+            let packets = port.map_or("its packets".to_owned(), |port| format!("UDP port {port}"));
+            Some(Finding::error(
+                "path.tunnel-silent",
+                format!(
+                    "the peer {} answers, but {} behind its tunnel does not",
+                    probe.public_ip, end.vtep_ip
+                ),
+                format!(
+                    "let {packets} through on both nodes and between them; run flanneld check there as well"
+                ),
+            ))
+        }
         (tunnel, false) if tunnel.as_ref().is_none_or(|end| !end.answers) => Some(Finding::warning(
             "path.peer-silent",
             format!("the peer {} does not answer by any way", probe.public_ip),
             "look whether it runs, and whether its address is reachable from here",
         )),
         (Some(_) | None, _) => None,
-    };
-    facts.probes.iter().filter_map(finding).collect()
+    }
 }

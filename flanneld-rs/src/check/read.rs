@@ -26,6 +26,12 @@ const PROGRAM_MAX: Duration = Duration::from_secs(20);
 const MODULES: [&str; 3] = ["vxlan", "bridge", "nf_tables"];
 /// The kernel parameter that the module br_netfilter adds.
 const BR_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+/// Kernel parameters of each link.
+const LINK_SYSCTLS: [&str; 3] = [
+    "net/ipv4/conf/LINK/rp_filter",
+    "net/ipv4/conf/LINK/forwarding",
+    "net/ipv6/conf/LINK/disable_ipv6",
+];
 /// Shows whether anybody has looked at iptables' own tables; asking for their rules would make them.
 const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
 
@@ -135,9 +141,11 @@ fn sysctls(state: &State) -> BTreeMap<String, String> {
         "net/ipv4/neigh/default/gc_thresh3".to_owned(),
         "net/ipv4/conf/all/rp_filter".to_owned(),
         "net/ipv6/conf/all/disable_ipv6".to_owned(),
+        "net/ipv6/conf/all/forwarding".to_owned(),
+        "net/bridge/bridge-nf-call-iptables".to_owned(),
     ];
-    let devices = state.links.keys().filter(|name| is_flannels(name));
-    paths.extend(devices.map(|name| format!("net/ipv4/conf/{name}/rp_filter")));
+    let of_link = |name: &IfName| LINK_SYSCTLS.map(|path| path.replace("LINK", name.as_str()));
+    paths.extend(state.links.keys().flat_map(of_link));
     let read = |path: String| {
         let value = text(Path::new("/proc/sys").join(&path))?;
         Some((path, value))

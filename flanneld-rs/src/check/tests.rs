@@ -1,10 +1,12 @@
-use ipnetwork::IpNetwork;
-use netlink::inventory::{AddrScope, DefaultRoute, DefaultTarget, Hop, HostAddr, HostLink};
-use netstate::{Addr, AddrKey, AdminState, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind};
+use netlink::inventory::{DefaultRoute, DefaultTarget};
+use netstate::{Addr, AdminState};
 
 use super::*;
-use crate::log::LogCounts;
-use crate::status::{BackendStatus, DeviceStatus, LeaseStatus, NodeStatus, Part, PeerState, StoreStatus};
+use crate::status::PeerState;
+
+use facts::*;
+
+mod facts;
 
 #[test]
 fn nothing_is_wrong_with_a_good_node() {
@@ -12,15 +14,58 @@ fn nothing_is_wrong_with_a_good_node() {
 }
 
 #[test]
-fn nothing_is_wrong_with_a_good_node_whose_peers_have_plain_routes() {
+fn nothing_is_wrong_with_a_good_node_that_needs_no_tunnel() {
+    let rows: [(Break, &[&str]); 2] = [
+        (routed, &["daemon.silent"]),
+        // Without the daemon nothing tells that there is to be no device.
+        (
+            leased_only,
+            &["daemon.silent", "device.missing", "path.port-blocked"],
+        ),
+    ];
+    for (become_one, without_daemon) in rows {
+        let mut facts = good();
+        become_one(&mut facts);
+        facts.missing_modules.insert("vxlan");
+        facts.rules.insert("nft", "\tudp dport 8472 drop\n".to_owned());
+        assert_eq!(findings(&facts), []);
+        facts.daemon = Err("flanneld does not answer".to_owned());
+        facts.missing_modules.clear();
+        let mut found: Vec<_> = findings(&facts).iter().map(|finding| finding.id).collect();
+        found.sort_unstable();
+        assert_eq!(found, without_daemon);
+    }
+}
+
+/// A daemon that holds no lease yet says nothing of its backend.
+#[test]
+fn what_is_in_the_kernel_tells_the_backend_where_the_daemon_does_not() {
+    let rows: [(Break, Option<Backend>); 4] = [
+        (|_| {}, Some(Backend::Vxlan)),
+        (routed, Some(Backend::HostGw)),
+        (leased_only, None),
+        // With direct routing a node has both, and a device.
+        (
+            |facts| {
+                route(facts, "10.244.3.0/24", "eth0", "192.168.77.3");
+                let routes = facts.state.routes.values_mut();
+                routes.for_each(|route| route.protocol = 102);
+            },
+            Some(Backend::Vxlan),
+        ),
+    ];
+    for (change, expected) in rows {
+        let mut facts = good();
+        change(&mut facts);
+        node(&mut facts).backend = None;
+        node(&mut facts).device = None;
+        assert_eq!(facts.backend(), expected);
+        facts.daemon = Err("flanneld does not answer".to_owned());
+        assert_eq!(facts.backend(), expected);
+    }
     let mut facts = good();
-    routed(&mut facts);
-    facts.missing_modules.insert("vxlan");
-    facts.rules.insert("nft", "\tudp dport 8472 drop\n".to_owned());
-    assert_eq!(findings(&facts), []);
-    facts.daemon = Err("flanneld does not answer".to_owned());
-    let found: Vec<_> = findings(&facts).iter().map(|finding| finding.id).collect();
-    assert_eq!(found, ["daemon.silent"]);
+    node(&mut facts).backend.as_mut().unwrap().name = "pigeon".to_owned();
+    assert_eq!(facts.backend(), Some(Backend::Other));
 }
 
 type Break = fn(&mut Facts);
@@ -56,7 +101,32 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
     }),
     ("kernel.ipv6-off", Severity::Error, |facts| {
         set(facts, "net/ipv6/conf/all/disable_ipv6", "1");
-        env(facts).ipv6_networks = vec!["fd00:10:5::/48".parse().unwrap()];
+        with_ipv6(facts);
+    }),
+    ("kernel.ipv6-off", Severity::Error, |facts| {
+        facts.sysctls.remove("net/ipv6/conf/all/disable_ipv6");
+        with_ipv6(facts);
+    }),
+    ("kernel.ipv6-off", Severity::Error, |facts| {
+        set(facts, "net/ipv6/conf/flannel.1/disable_ipv6", "1");
+        with_ipv6(facts);
+    }),
+    ("kernel.ipv6-forward", Severity::Error, |facts| {
+        set(facts, "net/ipv6/conf/all/forwarding", "0");
+        with_ipv6(facts);
+    }),
+    ("kernel.link-forward", Severity::Error, |facts| {
+        set(facts, "net/ipv4/conf/flannel.1/forwarding", "0");
+    }),
+    ("kernel.link-forward", Severity::Error, |facts| {
+        set(facts, "net/ipv4/conf/cni0/forwarding", "0");
+    }),
+    ("kernel.link-forward", Severity::Error, |facts| {
+        routed(facts);
+        set(facts, "net/ipv4/conf/eth0/forwarding", "0");
+    }),
+    ("kernel.bridge-nf-call", Severity::Warning, |facts| {
+        set(facts, "net/bridge/bridge-nf-call-iptables", "0");
     }),
     ("kernel.checksum-offload", Severity::Warning, |facts| {
         facts.kernel_release = "5.4.40-1".to_owned()
@@ -96,6 +166,12 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
     ("bridge.subnet", Severity::Error, |facts| {
         facts.state.addrs = BTreeMap::from([(addr("cni0", "10.244.7.1/24"), Addr::default())]);
     }),
+    ("device.address", Severity::Error, |facts| {
+        facts.inventory.links[1].addrs.clear();
+    }),
+    ("device.source", Severity::Warning, |facts| {
+        facts.inventory.links[1] = host_link("flannel.1", &["192.0.2.7/32", "10.244.1.0/32"]);
+    }),
     ("interface.nat", Severity::Error, |facts| {
         lease(facts).public_ip = Some([10, 0, 2, 15].into())
     }),
@@ -106,7 +182,11 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
         lease(facts).shared_with = Some("02:00:00:00:00:77".to_owned());
     }),
     ("interface.address-lost", Severity::Error, |facts| {
-        facts.inventory.links = vec![host_link("192.168.77.9/24")];
+        facts.inventory.links[0] = host_link("eth0", &["192.168.77.9/24"]);
+    }),
+    ("interface.address-lost", Severity::Error, |facts| {
+        routed(facts);
+        facts.inventory.links[0] = host_link("eth0", &["192.168.77.9/24"]);
     }),
     ("interface.ecmp", Severity::Note, |facts| {
         facts.inventory.default_routes_v4 = vec![DefaultRoute {
@@ -120,6 +200,15 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
     }),
     ("leftover.route", Severity::Warning, |facts| {
         route(facts, "10.244.9.0/24", "eth0", "192.168.77.9")
+    }),
+    ("leftover.route", Severity::Warning, |facts| {
+        routed(facts);
+        route(facts, "10.244.9.0/24", "eth0", "192.168.77.9")
+    }),
+    ("leftover.device", Severity::Warning, |facts| {
+        let device = device(facts).clone();
+        leased_only(facts);
+        facts.state.links.insert(name("flannel.1"), device);
     }),
     ("leftover.device", Severity::Warning, |facts| {
         let device = facts.state.links.remove(&name("flannel.1")).unwrap();
@@ -138,6 +227,12 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
             "iptables-save",
             "-A FLANNEL-FWD -s 10.244.0.0/16 -j ACCEPT\n".to_owned(),
         );
+    }),
+    ("leftover.rules", Severity::Warning, |facts| {
+        let of_nft = "# Generated by iptables-save v1.8.9 (nf_tables)\n-A FLANNEL-FWD -j ACCEPT\n";
+        facts.rules.insert("iptables-save", of_nft.to_owned());
+        let legacy = "# Generated by iptables-save v1.8.9\n-A FLANNEL-POSTRTG -j RETURN\n";
+        facts.rules.insert("iptables-legacy-save", legacy.to_owned());
     }),
     ("path.tunnel-silent", Severity::Error, |facts| {
         facts.probes[0].tunnel.as_mut().unwrap().answers = false
@@ -291,246 +386,35 @@ fn the_worst_comes_first() {
     assert_eq!(found, [Severity::Error, Severity::Warning, Severity::Note]);
 }
 
-/// A node with one peer, on which nothing is wrong.
-fn good() -> Facts {
-    let mut facts = Facts {
-        kernel_release: "6.1.0-40-amd64".to_owned(),
-        missing_modules: BTreeSet::new(),
-        sysctls: BTreeMap::new(),
-        subnet_path: "/run/flannel/subnet.env".into(),
-        subnet_file: Some(Ok(SubnetEnv {
-            networks: vec!["10.244.0.0/16".parse().unwrap()],
-            subnet: Some("10.244.1.1/24".parse().unwrap()),
-            ipv6_networks: Vec::new(),
-            ipv6_subnet: None,
-            mtu: 1450,
-            ip_masq: true,
-        })),
-        inventory: Inventory {
-            links: vec![host_link("192.168.77.1/24")],
-            ..Inventory::default()
-        },
-        state: State::default(),
-        drivers: BTreeMap::new(),
-        rules: BTreeMap::new(),
-        managers: Managers {
-            networkd_removes_routes: Some(false),
-            network_manager_leaves_alone: Some(true),
-            mac_policy: Some("none".to_owned()),
-        },
-        daemon: Ok((status(), vec![peer()])),
-        probes: vec![Probe {
-            public_ip: [192, 168, 77, 2].into(),
-            underlay: true,
-            tunnel: Some(TunnelEnd {
-                vtep_ip: [10, 244, 2, 0].into(),
-                answers: true,
-            }),
-        }],
-    };
-    set(&mut facts, "net/ipv4/ip_forward", "1");
-    set(&mut facts, "net/ipv4/neigh/default/gc_thresh3", "1024");
-    set(&mut facts, "net/ipv6/conf/all/disable_ipv6", "0");
-    fill(&mut facts.state);
-    route(&mut facts, "10.244.2.0/24", "flannel.1", "10.244.2.0");
-    route(&mut facts, "0.0.0.0/0", "eth0", "192.168.77.254");
-    facts
+/// Legacy iptables that two names show is one place.
+#[test]
+fn rules_in_one_place_are_no_left_over() {
+    let mut facts = good();
+    let shown = "# Generated by iptables-save v1.8.9\n-A FLANNEL-FWD -j ACCEPT\n";
+    for program in ["iptables-save", "iptables-legacy-save"] {
+        facts.rules.insert(program, shown.to_owned());
+    }
+    assert_eq!(findings(&facts), []);
 }
 
-/// The interface below the tunnel, with this address.
-fn host_link(addr: &str) -> HostLink {
-    HostLink {
-        name: name("eth0"),
-        index: net_types::IfIndex::new(2).unwrap(),
-        mtu_bytes: 1500,
-        admin: AdminState::Up,
-        loopback: false,
-        addrs: vec![HostAddr {
-            addr: addr.parse().unwrap(),
-            scope: AddrScope::Global,
-            permanent: true,
-            temporary: false,
-            deprecated: false,
-            tentative: false,
-        }],
+/// What the daemon says of peers that it refuses depends on what they can be refused for.
+#[test]
+fn a_refused_peer_of_plain_routes_is_told_of_the_link() {
+    for (change, told) in [((|_| {}) as Break, false), (routed, true)] {
+        let mut facts = good();
+        change(&mut facts);
+        peers(&mut facts)[0].state = PeerState::Refused;
+        let found = findings(&facts);
+        assert_eq!(found[0].id, "daemon.peer-refused");
+        assert_eq!(
+            found[0].way_out.contains("onto one link"),
+            told,
+            "{}",
+            found[0].way_out
+        );
     }
 }
 
-fn fill(state: &mut State) {
-    let plain = |kind, mtu| Link {
-        kind,
-        mac: Some("02:00:00:00:00:01".parse().unwrap()),
-        mtu_bytes: Some(mtu),
-        admin: AdminState::Up,
-        port: None,
-    };
-    let vxlan = Vxlan {
-        vni: net_types::Vni::DEFAULT,
-        port: 8472,
-        local: Some([192, 168, 77, 1].into()),
-        parent: Some(name("eth0")),
-        learning: false,
-        gbp: false,
-    };
-    state
-        .links
-        .insert(name("eth0"), plain(LinkKind::Other(String::new()), 1500));
-    state.links.insert(name("cni0"), plain(LinkKind::Bridge, 1450));
-    state
-        .links
-        .insert(name("flannel.1"), plain(LinkKind::Vxlan(vxlan), 1450));
-    state.addrs.insert(addr("cni0", "10.244.1.1/24"), Addr::default());
-    let mac = "02:00:00:00:00:02".parse().unwrap();
-    let key = NeighKey {
-        link: name("flannel.1"),
-        ip: [10, 244, 2, 0].into(),
-    };
-    state.neighs.insert(key, Neigh { mac });
-    state.fdb.insert(FdbKey {
-        link: name("flannel.1"),
-        mac,
-        remote: [192, 168, 77, 2].into(),
-    });
-}
-
-fn status() -> Status {
-    Status {
-        version: "0.1.0".to_owned(),
-        pid: 1,
-        uptime_secs: 1,
-        node: NodeStatus {
-            ready: true,
-            lease: Some(LeaseStatus {
-                subnet: "10.244.1.0/24".to_owned(),
-                public_ip: Some([192, 168, 77, 1].into()),
-                expires: None,
-                renewals: 0,
-                renewals_failed: 0,
-                shared_with: None,
-            }),
-            store: StoreStatus {
-                connected: true,
-                ..StoreStatus::default()
-            },
-            device: Some(DeviceStatus {
-                name: "flannel.1".to_owned(),
-                vni: 1,
-                port: 8472,
-                mac: "02:00:00:00:00:01".to_owned(),
-                mtu_bytes: 1450,
-                parent: "eth0".to_owned(),
-                local: [192, 168, 77, 1].into(),
-                network: "10.244.0.0/16".to_owned(),
-                state: Part::Ok,
-            }),
-            ..NodeStatus::default()
-        },
-        log: LogCounts::default(),
-    }
-}
-
-/// Turns the node into one of the backend host-gw.
-fn routed(facts: &mut Facts) {
-    let node = node(facts);
-    node.device = None;
-    node.backend = Some(BackendStatus {
-        name: "host-gw".to_owned(),
-        link: "eth0".to_owned(),
-        pod_mtu_bytes: 1450,
-    });
-    peers(facts)[0].vtep_mac = None;
-    facts.probes[0].tunnel = None;
-    facts.state.links.remove(&name("flannel.1"));
-    facts.state.neighs.clear();
-    facts.state.fdb.clear();
-    facts.state.routes.clear();
-    route(facts, "10.244.2.0/24", "eth0", "192.168.77.2");
-    facts
-        .state
-        .routes
-        .values_mut()
-        .for_each(|route| route.protocol = 102);
-}
-
-fn peer() -> PeerStatus {
-    PeerStatus {
-        subnet: "10.244.2.0/24".to_owned(),
-        public_ip: Some([192, 168, 77, 2].into()),
-        vtep_mac: Some("02:00:00:00:00:02".to_owned()),
-        state: PeerState::Programmed,
-        route: Part::Ok,
-        neigh: Part::Ok,
-        fdb: Part::Ok,
-        error: None,
-        attempts: 0,
-    }
-}
-
-fn node(facts: &mut Facts) -> &mut NodeStatus {
-    &mut facts.daemon.as_mut().unwrap().0.node
-}
-
-fn lease(facts: &mut Facts) -> &mut LeaseStatus {
-    node(facts).lease.as_mut().unwrap()
-}
-
-fn peers(facts: &mut Facts) -> &mut Vec<PeerStatus> {
-    &mut facts.daemon.as_mut().unwrap().1
-}
-
-fn env(facts: &mut Facts) -> &mut SubnetEnv {
-    facts.subnet_file.as_mut().unwrap().as_mut().unwrap()
-}
-
-fn device(facts: &mut Facts) -> &mut Link {
-    link(facts, "flannel.1")
-}
-
-fn link<'a>(facts: &'a mut Facts, ifname: &str) -> &'a mut Link {
-    facts.state.links.get_mut(&name(ifname)).unwrap()
-}
-
-fn set(facts: &mut Facts, path: &str, value: &str) {
-    facts.sysctls.insert(path.to_owned(), value.to_owned());
-}
-
-fn route(facts: &mut Facts, dst: &str, ifname: &str, gateway: &str) {
-    let key = RouteKey {
-        table: 254,
-        dst: dst.parse::<IpNetwork>().unwrap(),
-        metric: 0,
-    };
-    let hop = Nexthop {
-        link: name(ifname),
-        gateway: Some(gateway.parse().unwrap()),
-        onlink: true,
-    };
-    let route = Route {
-        kind: RouteKind::Unicast(hop),
-        protocol: 3,
-        source: None,
-        mtu_bytes: None,
-        advmss_bytes: None,
-        scope: None,
-    };
-    facts.state.routes.insert(key, route);
-}
-
-fn hop(ifname: &str) -> Hop {
-    Hop {
-        link: name(ifname),
-        gateway: None,
-        source: None,
-    }
-}
-
-fn addr(ifname: &str, addr: &str) -> AddrKey {
-    AddrKey {
-        link: name(ifname),
-        addr: addr.parse().unwrap(),
-    }
-}
-
-fn name(ifname: &str) -> IfName {
-    ifname.parse().unwrap()
+fn with_ipv6(facts: &mut Facts) {
+    env(facts).ipv6_networks = vec!["fd00:10:5::/48".parse().unwrap()];
 }

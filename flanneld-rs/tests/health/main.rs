@@ -12,6 +12,7 @@ mod check;
 mod cni_conf;
 mod http;
 mod kube;
+mod neighbours;
 mod node;
 mod notify;
 mod privilege;
