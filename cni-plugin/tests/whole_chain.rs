@@ -104,92 +104,130 @@ fn left(node: &Node) -> Vec<String> {
     found
 }
 
-#[test]
-fn a_pod_that_renamed_its_interface_leaves_nothing() {
+/// A node whose chain attached a pod that stays.
+struct Stage {
+    node: Node,
+    backend: &'static str,
+    chain: [Value; 5],
+    kept: Pod,
+    /// What the chain answered for it.
+    result: Value,
+    /// What it has on the node.
+    before: Vec<String>,
+}
+
+fn with_each_backend(test: fn(&Stage)) {
     for backend in ["nftables", "iptables"] {
         on_a_node(move |node| {
             let chain = chain(&node, backend);
             let kept = Pod::new("kept");
-            add(&node, &kept, &chain);
+            let result = add(&node, &kept, &chain);
             let before = left(&node);
-            for netns in [Netns::Given, Netns::Lost] {
-                let pod = Pod::new("a");
-                add(&node, &pod, &chain);
-                assert_ne!(left(&node), before);
-                pod.sh("ip link set eth0 down; ip link set eth0 name own0; ip link set own0 up");
-                del(&node, &pod, &chain, "cbr0", netns);
-                assert!(!pod.sh("ip link").contains("own0"));
-                assert_eq!(left(&node), before, "{backend}");
-                del(&node, &pod, &chain, "cbr0", netns);
-            }
-            assert!(kept.reaches("10.244.7.1"));
-            assert!(ip(&["link"]).contains("bwp"));
+            test(&Stage {
+                node,
+                backend,
+                chain,
+                kept,
+                result,
+                before,
+            });
         });
     }
+}
+
+#[test]
+fn a_pod_that_renamed_its_interface_leaves_nothing() {
+    with_each_backend(|stage| {
+        let Stage {
+            node,
+            backend,
+            chain,
+            kept,
+            before,
+            ..
+        } = stage;
+        for netns in [Netns::Given, Netns::Lost] {
+            let pod = Pod::new("a");
+            add(node, &pod, chain);
+            assert_ne!(left(node), *before);
+            pod.sh("ip link set eth0 down; ip link set eth0 name own0; ip link set own0 up");
+            del(node, &pod, chain, "cbr0", netns);
+            assert!(!pod.sh("ip link").contains("own0"));
+            assert_eq!(left(node), *before, "{backend}");
+            del(node, &pod, chain, "cbr0", netns);
+        }
+        assert!(kept.reaches("10.244.7.1"));
+        assert!(ip(&["link"]).contains("bwp"));
+    });
 }
 
 #[test]
 fn a_network_that_was_renamed_leaves_nothing() {
-    for backend in ["nftables", "iptables"] {
-        on_a_node(move |node| {
-            let chain = chain(&node, backend);
-            let kept = Pod::new("kept");
-            add(&node, &kept, &chain);
-            let before = left(&node);
-            for netns in [Netns::Given, Netns::Lost] {
-                let pod = Pod::new("a");
-                add(&node, &pod, &chain);
-                // Another interface's DEL takes nothing.
-                let whole = left(&node);
-                let stranger = Pod::new("b");
-                del(&node, &stranger, &chain, "renamed", netns);
-                assert_eq!(left(&node), whole, "{backend}");
-                for _ in 0..2 {
-                    del(&node, &pod, &chain, "renamed", netns);
-                    assert_eq!(left(&node), before, "{backend}");
-                }
-                assert!(!pod.sh("ip link").contains("eth0"));
+    with_each_backend(|stage| {
+        let Stage {
+            node,
+            backend,
+            chain,
+            kept,
+            before,
+            ..
+        } = stage;
+        for netns in [Netns::Given, Netns::Lost] {
+            let pod = Pod::new("a");
+            add(node, &pod, chain);
+            // Another interface's DEL takes nothing.
+            let whole = left(node);
+            let stranger = Pod::new("b");
+            del(node, &stranger, chain, "renamed", netns);
+            assert_eq!(left(node), whole, "{backend}");
+            for _ in 0..2 {
+                del(node, &pod, chain, "renamed", netns);
+                assert_eq!(left(node), *before, "{backend}");
             }
-            assert!(kept.reaches("10.244.7.1"));
-            del(&node, &kept, &chain, "renamed", Netns::Given);
-            assert!(!ip(&["link"]).contains("bwp"));
-        });
-    }
+            assert!(!pod.sh("ip link").contains("eth0"));
+        }
+        assert!(kept.reaches("10.244.7.1"));
+        del(node, kept, chain, "renamed", Netns::Given);
+        assert!(!ip(&["link"]).contains("bwp"));
+    });
 }
 
 #[test]
 fn gc_removes_everything_of_a_pod_that_is_not_valid_and_nothing_of_another() {
-    for backend in ["nftables", "iptables"] {
-        on_a_node(move |node| {
-            let chain = chain(&node, backend);
-            let (kept, mut lost, forgotten) = (Pod::new("kept"), Pod::new("lost"), Pod::new("forgotten"));
-            let result = add(&node, &kept, &chain);
-            let before = left(&node);
-            // One container is still there, the other has ended: nobody told the plugins of either.
-            for pod in [&lost, &forgotten] {
-                add(&node, pod, &chain);
+    with_each_backend(|stage| {
+        let Stage {
+            node,
+            backend,
+            chain,
+            kept,
+            result,
+            before,
+        } = stage;
+        let (mut lost, forgotten) = (Pod::new("lost"), Pod::new("forgotten"));
+        // One container is still there, the other has ended: nobody told the plugins of either.
+        for pod in [&lost, &forgotten] {
+            add(node, pod, chain);
+        }
+        lost.end();
+        let call = |verb: &str, plugin: &Value| {
+            let mut call = node.call(verb, kept, plugin);
+            call.conf["cniVersion"] = "1.1.0".into();
+            call.conf["cni.dev/valid-attachments"] = json!([{"containerID": "kept", "ifname": "eth0"}]);
+            call
+        };
+        for _ in 0..2 {
+            for plugin in chain {
+                call("GC", plugin).succeeds();
             }
-            lost.end();
-            let call = |verb: &str, plugin: &Value| {
-                let mut call = node.call(verb, &kept, plugin);
-                call.conf["cniVersion"] = "1.1.0".into();
-                call.conf["cni.dev/valid-attachments"] = json!([{"containerID": "kept", "ifname": "eth0"}]);
-                call
-            };
-            for _ in 0..2 {
-                for plugin in &chain {
-                    call("GC", plugin).succeeds();
-                }
-                assert_eq!(left(&node), before, "{backend}");
-            }
-            assert!(!forgotten.sh("ip link").contains("eth0"));
-            assert!(kept.reaches("10.244.7.1"));
-            for plugin in &chain {
-                let mut check = call("CHECK", plugin);
-                check.conf["prevResult"] = result.clone();
-                check.succeeds();
-                call("STATUS", plugin).succeeds();
-            }
-        });
-    }
+            assert_eq!(left(node), *before, "{backend}");
+        }
+        assert!(!forgotten.sh("ip link").contains("eth0"));
+        assert!(kept.reaches("10.244.7.1"));
+        for plugin in chain {
+            let mut check = call("CHECK", plugin);
+            check.conf["prevResult"] = result.clone();
+            check.succeeds();
+            call("STATUS", plugin).succeeds();
+        }
+    });
 }

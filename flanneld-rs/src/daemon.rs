@@ -173,6 +173,7 @@ async fn run_until_signal<S: LeaseStore>(
         job: None,
         file: None,
         addrs: None,
+        addrs_changed: false,
         started: Instant::now(),
     };
     driver.run(signals, &mut desk).await
@@ -208,6 +209,8 @@ struct Driver<'a, S: LeaseStore> {
     file: Option<Job<'a>>,
     /// The host's addresses that are being looked at.
     addrs: Option<Job<'a>>,
+    /// Whether they may be otherwise than the look that is under way sees.
+    addrs_changed: bool,
     started: Instant,
 }
 
@@ -266,12 +269,18 @@ impl<S: LeaseStore> Driver<'_, S> {
             answer = self.rules_executor.answer() => answer?,
             answer = finish(&mut self.job) => answer,
             answer = finish(&mut self.file) => answer,
-            answer = finish(&mut self.addrs) => answer,
+            answer = finish(&mut self.addrs) => {
+                if std::mem::take(&mut self.addrs_changed) {
+                    self.addrs = Some(look_at_addrs());
+                }
+                answer
+            }
             event = next_news(&mut self.watch) => Event::Lease(event),
             change = self.kernel_watch.changed() => match change {
                 Change::Anything => {
-                    // A look that is under way may be too old; its answer goes with it.
-                    self.addrs = Some(look_at_addrs());
+                    // A look that is under way may be too old.
+                    self.addrs_changed = self.addrs.is_some();
+                    self.addrs.get_or_insert_with(look_at_addrs);
                     Event::KernelChanged
                 }
                 Change::At(spots) => Event::KernelChangedAt(spots),

@@ -85,7 +85,7 @@ struct Found {
     peer_subnets: BTreeSet<IpNetwork>,
     /// Whether the store knew this node.
     was_member: bool,
-    /// Devices of an earlier life, which go once the peers are programmed without them.
+    /// Devices of an earlier life, which go with the first full snapshot.
     leftovers: BTreeSet<IfName>,
 }
 
@@ -319,11 +319,10 @@ impl Node {
         })
     }
 
-    /// Once the kernel is as the leases say, what an earlier life left is gone: a device that somebody makes later under
-    /// such a name is theirs.
+    /// Once what an earlier life left is gone, a device that somebody makes later under such a name is theirs.
     fn forget_leftovers(&mut self) {
         if let Stage::Holding(holding) = &mut self.stage
-            && self.engine.is_clean()
+            && self.engine.sees_none_of(holding.wants.leftovers.iter())
         {
             holding.forget_leftovers();
         }

@@ -5,6 +5,9 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What systemd is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +43,8 @@ fn send(socket: &OsStr, notice: Notice) -> io::Result<()> {
         None => SocketAddr::from_pathname(socket)?,
     };
     let sender = UnixDatagram::unbound()?;
-    // Nothing waits for a reader that hangs: a full queue is an error.
-    sender.set_nonblocking(true)?;
+    // A queue that is full for a moment is waited for, a reader that hangs is not.
+    sender.set_write_timeout(Some(PATIENCE))?;
     sender.send_to_addr(notice.text().as_bytes(), &addr)?;
     Ok(())
 }

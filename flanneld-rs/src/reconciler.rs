@@ -276,12 +276,25 @@ impl Reconciler {
     /// What the kernel holds within the scope, as it was seen; `None` while something is yet to be seen.
     #[must_use]
     pub fn seen(&self) -> Option<State> {
-        if !matches!(self.phase, Phase::Idle | Phase::Planned(_)) || self.verify || !self.unseen.is_nothing()
-        {
+        if self.is_looking() {
             return None;
         }
         let (mirror, goal) = (self.mirror.as_ref()?, self.goal.as_ref()?);
         Some(mirror.state(&goal.desired))
+    }
+
+    /// Whether none of these links is there; not so while something is yet to be seen.
+    pub fn sees_none_of<'a>(&self, mut links: impl Iterator<Item = &'a IfName>) -> bool {
+        !self.is_looking()
+            && self
+                .mirror
+                .as_ref()
+                .is_some_and(|mirror| !links.any(|link| mirror.has_link(link)))
+    }
+
+    /// Whether something is yet to be seen.
+    const fn is_looking(&self) -> bool {
+        !matches!(self.phase, Phase::Idle | Phase::Planned(_)) || self.verify || !self.unseen.is_nothing()
     }
 
     /// Whether the last observation showed all links, addresses, routes and entries of the present goal. What is too

@@ -3,6 +3,7 @@
 use std::future::{Future, pending};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 use flannel_types::{Lease, PublicAddrs, SubnetEnv};
 use lease_store::LeaseStore;
@@ -35,9 +36,13 @@ pub(super) fn write_files<'a>(path: PathBuf, env: SubnetEnv, cni_conf: Option<Cn
     })
 }
 
+/// Changes come in bursts, of which one look at the host's addresses takes in all.
+const BURST: Duration = Duration::from_millis(200);
+
 /// Asks for this host's addresses, on a thread of its own: others may hold the kernel's lock for long.
 pub(super) fn look_at_addrs<'a>() -> Job<'a> {
     Box::pin(async {
+        tokio::time::sleep(BURST).await;
         let reason = match tokio::task::spawn_blocking(host_facts::addrs).await {
             Ok(Ok(addrs)) => return Event::HostAddrs(addrs),
             Ok(Err(err)) => err.to_string(),

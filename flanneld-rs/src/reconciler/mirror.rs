@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use net_types::IfName;
 use netstate::{ObjectKey, Op, RouteKey, Spot, State, plan};
 
 use super::Goal;
@@ -103,6 +104,11 @@ impl Mirror {
     /// Whether a route is as desired.
     pub(super) fn has_route(&self, key: &RouteKey) -> bool {
         !self.spots.contains(&Spot::Route(key.clone()))
+    }
+
+    /// Whether a link is there.
+    pub(super) fn has_link(&self, name: &IfName) -> bool {
+        self.there.links.contains_key(name)
     }
 
     /// The changes that remain, as [`plan`] of the whole would give them: as long as no link or address is among them,

@@ -50,7 +50,7 @@ pub(crate) fn add(conf: &NetConf, target: &Target) -> Result<AddResult, Failure>
         // What was made with the other back end goes.
         Some(before) if before.backend != backend => Look::Everywhere,
         // State comes before rules. The reference keeps none, but no runtime lets two plugins add one container.
-        None if stored.is_empty() => Look::Nowhere(backend),
+        None if stored.is_empty() => Look::New(backend),
         Some(_) | None => Look::Own(backend),
     };
     let goal = goal_with(stored, &attachment)?;

@@ -57,8 +57,8 @@ impl CniError for RulesError {
 /// Where rules of a container are looked for that should not be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Nowhere: none were made before these, which go to this back end.
-    Nowhere(Backend),
+    /// New: none were made before these, which go to this back end.
+    New(Backend),
     /// Only in this back end.
     Own(Backend),
     /// Where some should be.
@@ -114,16 +114,16 @@ impl Goal {
     pub(crate) fn reach(&self, look: Look) -> Result<Outcome, RulesError> {
         let mut outcome = Outcome::default();
         let in_nft = match look {
-            Look::Nowhere(backend) | Look::Own(backend) => backend == Backend::Nftables,
+            Look::New(backend) | Look::Own(backend) => backend == Backend::Nftables,
             Look::Wanted => self.nft.iter().any(|wanted| !wanted.is_empty()),
             Look::Everywhere => true,
         };
         if in_nft {
-            let has_rules = !matches!(look, Look::Nowhere(_));
+            let has_rules = !matches!(look, Look::New(_));
             self.reach_in_nft(has_rules, &mut outcome)?;
         }
         let in_iptables = match look {
-            Look::Nowhere(backend) | Look::Own(backend) => backend == Backend::Iptables,
+            Look::New(backend) | Look::Own(backend) => backend == Backend::Iptables,
             Look::Wanted => self.iptables.iter().any(|(_, wanted)| !wanted.is_empty()),
             Look::Everywhere => true,
         };
