@@ -25,7 +25,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long one answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// etcd takes 128 at most (`--max-txn-ops`).
-const PUTS_PER_TRANSACTION: usize = 100;
+const CHANGES_PER_TRANSACTION: usize = 100;
 /// Below which key configuration and leases are (flannel `main.go`, `etcd-prefix`).
 const PREFIX: &str = "/coreos.com/network";
 
@@ -133,18 +133,23 @@ impl Lab {
         self.ask_etcd("/v3/kv/put", &request).map(drop)
     }
 
-    /// Writes many values below the prefix, a hundred in each transaction; none of them ends.
+    /// Writes many values below the prefix, a hundred in each transaction; none of them ends. What has no value is removed.
     ///
     /// # Errors
     /// Fails when etcd does not answer.
-    pub fn put_many_in_etcd(&self, values: &[(String, String)]) -> Result<()> {
-        let put = |(name, value): &(String, String)| {
+    pub fn change_in_etcd(&self, values: &[(String, Option<String>)]) -> Result<()> {
+        let change = |(name, value): &(String, Option<String>)| {
             let key = base64(format!("{PREFIX}/{name}").as_bytes());
-            json!({ "requestPut": { "key": key, "value": base64(value.as_bytes()) } })
+            match value {
+                Some(value) => {
+                    json!({ "requestPut": { "key": key, "value": base64(value.as_bytes()) } })
+                }
+                None => json!({ "requestDeleteRange": { "key": key } }),
+            }
         };
-        for some in values.chunks(PUTS_PER_TRANSACTION) {
-            let puts: Vec<_> = some.iter().map(put).collect();
-            self.ask_etcd("/v3/kv/txn", &json!({ "success": puts }))?;
+        for some in values.chunks(CHANGES_PER_TRANSACTION) {
+            let changes: Vec<_> = some.iter().map(change).collect();
+            self.ask_etcd("/v3/kv/txn", &json!({ "success": changes }))?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use conformance::lab::{BIN_DIR, Node, SUBNET_FILE, wait_until};
+use conformance::lab::{BIN_DIR, Lab, Node, SUBNET_FILE, Store, wait_until};
 
 use crate::support::{LONG, bare, bare_on_etcd, pinging_during, run_all, running, running_in};
 
@@ -19,22 +19,32 @@ const LOG_BYTES_PER_SECOND: u64 = 20 << 10;
 
 #[test]
 fn a_storm_of_lease_changes_is_followed_at_bounded_cost_and_costs_no_packet_elsewhere() {
-    storm(Duration::from_secs(4));
+    storm(Store::Directory, Duration::from_secs(4));
+}
+
+#[test]
+fn a_storm_of_lease_changes_in_etcd_is_followed_as_well() {
+    storm(Store::Etcd, Duration::from_secs(3));
 }
 
 /// Leases come, change their MAC address and go, so many a second; then all of them stay.
-pub(crate) fn storm(lasts: Duration) {
-    let bed = running(2, 1);
-    let dir = bed.lab.shared_file("leases/subnets");
+pub(crate) fn storm(store: Store, lasts: Duration) {
+    let bed = match store {
+        Store::Directory => running(2, 1),
+        Store::Etcd => running_in(bare_on_etcd(2), 1),
+    };
     let log = bed.node(1).file(&bed.node(1).log_file("flanneld"));
     let log_before = fs::metadata(&log).unwrap().len();
     let (cpu_before, start) = (bed.daemons[0].cpu_time().unwrap(), Instant::now());
     let pods = bed.pods_beyond(1);
-    let (changes, sent, lost) = pinging_during(bed.pod_on(1).namespaces(), &pods, || change(&dir, lasts));
+    let (changes, sent, lost) = pinging_during(bed.pod_on(1).namespaces(), &pods, || {
+        change(&bed.lab, store, lasts)
+    });
     let used = bed.daemons[0].cpu_time().unwrap() - cpu_before;
     let share = used.as_secs_f64() / start.elapsed().as_secs_f64();
 
-    (0..FLAPPING).for_each(|number| put(&dir, number, 0));
+    let last: Vec<_> = (0..FLAPPING).map(|number| (number, Some(0))).collect();
+    write(&bed.lab, store, &last);
     let all_there = || {
         let entries = run_all(bed.node(1), &["bridge fdb show dev flannel.1"]);
         let own = |number| entries.contains(&format!("{} dst {}", mac(number, 0), public_ip(number)));
@@ -57,24 +67,53 @@ pub(crate) fn storm(lasts: Duration) {
     bed.assert_all_ping();
 }
 
-fn change(dir: &Path, lasts: Duration) -> u64 {
+fn change(lab: &Lab, store: Store, lasts: Duration) -> u64 {
+    // etcd answers some hundred requests a second on a busy machine.
+    let at_once = match store {
+        Store::Directory => 1,
+        Store::Etcd => 10,
+    };
     let start = Instant::now();
     let mut changes = 0;
     while start.elapsed() < lasts {
-        let number = changes % FLAPPING;
-        match changes / FLAPPING % 3 {
-            2 => fs::remove_file(lease(dir, number)).unwrap(),
-            round => put(dir, number, round + 1),
-        }
-        changes += 1;
+        let some = (changes..changes + at_once).map(|change| match change / FLAPPING % 3 {
+            2 => (change % FLAPPING, None),
+            round => (change % FLAPPING, Some(round + 1)),
+        });
+        write(lab, store, &some.collect::<Vec<_>>());
+        changes += at_once;
         let due = Duration::from_micros(changes * 1_000_000 / CHANGES_PER_SECOND);
         thread::sleep(due.saturating_sub(start.elapsed()));
     }
     changes
 }
 
+/// Writes the leases of peers that there are not, each with a MAC address of its round, and removes those without one.
+fn write(lab: &Lab, store: Store, leases: &[(u64, Option<u64>)]) {
+    let dir = lab.shared_file("leases/subnets");
+    if store == Store::Etcd {
+        let change = |(number, round): &(u64, Option<u64>)| {
+            let value = round.map(|round| value(&public_ip(*number), &mac(*number, round)));
+            (format!("subnets/{}", name(*number)), value)
+        };
+        let changes: Vec<_> = leases.iter().map(change).collect();
+        lab.change_in_etcd(&changes).unwrap();
+        return;
+    }
+    for (number, round) in leases {
+        match round {
+            Some(round) => put(&dir, *number, *round),
+            None => fs::remove_file(lease(&dir, *number)).unwrap(),
+        }
+    }
+}
+
 pub(crate) fn lease(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("10.244.{}.0-24", 100 + number))
+    dir.join(name(number))
+}
+
+fn name(number: u64) -> String {
+    format!("10.244.{}.0-24", 100 + number)
 }
 
 pub(crate) fn mac(number: u64, round: u64) -> String {
@@ -90,12 +129,15 @@ pub(crate) fn put(dir: &Path, number: u64, round: u64) {
     put_lease(&lease(dir, number), &public_ip(number), &mac(number, round));
 }
 
-fn put_lease(file: &Path, public_ip: &str, mac: &str) {
-    let value = format!(
+fn value(public_ip: &str, mac: &str) -> String {
+    format!(
         r#"{{"PublicIP":"{public_ip}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{mac}"}},"Expiration":"2099-01-01T00:00:00Z"}}"#
-    );
+    )
+}
+
+fn put_lease(file: &Path, public_ip: &str, mac: &str) {
     let aside = file.with_file_name(".storm");
-    fs::write(&aside, value).unwrap();
+    fs::write(&aside, value(public_ip, mac)).unwrap();
     fs::rename(&aside, file).unwrap();
 }
 

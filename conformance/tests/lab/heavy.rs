@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use conformance::lab::Store;
+
 use crate::churn;
 use crate::demo::{demo, text};
 use crate::etcd;
@@ -20,7 +22,7 @@ fn twenty_nodes_with_ten_pods_each_all_ping() {
 
 #[test]
 fn five_hundred_lease_changes_a_second_for_thirty_seconds_are_followed() {
-    churn::storm(Duration::from_secs(30));
+    churn::storm(Store::Directory, Duration::from_secs(30));
 }
 
 /// A frozen server closes no connection, so that only its silence tells.

@@ -50,10 +50,10 @@ fn put_all(lab: &Lab, round: u32) {
              {{\"VNI\":1,\"VtepMAC\":\"02:5c:00:00:{high:02x}:{low:02x}\"}}}}",
             16 + round
         );
-        (format!("subnets/10.{}.{low}.0-24", 1 + high), value)
+        (format!("subnets/10.{}.{low}.0-24", 1 + high), Some(value))
     };
     let leases: Vec<_> = (0..PEERS).map(lease).collect();
-    lab.put_many_in_etcd(&leases).unwrap();
+    lab.change_in_etcd(&leases).unwrap();
 }
 
 /// Waits until the kernel has all routes, neighbours, and the forwarding entries of a round.

@@ -62,10 +62,10 @@ impl Cluster {
     fn put(&self, peers: &[StorePeer]) -> Result<()> {
         let named = |peer: &StorePeer| {
             let (name, value) = peer.lease();
-            (format!("subnets/{name}"), value)
+            (format!("subnets/{name}"), Some(value))
         };
         let leases: Vec<_> = peers.iter().map(named).collect();
-        self.lab.put_many_in_etcd(&leases)
+        self.lab.change_in_etcd(&leases)
     }
 
     /// Ends the daemon if it runs, and takes everything of it off the node and its lease out of the store.
