@@ -13,7 +13,7 @@ use nftables::Nftables;
 use nftables::iptables::{
     HolderError, Iptables, IptablesError, hides_legacy_tables, iptables_use, programs_holding,
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::RulesConfig;
 use crate::desired::{FilterMode, Masquerade, RuleSettings};
@@ -133,10 +133,11 @@ impl RulesKernel {
         }
         let words = sentence(&err);
         if self.unseen.is_empty() {
-            warn!(
+            // No warning: mostly nobody uses them. Where this node's own rules are to be there, each change is refused.
+            info!(
                 reason = words,
-                "tables of legacy iptables cannot be seen: rules that are there, flannel's of an earlier run and \
-                 others', count as none; give flanneld CAP_NET_RAW as well, or leave legacy iptables"
+                "tables of legacy iptables cannot be seen without CAP_NET_RAW, and count as empty: if an earlier flanneld \
+                 kept its rules there, flanneld check, run as root, names them"
             );
         }
         self.unseen.insert(key.clone(), words);

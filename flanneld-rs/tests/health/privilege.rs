@@ -37,6 +37,7 @@ fn a_user_with_cap_net_admin_alone_programs_everything() {
         });
         let page = get("/metrics").1;
         assert!(!page.contains("class=\"denied\""), "{page}");
+        assert!(!node.log().contains(" WARN "), "{}", node.log());
         node.stop();
     });
 }
@@ -88,6 +89,13 @@ fn who_cannot_see_legacy_tables_says_so_and_makes_rules_elsewhere() {
         node.wait_ready();
         assert_eq!(told(), 1, "{}", node.log());
         assert!(node.log().contains("CAP_NET_RAW"));
+        assert!(!node.log().contains(" WARN "), "{}", node.log());
+        // What it cannot see, root can.
+        run("iptables-legacy -N FLANNEL-FWD");
+        run("iptables-legacy -A FLANNEL-FWD -s 10.244.0.0/16 -j ACCEPT");
+        let check = String::from_utf8(node.run(&["check", "--probes=0"]).stdout).unwrap();
+        let named = "there are rules of flannel's in iptables and in legacy iptables at once";
+        assert!(check.contains(named), "{check}");
         node.stop();
     });
 }
