@@ -63,6 +63,26 @@ impl Mode {
         }
     }
 
+    /// Has the node's administrator except a destination from masquerading (docs/hosts.md).
+    fn except(self, node: &Node, to: Ipv4Addr) {
+        let pods = "10.244.0.0/16";
+        let commands = match self {
+            Self::Nftables => vec![
+                "nft add table ip keep-source".to_owned(),
+                "nft add chain ip keep-source post { type nat hook postrouting priority 99 ; }".to_owned(),
+                format!("nft add rule ip keep-source post ip saddr {pods} ip daddr {to} snat to ip saddr"),
+            ],
+            Self::IptablesNft => vec![format!(
+                "iptables-nft -t nat -I POSTROUTING -s {pods} -d {to} -j ACCEPT"
+            )],
+            Self::IptablesLegacy => vec![format!(
+                "iptables-legacy -t nat -I POSTROUTING -s {pods} -d {to} -j ACCEPT"
+            )],
+        };
+        let commands: Vec<_> = commands.iter().map(String::as_str).collect();
+        run_all(node, &commands);
+    }
+
     /// The flannel rules of a node that are in this place, as its program prints them.
     fn rules_on(self, node: &Node) -> Vec<String> {
         let (command, mark) = match self {
@@ -141,7 +161,7 @@ fn pods_leave_under_their_nodes_address(mode: Mode) {
 
     let remote = Mirror::start(pods[1].namespaces(), pods[1].address()).unwrap();
     assert_eq!(sees(&remote, &pods[0]), IpAddr::V4(pods[0].address()));
-    let (subnet, _) = node.subnet().unwrap();
+    let (subnet, length) = node.subnet().unwrap();
     assert_eq!(remote.sees(node.namespaces()).unwrap(), IpAddr::V4(subnet));
 
     let bridge = Ipv4Addr::from_bits(subnet.to_bits() + 1);
@@ -149,6 +169,12 @@ fn pods_leave_under_their_nodes_address(mode: Mode) {
     assert_eq!(local.sees(node.namespaces()).unwrap(), IpAddr::V4(bridge));
     let on_node = Mirror::start(node.namespaces(), node.address()).unwrap();
     assert_eq!(sees(&on_node, &pods[0]), IpAddr::V4(pods[0].address()));
+
+    // Who is not to be masqueraded to must know the way back.
+    let way_back = format!("ip route add {subnet}/{length} via {}", node.address());
+    run_all(stage.node(3), &[&way_back]);
+    mode.except(node, stage.node(3).address());
+    assert_eq!(sees(&stage.outside, &pods[0]), IpAddr::V4(pods[0].address()));
 
     assert_eq!(node.subnet_env("FLANNEL_IPMASQ").unwrap(), "true");
     for place in Mode::ALL {

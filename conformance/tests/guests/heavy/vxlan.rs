@@ -25,6 +25,11 @@ fn pods_of_two_nodes_reach_each_other_by_vxlan() {
             guest.flanneld_log().unwrap()
         );
     }
+    // Upstream's daemon refuses to start where br_netfilter is not loaded.
+    let guest = lab.guest(1).unwrap();
+    guest.sh("! test -e /proc/sys/net/bridge").unwrap();
+    let check = guest.sh("/opt/cni/bin/flanneld check --probes=0; true").unwrap();
+    assert!(check.contains("[kernel.br-netfilter]"), "{check}");
     for number in 1..=2 {
         let guest = lab.guest(number).unwrap();
         guest.delete_pod("pod", POD_CONF).unwrap();
