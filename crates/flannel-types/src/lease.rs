@@ -2,7 +2,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use net_types::{MacAddr, SubnetKey, Vni, VniError};
+use net_types::{MacAddr, SubnetKey, Vni, VniError, WgPublicKey};
 
 use crate::go_json::{self, JsonError, Object};
 
@@ -48,6 +48,15 @@ pub struct VxlanData {
     pub vni: Vni,
     /// The MAC address of the node's VXLAN device.
     pub vtep_mac: MacAddr,
+}
+
+/// The backend data of a WireGuard lease (flannel `pkg/backend/wireguard/wireguard_network.go`, `wireguardLeaseAttrs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WireguardData {
+    /// The public key of the node's WireGuard device.
+    pub public_key: WgPublicKey,
+    /// The UDP port that it listens on; `None` in leases of old versions, which listen where their peers do.
+    pub port: Option<u16>,
 }
 
 /// A moment in whole seconds since 1970 (UTC).
@@ -186,6 +195,28 @@ impl VxlanData {
     #[must_use]
     pub fn to_json(&self) -> String {
         format!("{{\"VNI\":{},\"VtepMAC\":\"{}\"}}", self.vni, self.vtep_mac)
+    }
+}
+
+impl WireguardData {
+    /// Reads the backend data of a WireGuard lease; members of other names are ignored.
+    ///
+    /// # Errors
+    /// Names the member that is absent or malformed.
+    pub fn parse(text: &str) -> Result<Self, LeaseValueError> {
+        let object = Object::parse("the lease's backend data", text)?;
+        let public_key = address(&object, "PublicKey", "a WireGuard public key")?;
+        Ok(Self {
+            public_key: public_key.ok_or(LeaseValueError::Missing("PublicKey"))?,
+            port: object.at_most("Port", u16::MAX)?.filter(|port| *port != 0),
+        })
+    }
+
+    /// The data as the reference writes it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let port = self.port.unwrap_or_default();
+        format!("{{\"PublicKey\":\"{}\",\"Port\":{port}}}", self.public_key)
     }
 }
 

@@ -15,7 +15,7 @@ mod net_conf;
 mod subnet_env;
 
 pub use cidr::IpNet;
-pub use lease::{Lease, LeaseAttrs, LeaseValueError, PublicAddrs, UnixTime, VxlanData};
+pub use lease::{Lease, LeaseAttrs, LeaseValueError, PublicAddrs, UnixTime, VxlanData, WireguardData};
 pub use net_conf::{
     ALLOC_TYPE, Backend, Extension, Family, HOST_GW_TYPE, NetConf, NetConfError, Secret, SubnetPool,
     VXLAN_TYPE, ValidNetConf, Vxlan, WIREGUARD_TYPE, Wireguard, WireguardMode,

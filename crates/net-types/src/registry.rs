@@ -32,6 +32,13 @@ pub const VXLAN_DEVICE_PREFIX: &str = "flannel.";
 /// Device of the IPv6 overlay for a VNI; the VNI follows the dot.
 pub const VXLAN_V6_DEVICE_PREFIX: &str = "flannel-v6.";
 
+/// WireGuard device of IPv4's overlay, and of both families' where they share one (flannel
+/// `pkg/backend/wireguard/wireguard.go`).
+pub const WIREGUARD_DEVICE: &str = "flannel-wg";
+
+/// WireGuard device of IPv6's overlay.
+pub const WIREGUARD_V6_DEVICE: &str = "flannel-wg-v6";
+
 /// Table of nf_tables for flannel's IPv4 rules (flannel `pkg/trafficmngr/nftables`).
 pub const NFT_TABLE_V4: &str = "flannel-ipv4";
 

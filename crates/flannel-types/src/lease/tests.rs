@@ -1,3 +1,5 @@
+use std::num::NonZeroU16;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -68,6 +70,28 @@ fn malformed_values_name_the_member() {
     }
 }
 
+/// As flannel v0.28 writes it, and older versions, which announce no port.
+#[test]
+fn wireguard_data_is_read_and_written_as_the_reference_does() {
+    let text = r#"{"PublicKey":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=","Port":51820}"#;
+    let data = WireguardData::parse(text).unwrap();
+    assert_eq!(data.port, Some(51820));
+    assert_eq!(data.to_json(), text);
+    let old = text.replace(",\"Port\":51820", "");
+    assert_eq!(WireguardData::parse(&old).unwrap().port, None);
+    let malformed = [
+        ("{}", "the lease has no PublicKey"),
+        (
+            r#"{"PublicKey":"AAEC"}"#,
+            "PublicKey of the lease is \"AAEC\", which is not a WireGuard public key",
+        ),
+    ];
+    for (text, expected) in malformed {
+        assert_eq!(WireguardData::parse(text).unwrap_err().to_string(), expected);
+    }
+    assert!(WireguardData::parse(&text.replace("51820", "65536")).is_err());
+}
+
 #[test]
 fn moments_add_whole_seconds_and_saturate() {
     let moment = UnixTime::from_secs(10);
@@ -124,6 +148,7 @@ proptest! {
     fn no_text_makes_the_readers_panic(text in any::<String>()) {
         drop(LeaseAttrs::parse(&text));
         drop(VxlanData::parse(&text));
+        drop(WireguardData::parse(&text));
     }
 
     #[test]
@@ -135,10 +160,12 @@ proptest! {
     #[test]
     fn every_value_round_trips(
         (v4, v6) in addresses(), backend_type in any::<String>(),
-        vni in 0_u32..1 << 24, mac in any::<[u8; 6]>(), with_data in any::<[bool; 2]>(),
+        vni in 0_u32..1 << 24, port in any::<u16>(), mac in any::<[u8; 6]>(), with_data in any::<[bool; 2]>(),
     ) {
         let data = VxlanData { vni: vni.try_into().unwrap(), vtep_mac: MacAddr::new(mac) };
         prop_assert_eq!(VxlanData::parse(&data.to_json()), Ok(data));
+        let end = WireguardData { public_key: WgPublicKey::new([mac[0]; 32]), port: NonZeroU16::new(port).map(NonZeroU16::get) };
+        prop_assert_eq!(WireguardData::parse(&end.to_json()), Ok(end));
         let attrs = LeaseAttrs {
             public_ip: v4,
             public_ipv6: v6,
