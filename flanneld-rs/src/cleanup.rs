@@ -14,7 +14,7 @@ use netstate::{
     IptablesChange, Kernel, Link, LinkKind, LinkScope, MarkedRoutes, Op, Prune, Scope, State, plan,
 };
 
-use crate::desired::vni_in;
+use crate::desired::{is_former_device, is_wireguard_device, vni_in};
 
 pub mod command;
 #[cfg(test)]
@@ -89,7 +89,7 @@ pub fn device_scope<'a>(names: impl IntoIterator<Item = &'a IfName>) -> Scope {
         Ipv4Network::new(Ipv4Addr::UNSPECIFIED, 0).map(IpNetwork::V4).ok(),
         Ipv6Network::new(Ipv6Addr::UNSPECIFIED, 0).map(IpNetwork::V6).ok(),
     ];
-    let own = names.into_iter().filter(|name| vni_in(name).is_some());
+    let own = names.into_iter().filter(|name| is_former_device(name));
     Scope {
         links: own.map(|name| (name.clone(), LinkScope::default())).collect(),
         marked: Some(MarkedRoutes {
@@ -102,6 +102,10 @@ pub fn device_scope<'a>(names: impl IntoIterator<Item = &'a IfName>) -> Scope {
 
 /// Why a link with such a name is not the daemon's; `None` when it is.
 fn strangeness(name: &IfName, link: &Link) -> Option<String> {
+    if is_wireguard_device(name) {
+        let is_one = link.kind == LinkKind::Wireguard;
+        return (!is_one).then(|| "it is no WireGuard device".to_owned());
+    }
     let wanted = vni_in(name)?;
     match &link.kind {
         LinkKind::Vxlan(vxlan) if vxlan.vni == wanted => None,

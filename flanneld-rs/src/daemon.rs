@@ -30,9 +30,9 @@ use crate::record::{RecordError, Recorder};
 use crate::rules_kernel::RulesKernel;
 use crate::rules_watch::RulesWatch;
 use crate::serve::{Desk, ServeError};
-use crate::settings::{self, SettingsError};
+use crate::settings::{self, Identity, SettingsError};
 use crate::signals::{Request, Signals};
-use crate::{port_rules, subnet_file};
+use crate::{port_rules, subnet_file, wireguard_key};
 
 mod jobs;
 mod waiting;
@@ -144,12 +144,15 @@ async fn run_until_signal<S: LeaseStore>(
         info!(link = %external.link, local = %ends.local, public_ip = %ends.public_ip, "external interface");
     }
     let random = || random_mac().map_err(DaemonError::Random);
-    let macs = [random()?, random()?];
+    let identity = Identity {
+        random_macs: [random()?, random()?],
+        wireguard_key: &|| wireguard_key::read_or_make(&config.wireguard_key_file),
+    };
     let mut rules_kernel = RulesKernel::open();
     let rules = rules_kernel.settings(conf.enable_nftables, config.rules);
     let rules_watch = RulesWatch::open(rules.mode, config.rules.audit_interval)?;
     let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
-    let mut settings = settings::settings(config, &conf, &external, macs, (rules, rules_audit))?;
+    let mut settings = settings::settings(config, &conf, &external, &identity, (rules, rules_audit))?;
     settings.former_devices = host_facts::former_devices(&mut kernel)?;
     let kernel_watch = KernelWatch::open(&settings)?;
     let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());

@@ -6,17 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use flannel_types::{HOST_GW_TYPE, VXLAN_TYPE};
+use flannel_types::{HOST_GW_TYPE, VXLAN_TYPE, WIREGUARD_TYPE};
 use ipnetwork::IpNetwork;
 use net_types::registry::{RT_TABLE_MAIN, RTPROT_FLANNEL};
 use net_types::{IfName, SubnetKey};
-use netstate::{LinkScope, MarkedRoutes, Nexthop, Route, RouteKey, RouteKind, Scope, State};
+use netstate::{Addr, AddrKey, LinkScope, MarkedRoutes, Nexthop, Route, RouteKey, RouteKind, Scope, State};
 
-pub use leftovers::{leftovers, vni_in};
+pub use leftovers::{is_former_device, is_wireguard_device, leftovers, vni_in};
 pub use own_subnets::blackholes;
-pub use peers::{Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
+pub use peers::{DeviceId, Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
 pub use rules::{FilterMode, Masquerade, Network, RuleSettings, rules, rules_scope, rules_scope_of};
 pub use vxlan::VxlanDevice;
+pub use wireguard::{Underlay, WireguardDevice, WireguardEnd, join};
 
 mod host_gw;
 mod leftovers;
@@ -24,6 +25,7 @@ mod own_subnets;
 mod peers;
 mod rules;
 mod vxlan;
+mod wireguard;
 
 /// This node's part of the overlay in one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub enum Carrier {
     Vxlan(VxlanDevice),
     /// The network that the nodes share, through this interface.
     HostGw(IfName),
+    /// WireGuard tunnels.
+    Wireguard(WireguardDevice),
     /// Nothing of ours: somebody else brings packets to the peers.
     Alloc,
 }
@@ -58,12 +62,22 @@ impl Carrier {
         match self {
             Self::Vxlan(_) => VXLAN_TYPE,
             Self::HostGw(_) => HOST_GW_TYPE,
+            Self::Wireguard(_) => WIREGUARD_TYPE,
             Self::Alloc => "",
         }
     }
 }
 
 impl Side {
+    /// Its WireGuard device, if that is what carries the packets.
+    #[must_use]
+    pub const fn wireguard(&self) -> Option<&WireguardDevice> {
+        match &self.carrier {
+            Carrier::Wireguard(device) => Some(device),
+            Carrier::Vxlan(_) | Carrier::HostGw(_) | Carrier::Alloc => None,
+        }
+    }
+
     /// Whether this is IPv6's side.
     #[must_use]
     pub fn is_ipv6(&self) -> bool {
@@ -83,6 +97,7 @@ pub fn desired(side: &Side, peers: &BTreeMap<IpNetwork, Peer>) -> State {
     let mut state = State::default();
     match &side.carrier {
         Carrier::Vxlan(device) => vxlan::add_device(&mut state, side, device),
+        Carrier::Wireguard(device) => wireguard::add_device(&mut state, side, device),
         Carrier::HostGw(_) | Carrier::Alloc => {}
     }
     for (subnet, peer) in peers {
@@ -102,9 +117,24 @@ pub fn of_peer(side: &Side, subnet: IpNetwork, peer: &Peer) -> State {
 fn add_peer(state: &mut State, side: &Side, subnet: IpNetwork, peer: &Peer) {
     match &side.carrier {
         Carrier::Vxlan(device) => vxlan::add_peer(state, device, subnet, peer),
+        Carrier::Wireguard(device) => wireguard::add_peer(state, device, subnet, peer),
         Carrier::HostGw(link) => host_gw::add_peer(state, link, subnet, peer),
         Carrier::Alloc => {}
     }
+}
+
+/// Adds the address of a device: the subnet's first one, with the longest prefix, so that the kernel makes no route of its
+/// own for the subnet. The address follows from the lease, which no other node has: nobody is asked whether it is free.
+fn add_own_addr(state: &mut State, side: &Side, device: &IfName) {
+    let key = AddrKey {
+        link: device.clone(),
+        addr: IpNetwork::from(side.subnet.network()),
+    };
+    let addr = Addr {
+        nodad: side.is_ipv6(),
+        ..Addr::default()
+    };
+    state.addrs.insert(key, addr);
 }
 
 /// The metric that the kernel gives an IPv6 route made without one (linux `IP6_RT_PRIO_USER`).
@@ -136,6 +166,7 @@ pub fn scope<'a>(sides: impl IntoIterator<Item = &'a Side>) -> Scope {
     for side in sides {
         match &side.carrier {
             Carrier::Vxlan(device) => vxlan::add_scope(&mut scope, side, device),
+            Carrier::Wireguard(device) => wireguard::add_scope(&mut scope, side, device),
             Carrier::HostGw(_) | Carrier::Alloc => {}
         }
         inside.push(side.network);
@@ -176,9 +207,12 @@ pub fn first_look<'a>(
         addrs_inside: networks.to_vec(),
         ..LinkScope::default()
     };
-    let devices = devices
-        .into_iter()
-        .map(|name| (name.clone(), routes_only.clone()));
+    // Asking for WireGuard's peers loads its module: only where it is the backend.
+    let own = |name: &IfName| LinkScope {
+        wireguard: is_wireguard_device(name),
+        ..routes_only.clone()
+    };
+    let devices = devices.into_iter().map(|name| (name.clone(), own(name)));
     let former = former.into_iter().map(|name| (name.clone(), addrs_only.clone()));
     Scope {
         links: former.chain(devices).collect(),

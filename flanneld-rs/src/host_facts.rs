@@ -10,7 +10,7 @@ use netstate::KernelError;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::desired::vni_in;
+use crate::desired::is_former_device;
 use crate::iface_match::{self, External, Families, IfaceError};
 
 /// Why the external interface is not known.
@@ -70,14 +70,14 @@ pub fn external(
     Ok(external)
 }
 
-/// The links with names of VXLAN devices of flannel's.
+/// The links with names of devices of flannel's.
 ///
 /// # Errors
 /// The kernel cannot be asked.
 pub fn former_devices(kernel: &mut RealKernel) -> Result<Vec<IfName>, HostFactsError> {
     let inventory = kernel.inventory().map_err(HostFactsError::Unobservable)?;
     let names = inventory.links.into_iter().map(|link| link.name);
-    Ok(names.filter(|name| vni_in(name).is_some()).collect())
+    Ok(names.filter(is_former_device).collect())
 }
 
 /// All addresses of this host.

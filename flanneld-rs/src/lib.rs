@@ -36,3 +36,4 @@ pub mod status;
 pub mod subnet_file;
 #[cfg(test)]
 mod testing;
+pub mod wireguard_key;

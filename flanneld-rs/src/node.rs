@@ -9,11 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use flannel_types::{Lease, LeaseAttrs, NetConf, VxlanData};
-use ipnetwork::IpNetwork;
+use flannel_types::{Lease, LeaseAttrs, NetConf, VxlanData, WireguardData};
 use lease_store::LeaseEvent;
-use net_types::{IfName, MacAddr};
-use netstate::{KernelError, LinkKind, Prune, Route, RouteKey, Scope, State};
+use net_types::{IfName, MacAddr, WgPublicKey};
+use netstate::{KernelError, Prune, Scope, State};
 use tracing::{error, info, warn};
 
 use crate::desired::{self, Carrier, Masquerade, Side, VxlanDevice};
@@ -21,6 +20,7 @@ use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::{LeaseView, SnapshotOutcome};
 use crate::reconciler::{Goal, Input, Reconciler, Work};
 
+use found::{Found, found};
 use holding::{Holding, NewGoal, SubnetFile, Wants};
 pub use protocol::{
     Action, CarrierSettings, Event, Now, Outlook, Settings, SideSettings, StopReason, StoreFailure,
@@ -29,6 +29,7 @@ pub use protocol::{
 pub use standing::NotReady;
 use standing::Standing;
 
+mod found;
 mod holding;
 mod protocol;
 mod standing;
@@ -73,20 +74,6 @@ enum Stage {
     /// The lease is held; until the subnet file is written only the device is made.
     Holding(Box<Holding>),
     Stopped,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Found {
-    /// Of the devices that exist.
-    macs: BTreeMap<IfName, MacAddr>,
-    /// Those of them that send from another address than this node's.
-    moved: BTreeSet<IfName>,
-    /// In the first family that is on, of which every peer has one.
-    peer_subnets: BTreeSet<IpNetwork>,
-    /// Whether the store knew this node.
-    was_member: bool,
-    /// Devices of an earlier life, which go with the first full snapshot.
-    leftovers: BTreeSet<IfName>,
 }
 
 impl Node {
@@ -224,29 +211,28 @@ impl Node {
         };
         let mut macs = BTreeMap::new();
         for side in &self.settings.sides {
-            let CarrierSettings::Vxlan(vxlan) = &side.carrier else {
-                continue;
-            };
-            let stored_mac = stored
-                .as_ref()
-                .and_then(|stored| vtep_mac(stored, side.is_ipv6()));
-            let stored_mac = stored_mac.filter(|mac| mac.is_unicast());
-            // The lease of a former address still has the device's MAC, and the peers take no second one with it.
-            let is_taken = stored.is_none() && found.moved.contains(&vxlan.device);
-            let present = found.macs.get(&vxlan.device).copied().filter(|_| !is_taken);
-            telling::compare_macs(&vxlan.device, present, stored_mac);
-            let vtep_mac = present.or(stored_mac).unwrap_or(vxlan.random_mac);
-            let data = VxlanData {
-                vni: vxlan.vni,
-                vtep_mac,
+            let data = match &side.carrier {
+                CarrierSettings::Vxlan(vxlan) => {
+                    let vtep_mac = found.settle_mac(vxlan, stored.as_ref(), side.is_ipv6());
+                    macs.insert(vxlan.device.clone(), vtep_mac);
+                    let vni = vxlan.vni;
+                    VxlanData { vni, vtep_mac }.to_json()
+                }
+                CarrierSettings::Wireguard(device) => {
+                    let data = WireguardData {
+                        public_key: device.public_key,
+                        port: Some(device.listen_port),
+                    };
+                    data.to_json()
+                }
+                CarrierSettings::HostGw | CarrierSettings::Alloc => continue,
             };
             let place = if side.is_ipv6() {
                 &mut attrs.backend_v6_data
             } else {
                 &mut attrs.backend_data
             };
-            *place = Some(data.to_json());
-            macs.insert(vxlan.device.clone(), vtep_mac);
+            *place = Some(data);
         }
         let ask = Action::AcquireLease(attrs.clone());
         let found = std::mem::take(found);
@@ -298,6 +284,7 @@ impl Node {
         let parent = self.settings.parent.clone();
         let carrier = match &side.carrier {
             CarrierSettings::HostGw => Carrier::HostGw(parent),
+            CarrierSettings::Wireguard(device) => Carrier::Wireguard(device.clone()),
             CarrierSettings::Alloc => Carrier::Alloc,
             CarrierSettings::Vxlan(vxlan) => Carrier::Vxlan(VxlanDevice {
                 name: vxlan.device.clone(),
@@ -538,48 +525,22 @@ impl Node {
 
 /// The MAC address that a lease announces in one family.
 fn vtep_mac(lease: &Lease, of_ipv6: bool) -> Option<MacAddr> {
+    let data = backend_data(lease, of_ipv6)?;
+    VxlanData::parse(data).ok().map(|data| data.vtep_mac)
+}
+
+/// The public key that a lease announces in one family.
+fn public_key(lease: &Lease, of_ipv6: bool) -> Option<WgPublicKey> {
+    let data = backend_data(lease, of_ipv6)?;
+    WireguardData::parse(data).ok().map(|data| data.public_key)
+}
+
+fn backend_data(lease: &Lease, of_ipv6: bool) -> Option<&str> {
     let attrs = &lease.attrs;
     let data = if of_ipv6 {
         &attrs.backend_v6_data
     } else {
         &attrs.backend_data
     };
-    VxlanData::parse(data.as_deref()?).ok().map(|data| data.vtep_mac)
-}
-
-/// The MAC addresses of the devices that are there, and the subnets that the first one has routes to.
-fn found(state: &State, settings: &Settings) -> Found {
-    let mac_of = |name: &IfName| {
-        let vxlan = state
-            .links
-            .get(name)
-            .filter(|link| matches!(link.kind, LinkKind::Vxlan(_)));
-        vxlan
-            .and_then(|link| link.mac)
-            .filter(|mac| mac.is_unicast())
-            .map(|mac| (name.clone(), mac))
-    };
-    let moved_device = |side: &SideSettings| {
-        let local = state.links.get(side.device()?).and_then(|link| match &link.kind {
-            LinkKind::Vxlan(vxlan) => vxlan.local,
-            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Wireguard | LinkKind::Other(_) => None,
-        });
-        let device = side.device()?.clone();
-        local.is_some_and(|local| local != side.local).then_some(device)
-    };
-    let first = settings.sides.first();
-    let is_peer_s = |key: &RouteKey, route: &Route| match first.map(|side| (side, side.device())) {
-        Some((_, Some(device))) => route.kind.link() == Some(device),
-        Some((side, None)) => side.is_ipv6() == key.dst.is_ipv6() && route.kind.link().is_some(),
-        None => false,
-    };
-    let routes = state.routes.iter();
-    let peer_subnets = routes.filter(|(key, route)| is_peer_s(key, route));
-    Found {
-        macs: settings.devices().filter_map(mac_of).collect(),
-        moved: settings.sides.iter().filter_map(moved_device).collect(),
-        peer_subnets: peer_subnets.map(|(key, _)| key.dst).collect(),
-        was_member: false,
-        leftovers: desired::leftovers(state, &settings.networks(), settings.devices()),
-    }
+    data.as_deref()
 }

@@ -3,19 +3,21 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use flannel_types::{Backend, NetConf, NetConfError, Vxlan};
+use flannel_types::{Backend, NetConf, NetConfError, Vxlan, Wireguard};
 use ipnetwork::IpNetwork;
 use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX};
-use net_types::{IfName, IfNameError, MacAddr};
+use net_types::{IfName, IfNameError, MacAddr, WgKeyError, WgSecret};
 use tracing::warn;
 
 use crate::config::Config;
 use crate::desired::RuleSettings;
 use crate::iface_match::External;
 use crate::node::{CarrierSettings, Settings, SideSettings, VxlanSettings};
+use crate::wireguard_key::KeyFileError;
 
 #[cfg(test)]
 mod tests;
+mod wireguard;
 
 /// What a VXLAN packet adds over IPv4: Ethernet 14, IPv4 20, UDP 8, VXLAN 8 (RFC 7348 §5).
 pub(crate) const OVERHEAD_BYTES: u32 = 50;
@@ -62,10 +64,12 @@ pub enum SettingsError {
     },
     /// Nothing is left for pods after the outer headers.
     #[error(
-        "the MTU {mtu_bytes} is too small: VXLAN takes {overhead_bytes} bytes of it, and {least_bytes} must be left; \
+        "the MTU {mtu_bytes} is too small: {tunnel} takes {overhead_bytes} bytes of it, and {least_bytes} must be left; \
          raise the MTU of {link} or in the network configuration"
     )]
     MtuTooSmall {
+        /// What carries the packets.
+        tunnel: &'static str,
         /// The MTU that the outer packets may have.
         mtu_bytes: u32,
         /// What the outer headers take.
@@ -84,11 +88,38 @@ pub enum SettingsError {
         family: &'static str,
     },
     /// The device cannot be named.
-    #[error("the VXLAN device cannot be named")]
+    #[error("the device cannot be named")]
     DeviceName(#[source] IfNameError),
+    /// Peers are to be reached by addresses of a family that this node has none of.
+    #[error(
+        "Backend.Mode {mode:?} in the network configuration needs an address of {family} on {link}, and Enable{family}: \
+         choose the mode separate"
+    )]
+    NoUnderlay {
+        /// The mode.
+        mode: &'static str,
+        /// The family.
+        family: &'static str,
+        /// The interface.
+        link: IfName,
+    },
+    /// The secret that nodes share cannot be used. It is not shown.
+    #[error("Backend.PSK in the network configuration cannot be used")]
+    PresharedKey(#[source] WgKeyError),
+    /// This node has no private key.
+    #[error(transparent)]
+    WireguardKey(#[from] KeyFileError),
 }
 
-/// Puts together what the node needs; each family's device gets its own random MAC address.
+/// What no other node has.
+pub struct Identity<'a> {
+    /// A MAC address for the device of each family, unless the stored lease or the device has one.
+    pub random_macs: [MacAddr; 2],
+    /// Has the private key of the WireGuard devices; called only if that is the backend.
+    pub wireguard_key: &'a dyn Fn() -> Result<WgSecret, KeyFileError>,
+}
+
+/// Puts together what the node needs.
 ///
 /// # Errors
 /// The configuration is invalid, asks for something that is not built, or does not fit the interface.
@@ -96,21 +127,21 @@ pub fn settings(
     config: &Config,
     conf: &NetConf,
     external: &External,
-    random_macs: [MacAddr; 2],
+    identity: &Identity<'_>,
     (rules, rules_audit): (RuleSettings, Duration),
 ) -> Result<Settings, SettingsError> {
     let valid = conf.validated()?;
     let backend = supported(valid.backend())?;
-    let [mac_v4, mac_v6] = random_macs;
     let mut sides = Vec::new();
     if let Some(pool) = valid.ipv4() {
-        sides.push(side(IpNetwork::V4(pool.network()), backend, external, mac_v4)?);
+        sides.push(side(IpNetwork::V4(pool.network()), backend, external, identity)?);
     }
     if let Some(pool) = valid.ipv6() {
-        sides.push(side(IpNetwork::V6(pool.network()), backend, external, mac_v6)?);
+        sides.push(side(IpNetwork::V6(pool.network()), backend, external, identity)?);
     }
     let mtus = sides.iter().map(|side| match &side.carrier {
         CarrierSettings::Vxlan(vxlan) => vxlan.mtu_bytes,
+        CarrierSettings::Wireguard(device) => device.mtu_bytes,
         CarrierSettings::HostGw | CarrierSettings::Alloc => external.mtu_bytes,
     });
     Ok(Settings {
@@ -133,7 +164,7 @@ fn side(
     network: IpNetwork,
     backend: Supported<'_>,
     external: &External,
-    random_mac: MacAddr,
+    identity: &Identity<'_>,
 ) -> Result<SideSettings, SettingsError> {
     let (ends, family) = if network.is_ipv6() {
         (external.v6, "IPv6")
@@ -144,7 +175,10 @@ fn side(
     let ends = ends.ok_or_else(|| SettingsError::NoAddress { link: link(), family })?;
     let carrier = match backend {
         Supported::Vxlan(vxlan) => {
-            CarrierSettings::Vxlan(vxlan_settings(vxlan, external, network.is_ipv6(), random_mac)?)
+            CarrierSettings::Vxlan(vxlan_settings(vxlan, external, network.is_ipv6(), identity)?)
+        }
+        Supported::Wireguard(conf) => {
+            CarrierSettings::Wireguard(wireguard::device(conf, external, network.is_ipv6(), identity)?)
         }
         Supported::Alloc => CarrierSettings::Alloc,
         Supported::HostGw if ends.public_ip == ends.local => CarrierSettings::HostGw,
@@ -169,23 +203,21 @@ fn vxlan_settings(
     vxlan: &Vxlan,
     external: &External,
     is_ipv6: bool,
-    random_mac: MacAddr,
+    identity: &Identity<'_>,
 ) -> Result<VxlanSettings, SettingsError> {
-    let (prefix, overhead_bytes, least_bytes) = if is_ipv6 {
-        (VXLAN_V6_DEVICE_PREFIX, IPV6_OVERHEAD_BYTES, IPV6_MIN_MTU_BYTES)
+    let [mac_v4, mac_v6] = identity.random_macs;
+    let (prefix, overhead_bytes, least_bytes, random_mac) = if is_ipv6 {
+        let prefix = VXLAN_V6_DEVICE_PREFIX;
+        (prefix, IPV6_OVERHEAD_BYTES, IPV6_MIN_MTU_BYTES, mac_v6)
     } else {
-        (VXLAN_DEVICE_PREFIX, OVERHEAD_BYTES, MIN_MTU_BYTES)
+        (VXLAN_DEVICE_PREFIX, OVERHEAD_BYTES, MIN_MTU_BYTES, mac_v4)
     };
-    let outer_mtu_bytes = outer_mtu_bytes(vxlan, external);
-    let mtu_bytes = outer_mtu_bytes
-        .checked_sub(overhead_bytes)
-        .filter(|mtu| *mtu >= least_bytes)
-        .ok_or_else(|| SettingsError::MtuTooSmall {
-            mtu_bytes: outer_mtu_bytes,
-            overhead_bytes,
-            least_bytes,
-            link: external.link.clone(),
-        })?;
+    let tunnel = Tunnel {
+        name: "VXLAN",
+        overhead_bytes,
+        least_bytes,
+    };
+    let mtu_bytes = inner_mtu_bytes(vxlan.mtu, external, tunnel)?;
     let device = format!("{prefix}{}", vxlan.vni);
     Ok(VxlanSettings {
         device: device.parse().map_err(SettingsError::DeviceName)?,
@@ -198,11 +230,44 @@ fn vxlan_settings(
     })
 }
 
+/// What a tunnel does to the MTU.
+struct Tunnel {
+    name: &'static str,
+    /// What the outer headers take.
+    overhead_bytes: u32,
+    /// What the family inside must have.
+    least_bytes: u32,
+}
+
+/// The MTU of packets in a tunnel.
+fn inner_mtu_bytes(
+    configured: Option<u32>,
+    external: &External,
+    tunnel: Tunnel,
+) -> Result<u32, SettingsError> {
+    let outer_mtu_bytes = outer_mtu_bytes(configured, external);
+    let Tunnel {
+        name,
+        overhead_bytes,
+        least_bytes,
+    } = tunnel;
+    let mtu_bytes = outer_mtu_bytes.checked_sub(overhead_bytes);
+    mtu_bytes
+        .filter(|mtu| *mtu >= least_bytes)
+        .ok_or_else(|| SettingsError::MtuTooSmall {
+            tunnel: name,
+            mtu_bytes: outer_mtu_bytes,
+            overhead_bytes,
+            least_bytes,
+            link: external.link.clone(),
+        })
+}
+
 /// The MTU of the outer packets: what is configured, but no more than the interface carries. The kernel would lower
 /// the device's MTU by itself, and pods would be told another one.
-fn outer_mtu_bytes(vxlan: &Vxlan, external: &External) -> u32 {
+fn outer_mtu_bytes(configured: Option<u32>, external: &External) -> u32 {
     let carried = external.mtu_bytes;
-    match vxlan.mtu {
+    match configured {
         Some(configured) if configured > carried => {
             warn!(configured, carried, link = %external.link, "the configured MTU is larger than the interface's");
             carried
@@ -216,6 +281,7 @@ fn outer_mtu_bytes(vxlan: &Vxlan, external: &External) -> u32 {
 enum Supported<'a> {
     Vxlan(&'a Vxlan),
     HostGw,
+    Wireguard(&'a Wireguard),
     Alloc,
 }
 
@@ -229,7 +295,8 @@ fn supported(backend: &Backend) -> Result<Supported<'_>, SettingsError> {
         Backend::HostGw => Ok(Supported::HostGw),
         Backend::Alloc => Ok(Supported::Alloc),
         Backend::Udp { .. } => Err(SettingsError::UdpBackend),
-        Backend::Wireguard(_) | Backend::Ipip { .. } | Backend::Extension(_) => {
+        Backend::Wireguard(wireguard) => Ok(Supported::Wireguard(wireguard)),
+        Backend::Ipip { .. } | Backend::Extension(_) => {
             let what = format!("Backend.Type {:?}", backend.name());
             Err(not_supported(
                 what,

@@ -69,7 +69,7 @@ pub struct LeaseStatus {
     pub renewals: u64,
     /// How often a renewal failed in this run.
     pub renewals_failed: u64,
-    /// The VTEP MAC with which another host announces this lease, if one does.
+    /// The device with which another host announces this lease, if one does: "the VTEP MAC …" or "the public key …".
     pub shared_with: Option<String>,
 }
 
@@ -106,17 +106,19 @@ pub struct BackendStatus {
 pub struct DeviceStatus {
     /// Its name.
     pub name: String,
-    /// Network identifier.
-    pub vni: u32,
-    /// UDP destination port.
+    /// Network identifier, of a VXLAN device.
+    pub vni: Option<u32>,
+    /// UDP port, at which the peers' devices are too if they are of VXLAN.
     pub port: u16,
-    /// Hardware address.
-    pub mac: String,
+    /// Hardware address, of a VXLAN device.
+    pub mac: Option<String>,
+    /// Public key, of a WireGuard device.
+    pub public_key: Option<String>,
     /// Its MTU in bytes.
     pub mtu_bytes: u32,
     /// The interface that carries the outer packets.
     pub parent: String,
-    /// Outer source address.
+    /// Outer source address; a WireGuard device sends from what the kernel chooses.
     pub local: IpAddr,
     /// The pod network.
     pub network: String,
@@ -192,8 +194,10 @@ pub struct PeerStatus {
     pub subnet: String,
     /// Its outer address.
     pub public_ip: Option<IpAddr>,
-    /// Hardware address of its device, if its lease can be used.
+    /// Hardware address of its VXLAN device, if its lease can be used.
     pub vtep_mac: Option<String>,
+    /// Public key of its WireGuard device, if its lease can be used.
+    pub public_key: Option<String>,
     /// All in all.
     pub state: PeerState,
     /// Its route.
@@ -202,6 +206,8 @@ pub struct PeerStatus {
     pub neigh: Part,
     /// Its forwarding entry.
     pub fdb: Part,
+    /// Its entry in the WireGuard device.
+    pub wireguard: Part,
     /// Why its lease cannot be used, or what the kernel said last.
     pub error: Option<String>,
     /// How often the kernel refused in a row.
@@ -267,6 +273,6 @@ impl Part {
 /// Which peers a client wants to hear of.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PeerQuery {
-    /// A part of their subnet, public address or hardware address; all peers if there is none.
+    /// A part of their subnet, public address, hardware address or public key; all peers if there is none.
     pub peer: Option<String>,
 }

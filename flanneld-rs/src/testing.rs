@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use flannel_types::{Lease, LeaseAttrs, UnixTime, VXLAN_TYPE, VxlanData};
+use flannel_types::{Lease, LeaseAttrs, UnixTime, VXLAN_TYPE, VxlanData, WIREGUARD_TYPE, WireguardData};
 use ipnetwork::IpNetwork;
-use net_types::{MacAddr, SubnetKey, Vni};
+use net_types::{MacAddr, SubnetKey, Vni, WgPublicKey, WgSecret};
 
-use crate::desired::{Carrier, Peer, Side, VxlanDevice};
+use crate::desired::{Carrier, Peer, Side, Underlay, VxlanDevice, WireguardDevice};
 use crate::node::{CarrierSettings, SideSettings, VxlanSettings};
 
 /// The VXLAN device of node 250.
@@ -58,10 +58,71 @@ pub(crate) fn host_gw(side: Side) -> Side {
     }
 }
 
+/// The same side with the backend WireGuard and a device of its own.
+pub(crate) fn wireguard(side: Side) -> Side {
+    let (name, listen_port, underlay) = if side.is_ipv6() {
+        ("flannel-wg-v6", 51821, Underlay::Ipv6)
+    } else {
+        ("flannel-wg", 51820, Underlay::Ipv4)
+    };
+    let device = WireguardDevice {
+        name: name.parse().unwrap(),
+        private_key: WgSecret::new([250; 32]),
+        public_key: wireguard_key(250),
+        listen_port,
+        preshared_key: Some(WgSecret::new([7; 32])),
+        keepalive_secs: 0,
+        underlay,
+        mtu_bytes: 1420,
+    };
+    Side {
+        carrier: Carrier::Wireguard(device),
+        ..side
+    }
+}
+
+/// The same side with a WireGuard device that both families share.
+pub(crate) fn shared_wireguard(side: Side, underlay: Underlay) -> Side {
+    let own = wireguard(side);
+    let device = own.wireguard().unwrap().clone();
+    let device = WireguardDevice {
+        name: "flannel-wg".parse().unwrap(),
+        listen_port: 51820,
+        underlay,
+        ..device
+    };
+    Side {
+        carrier: Carrier::Wireguard(device),
+        ..own
+    }
+}
+
+/// The public key of node `n`.
+pub(crate) fn wireguard_key(n: u8) -> WgPublicKey {
+    WgPublicKey::new([n; 32])
+}
+
+/// The lease of node `n` in dual stack of the backend WireGuard, with a device for each family.
+pub(crate) fn wireguard_lease(n: u8) -> Lease {
+    let mut lease = dual_lease(n, None);
+    let data = |port| {
+        let data = WireguardData {
+            public_key: wireguard_key(n),
+            port: Some(port),
+        };
+        Some(data.to_json())
+    };
+    lease.attrs.backend_type = WIREGUARD_TYPE.to_owned();
+    lease.attrs.backend_data = data(51820);
+    lease.attrs.backend_v6_data = data(51821);
+    lease
+}
+
 /// The settings of node 250 in one family, as far as they are fixed before its lease is held.
 pub(crate) fn side_settings(side: Side) -> SideSettings {
     let carrier = match side.carrier {
         Carrier::HostGw(_) => CarrierSettings::HostGw,
+        Carrier::Wireguard(device) => CarrierSettings::Wireguard(device),
         Carrier::Alloc => CarrierSettings::Alloc,
         Carrier::Vxlan(device) => CarrierSettings::Vxlan(VxlanSettings {
             device: device.name,
@@ -92,6 +153,7 @@ pub(crate) fn peer(n: u8) -> Peer {
         lease: key(n),
         public_ip: public_ip(n).into(),
         vtep_mac: Some(mac(n)),
+        wireguard: None,
     }
 }
 

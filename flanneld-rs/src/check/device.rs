@@ -112,11 +112,12 @@ fn device(facts: &Facts, name: &IfName, link: &Link, vxlan: &Vxlan) -> Vec<Findi
     let mut told = facts.told_devices();
     if let Some(told) = told.find(|told| told.name == name.as_str())
         && let Some(mac) = link.mac
-        && mac.to_string() != told.mac
+        && let Some(announced) = &told.mac
+        && mac.to_string() != *announced
     {
         findings.push(Finding::error(
             "device.mac",
-            format!("{name} has the MAC {mac}, but the lease tells peers {}", told.mac),
+            format!("{name} has the MAC {mac}, but the lease tells peers {announced}"),
             "see udev's MACAddressPolicy: something changes it against flanneld",
         ));
     }

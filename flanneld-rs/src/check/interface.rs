@@ -57,11 +57,11 @@ fn own_addresses(facts: &Facts) -> BTreeSet<IpAddr> {
 /// Another host has this node's public address and took its lease for its own.
 fn shared_lease(facts: &Facts) -> Option<Finding> {
     let lease = facts.status()?.node.lease.as_ref()?;
-    let mac = lease.shared_with.as_ref()?;
+    let device = lease.shared_with.as_ref()?;
     Some(Finding::error(
         "interface.shared-lease",
         format!(
-            "another host announces the lease {} of this node, with the VTEP MAC {mac}: peers send to that one",
+            "another host announces the lease {} of this node, with {device}: peers send to that one",
             lease.subnet
         ),
         "two hosts have one public address: give each its own with --iface or --public-ip",

@@ -179,7 +179,7 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
         peers(facts)[0].public_ip = Some([192, 168, 77, 1].into());
     }),
     ("interface.shared-lease", Severity::Error, |facts| {
-        lease(facts).shared_with = Some("02:00:00:00:00:77".to_owned());
+        lease(facts).shared_with = Some("the VTEP MAC 02:00:00:00:00:77".to_owned());
     }),
     ("interface.address-lost", Severity::Error, |facts| {
         facts.inventory.links[0] = host_link("eth0", &["192.168.77.9/24"]);

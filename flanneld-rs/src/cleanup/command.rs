@@ -25,9 +25,9 @@ const SUBNET_FILE_PREFIX: &str = "FLANNEL_";
 const DETAILS: &str = "\
 Removed are, of this daemon and of upstream's: the subnet file and the status socket, with --cni-conf-dir also the
 file 10-flannel.conflist there if it runs the plugin flannel, the rules in nf_tables and in both
-variants of iptables, the devices flannel.N and flannel-v6.N with what is on them, and the routes of the backend host-gw
-that this daemon made (protocol 102). Never touched are the bridge and
-the interfaces of pods, the state of CNI plugins, and leases.
+variants of iptables, the devices flannel.N, flannel-v6.N, flannel-wg and flannel-wg-v6 with what is on them, and the
+routes of the backend host-gw that this daemon made (protocol 102). Never touched are the bridge and the interfaces of
+pods, the state of CNI plugins, the private key of WireGuard, and leases.
 
 Pods that run on lose their way to other nodes. Stop the daemon first, on Kubernetes by deleting its DaemonSet: one that
 answers on its status socket makes this command refuse, but upstream's has none, and would put back what was removed.

@@ -18,18 +18,25 @@ fn only_names_that_the_daemon_gives_are_looked_at() {
     .map(|name| name.parse().unwrap());
     let scope = device_scope(&names);
     let looked_at: Vec<_> = scope.links.keys().map(IfName::as_str).collect();
-    assert_eq!(looked_at, ["flannel-v6.1", "flannel.1", "flannel.4096"]);
+    assert_eq!(
+        looked_at,
+        ["flannel-v6.1", "flannel-wg", "flannel.1", "flannel.4096"]
+    );
 }
 
 #[test]
 fn a_link_that_only_has_such_a_name_is_kept_with_the_reason() {
     let found: State = "link flannel.1 bridge up\n\
          link flannel.2 vxlan vni 3 port 8472 nolearning up\n\
-         link flannel.3 vxlan vni 3 port 4789 nolearning up"
+         link flannel.3 vxlan vni 3 port 4789 nolearning up\n\
+         link flannel-wg wireguard up\n\
+         link flannel-wg-v6 bridge up"
         .parse()
         .unwrap();
     let reasons = found.links.iter().map(|(name, link)| strangeness(name, link));
     let expected = [
+        None,
+        Some("it is no WireGuard device".to_owned()),
         Some("it is no VXLAN device".to_owned()),
         Some("it has the network identifier 3".to_owned()),
         None,

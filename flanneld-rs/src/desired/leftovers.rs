@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
-use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX};
+use net_types::registry::{
+    VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX, WIREGUARD_DEVICE, WIREGUARD_V6_DEVICE,
+};
 use net_types::{IfName, Vni};
 use netstate::{LinkKind, LinkScope, Scope, State};
 
@@ -19,8 +21,20 @@ pub fn vni_in(name: &IfName) -> Option<Vni> {
     Vni::try_from(number).ok()
 }
 
-/// The VXLAN devices of a former life of this node: they have such a name, the network identifier that it tells, and an
-/// address of a pod network. A device of another daemon on this host, which has another pod network, is not.
+/// Whether a device of the WireGuard backend has this name.
+#[must_use]
+pub fn is_wireguard_device(name: &IfName) -> bool {
+    [WIREGUARD_DEVICE, WIREGUARD_V6_DEVICE].contains(&name.as_str())
+}
+
+/// Whether a device of some backend has this name.
+#[must_use]
+pub fn is_former_device(name: &IfName) -> bool {
+    vni_in(name).is_some() || is_wireguard_device(name)
+}
+
+/// The devices of a former life of this node: they have such a name, are of the kind and have the network identifier that
+/// it tells, and an address of a pod network. A device of another daemon on this host, which has another pod network, is not.
 #[must_use]
 pub fn leftovers<'a>(
     state: &State,
@@ -28,15 +42,16 @@ pub fn leftovers<'a>(
     own: impl IntoIterator<Item = &'a IfName>,
 ) -> BTreeSet<IfName> {
     let own: BTreeSet<_> = own.into_iter().collect();
-    let is_vxlan = |name: &IfName| {
-        let link = state.links.get(name).map(|link| &link.kind);
-        matches!(link, Some(LinkKind::Vxlan(vxlan)) if Some(vxlan.vni) == vni_in(name))
+    let is_as_named = |name: &IfName| match state.links.get(name).map(|link| &link.kind) {
+        Some(LinkKind::Vxlan(vxlan)) => Some(vxlan.vni) == vni_in(name),
+        Some(LinkKind::Wireguard) => is_wireguard_device(name),
+        Some(LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_)) | None => false,
     };
     let inside = |ip| networks.iter().any(|network| network.contains(ip));
     let holders = state.addrs.keys().filter(|key| inside(key.addr.ip()));
     let names = holders.map(|key| &key.link);
     names
-        .filter(|name| is_vxlan(name) && !own.contains(name))
+        .filter(|name| is_as_named(name) && !own.contains(name))
         .cloned()
         .collect()
 }
@@ -58,25 +73,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_vxlan_device_of_its_name_with_an_address_of_the_pod_network_is_left_over() {
+    fn only_a_device_of_its_name_with_an_address_of_the_pod_network_is_left_over() {
         let state: State = "link flannel.1 vxlan vni 1 port 8472 nolearning up
              link flannel.2 vxlan vni 2 port 8472 nolearning up
              link flannel.3 vxlan vni 4 port 8472 nolearning up
              link flannel.5 bridge up
              link flannel-v6.1 vxlan vni 1 port 8472 nolearning up
              link flannel.7 vxlan vni 7 port 8472 nolearning up
+             link flannel.8 wireguard up
+             link flannel-wg wireguard up
+             link flannel-wg-v6 bridge up
              addr flannel.1 10.244.5.0/32
              addr flannel.2 10.9.5.0/32
              addr flannel.3 10.244.5.0/32
              addr flannel.5 10.244.5.0/32
              addr flannel-v6.1 fd00:10:244:5::/128
-             addr flannel.7 10.244.5.0/32"
+             addr flannel.7 10.244.5.0/32
+             addr flannel.8 10.244.5.0/32
+             addr flannel-wg 10.244.5.0/32
+             addr flannel-wg-v6 10.244.5.0/32"
             .parse()
             .unwrap();
         let networks = ["10.244.0.0/16", "fd00:10:244::/48"].map(|net| net.parse().unwrap());
         let own = "flannel.7".parse().unwrap();
         let found = leftovers(&state, &networks, [&own]);
         let found: Vec<_> = found.iter().map(IfName::as_str).collect();
-        assert_eq!(found, ["flannel-v6.1", "flannel.1"]);
+        assert_eq!(found, ["flannel-v6.1", "flannel-wg", "flannel.1"]);
     }
 }

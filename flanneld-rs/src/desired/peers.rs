@@ -1,12 +1,14 @@
 //! Which leases are peers, and which cannot be because they would break somebody's traffic.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use flannel_types::{Lease, VxlanData};
 use ipnetwork::IpNetwork;
-use net_types::{MacAddr, SubnetKey};
+use net_types::{MacAddr, SubnetKey, WgPublicKey};
 
+use super::wireguard::{self, WireguardEnd};
 use super::{Carrier, Side};
 
 #[cfg(test)]
@@ -21,6 +23,35 @@ pub struct Peer {
     pub public_ip: IpAddr,
     /// The hardware address of its VXLAN device; `None` where the backend has none.
     pub vtep_mac: Option<MacAddr>,
+    /// Its WireGuard device; `None` where the backend has none.
+    pub wireguard: Option<WireguardEnd>,
+}
+
+impl Peer {
+    /// What tells the node's device from all others, if anything must.
+    #[must_use]
+    pub fn device(&self) -> Option<DeviceId> {
+        let mac = self.vtep_mac.map(DeviceId::VtepMac);
+        mac.or(self.wireguard.map(|end| DeviceId::PublicKey(end.public_key)))
+    }
+}
+
+/// What tells a node's device from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeviceId {
+    /// The hardware address of a VXLAN device.
+    VtepMac(MacAddr),
+    /// The public key of a WireGuard device.
+    PublicKey(WgPublicKey),
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::VtepMac(mac) => write!(f, "the VTEP MAC {mac}"),
+            Self::PublicKey(key) => write!(f, "the public key {key}"),
+        }
+    }
 }
 
 /// Why a lease is not programmed.
@@ -64,6 +95,15 @@ pub enum PeerProblem {
     /// It announces the same hardware address as another peer.
     #[error("it announces the same VTEP MAC as the lease {0}: was the machine copied?")]
     SameVtepMac(SubnetKey),
+    /// It announces the public key of this node's device.
+    #[error(
+        "it announces the public key of this node: it is an old lease of this node, or the machine was copied with its \
+         key file"
+    )]
+    OwnPublicKey,
+    /// It announces the same public key as another peer.
+    #[error("it announces the same public key as the lease {0}: was the machine copied with its key file?")]
+    SamePublicKey(SubnetKey),
     /// Its hardware address is not that of one station.
     #[error("its VTEP MAC {0} is not a unicast address")]
     MacNotUnicast(MacAddr),
@@ -182,9 +222,12 @@ impl Peers {
         if let Some(other) = self.overlapped(subnet) {
             return Err(PeerProblem::Overlaps(other));
         }
+        let Some(device) = peer.device() else {
+            return Ok((subnet, peer));
+        };
         let mut others = self.accepted.values();
-        match others.find(|other| peer.vtep_mac.is_some() && other.vtep_mac == peer.vtep_mac) {
-            Some(other) => Err(PeerProblem::SameVtepMac(other.lease)),
+        match others.find(|other| other.device() == Some(device)) {
+            Some(other) => Err(PeerProblem::same_device(device, other.lease)),
             None => Ok((subnet, peer)),
         }
     }
@@ -210,10 +253,17 @@ pub struct PeerChanges {
 }
 
 impl PeerProblem {
+    const fn same_device(device: DeviceId, holder: SubnetKey) -> Self {
+        match device {
+            DeviceId::VtepMac(_) => Self::SameVtepMac(holder),
+            DeviceId::PublicKey(_) => Self::SamePublicKey(holder),
+        }
+    }
+
     /// The accepted lease that excludes this one.
     const fn rival(&self) -> Option<SubnetKey> {
         match self {
-            Self::Overlaps(other) | Self::SameVtepMac(other) => Some(*other),
+            Self::Overlaps(other) | Self::SameVtepMac(other) | Self::SamePublicKey(other) => Some(*other),
             Self::NoPublicIp(_)
             | Self::OtherBackend { .. }
             | Self::BadBackendData(_)
@@ -222,6 +272,7 @@ impl PeerProblem {
             | Self::PublicIpUnusable(_)
             | Self::OwnPublicIp
             | Self::OwnVtepMac
+            | Self::OwnPublicKey
             | Self::MacNotUnicast(_) => None,
         }
     }
@@ -230,7 +281,7 @@ impl PeerProblem {
 #[derive(Default)]
 struct Division {
     peers: Peers,
-    macs: BTreeMap<MacAddr, SubnetKey>,
+    devices: BTreeMap<DeviceId, SubnetKey>,
 }
 
 impl Division {
@@ -240,13 +291,15 @@ impl Division {
             .overlapped(subnet)
             .map(PeerProblem::Overlaps)
             .or_else(|| {
-                let holder = self.macs.get(&peer.vtep_mac?).copied();
-                holder.map(PeerProblem::SameVtepMac)
+                let device = peer.device()?;
+                let holder = self.devices.get(&device).copied();
+                holder.map(|holder| PeerProblem::same_device(device, holder))
             });
         if let Some(problem) = problem {
             self.peers.refused.insert(peer.lease, problem);
         } else {
-            self.macs.extend(peer.vtep_mac.map(|mac| (mac, peer.lease)));
+            self.devices
+                .extend(peer.device().map(|device| (device, peer.lease)));
             self.peers.accepted.insert(subnet, peer);
         }
     }
@@ -274,20 +327,22 @@ fn peer_of(side: &Side, subnet: IpNetwork, lease: &Lease) -> Result<Peer, PeerPr
     } else {
         (attrs.public_ip.map(IpAddr::V4), &attrs.backend_data, "IPv4")
     };
-    let vtep_mac = match &side.carrier {
+    let (vtep_mac, wireguard) = match &side.carrier {
         Carrier::Vxlan(_) => {
             let data = VxlanData::parse(data.as_deref().unwrap_or_default());
-            Some(
-                data.map_err(|err| PeerProblem::BadBackendData(err.to_string()))?
-                    .vtep_mac,
-            )
+            let data = data.map_err(|err| PeerProblem::BadBackendData(err.to_string()))?;
+            (Some(data.vtep_mac), None)
         }
-        Carrier::HostGw(_) | Carrier::Alloc => None,
+        Carrier::Wireguard(device) => (None, Some(wireguard::end(device, side, attrs)?)),
+        Carrier::HostGw(_) | Carrier::Alloc => (None, None),
     };
+    // A shared WireGuard device may reach the peer over the other family.
+    let public_ip = wireguard.map(|end| end.endpoint.ip()).or(public_ip);
     let peer = Peer {
         lease: lease.key,
         public_ip: public_ip.ok_or(PeerProblem::NoPublicIp(family))?,
         vtep_mac,
+        wireguard,
     };
     let network = side.network;
     if !(network.contains(subnet.network()) && network.prefix() <= subnet.prefix()) {
@@ -296,18 +351,33 @@ fn peer_of(side: &Side, subnet: IpNetwork, lease: &Lease) -> Result<Peer, PeerPr
         Err(PeerProblem::OverlapsOwn)
     } else if !is_usable_public_ip(peer.public_ip) {
         Err(PeerProblem::PublicIpUnusable(peer.public_ip))
-    } else if peer.public_ip == side.public_ip {
-        Err(PeerProblem::OwnPublicIp)
-    } else if let (Carrier::Vxlan(device), Some(mac)) = (&side.carrier, vtep_mac) {
-        if mac == device.mac {
-            Err(PeerProblem::OwnVtepMac)
-        } else if !mac.is_unicast() {
-            Err(PeerProblem::MacNotUnicast(mac))
-        } else {
-            Ok(peer)
-        }
+    } else if let Some(problem) = own_or_unusable(side, &peer) {
+        Err(problem)
     } else {
         Ok(peer)
+    }
+}
+
+/// Whether a peer is this node by its address or its device, or has a device that cannot be one.
+fn own_or_unusable(side: &Side, peer: &Peer) -> Option<PeerProblem> {
+    let has_own_ip = peer.public_ip == side.public_ip;
+    match &side.carrier {
+        // Nodes behind one NAT have one address and a port each.
+        Carrier::Wireguard(device) => {
+            let end = peer.wireguard?;
+            let own = (end.public_key == device.public_key).then_some(PeerProblem::OwnPublicKey);
+            let has_own_end = has_own_ip && end.endpoint.port() == device.listen_port;
+            own.or(has_own_end.then_some(PeerProblem::OwnPublicIp))
+        }
+        Carrier::Vxlan(_) | Carrier::HostGw(_) | Carrier::Alloc if has_own_ip => {
+            Some(PeerProblem::OwnPublicIp)
+        }
+        Carrier::Vxlan(device) => {
+            let mac = peer.vtep_mac?;
+            let own = (mac == device.mac).then_some(PeerProblem::OwnVtepMac);
+            own.or((!mac.is_unicast()).then_some(PeerProblem::MacNotUnicast(mac)))
+        }
+        Carrier::HostGw(_) | Carrier::Alloc => None,
     }
 }
 

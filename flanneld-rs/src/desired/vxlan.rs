@@ -7,11 +7,10 @@ use ipnetwork::{IpNetwork, Ipv6Network};
 use net_types::registry::RTPROT_BOOT;
 use net_types::{IfName, MacAddr, Vni};
 use netstate::{
-    Addr, AddrKey, AdminState, FdbKey, Link, LinkKind, LinkScope, Neigh, NeighKey, Nexthop, Scope, State,
-    SysctlKey, Vxlan,
+    AdminState, FdbKey, Link, LinkKind, LinkScope, Neigh, NeighKey, Nexthop, Scope, State, SysctlKey, Vxlan,
 };
 
-use super::{Peer, Side, route};
+use super::{Peer, Side, add_own_addr, route};
 
 #[cfg(test)]
 mod tests;
@@ -37,9 +36,7 @@ pub struct VxlanDevice {
     pub parent: IfName,
 }
 
-/// Adds the device with its address: the subnet's first one, with the longest prefix, so that the kernel makes no
-/// route of its own for the subnet. The address follows from the lease, which no other node has: nobody is asked
-/// whether it is free.
+/// Adds the device with its address.
 pub(super) fn add_device(state: &mut State, side: &Side, device: &VxlanDevice) {
     let vxlan = Vxlan {
         vni: device.vni,
@@ -57,15 +54,7 @@ pub(super) fn add_device(state: &mut State, side: &Side, device: &VxlanDevice) {
         port: None,
     };
     state.links.insert(device.name.clone(), link);
-    let own = AddrKey {
-        link: device.name.clone(),
-        addr: IpNetwork::from(side.subnet.network()),
-    };
-    let addr = Addr {
-        nodad: side.is_ipv6(),
-        ..Addr::default()
-    };
-    state.addrs.insert(own, addr);
+    add_own_addr(state, side, &device.name);
     state.sysctls.insert(accept_ra(&device.name), "0".to_owned());
 }
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flannel_types::{SubnetEnv, gateway_v4, gateway_v6};
 use ipnetwork::IpNetwork;
-use net_types::{IfName, MacAddr, SubnetKey};
+use net_types::{IfName, SubnetKey};
 use netstate::{Prune, State};
 use tracing::{info, warn};
 
-use super::{Now, vtep_mac};
-use crate::desired::{self, Carrier, Peer, PeerChanges, Peers, Side};
+use super::{Now, public_key, vtep_mac};
+use crate::desired::{self, Carrier, DeviceId, Peer, PeerChanges, Peers, Side};
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::LeaseView;
 use crate::reconciler::Goal;
@@ -26,8 +26,8 @@ pub(super) struct Holding {
     pub(super) view: LeaseView,
     pub(super) file: SubnetFile,
     pub(super) wants: Wants,
-    /// The VTEP MAC with which somebody else announces the own lease.
-    pub(super) rival: Option<MacAddr>,
+    /// The device with which somebody else announces the own lease.
+    pub(super) rival: Option<DeviceId>,
     /// What the engine's goal was made from, besides the peers.
     goal_made_for: Option<(SubnetFile, Prune)>,
     /// The peers that changed since the goal was made, as they were in it.
@@ -108,7 +108,7 @@ impl Holding {
         let mut desired = State::default();
         for held in &self.sides {
             let peers = if is_early { &none } else { &held.peers.accepted };
-            desired.absorb(desired::desired(&held.side, peers));
+            desired::join(&mut desired, desired::desired(&held.side, peers));
         }
         if self.wants.blackhole {
             let subnets: Vec<_> = self.sides.iter().map(|held| held.side.subnet).collect();
@@ -131,7 +131,32 @@ impl Holding {
             gone.absorb(before.as_ref().map(objects).unwrap_or_default());
             wanted.absorb(held.peers.accepted.get(subnet).map(objects).unwrap_or_default());
         }
+        self.complete(&gone, &mut wanted);
         NewGoal::Some { gone, wanted }
+    }
+
+    /// Where families share a WireGuard device, a change in one of them makes over a peer that the other may have too.
+    fn complete(&self, gone: &State, wanted: &mut State) {
+        let touched: BTreeSet<_> = gone
+            .wg_peers
+            .keys()
+            .chain(wanted.wg_peers.keys())
+            .cloned()
+            .collect();
+        if self.sides.len() < 2 || touched.is_empty() {
+            return;
+        }
+        for HeldSide { side, peers } in &self.sides {
+            let Some(device) = side.wireguard() else { continue };
+            let is_touched = |peer: &Peer| {
+                let of_peer = touched.iter().filter(|key| key.link == device.name);
+                let mut keys = of_peer.map(|key| DeviceId::PublicKey(key.public_key));
+                keys.any(|key| peer.device() == Some(key))
+            };
+            for (subnet, peer) in peers.accepted.iter().filter(|(_, peer)| is_touched(peer)) {
+                desired::join(wanted, desired::of_peer(side, *subnet, peer));
+            }
+        }
     }
 
     /// Leaves to others what an earlier life of this node had, if it was removed.
@@ -167,15 +192,17 @@ impl Holding {
         self.take_changes(changes);
     }
 
-    /// Notes whether the own lease, as the store tells it, announces another VTEP MAC than this node's devices have: only
-    /// another host with the same public IP writes that.
+    /// Notes whether the own lease, as the store tells it, announces another device than this node's: only another host with the same public IP writes that.
     pub(super) fn note_rival(&mut self) {
         let rival = self.view.own().and_then(|own| {
-            let foreign = |held: &HeldSide| {
-                let Carrier::Vxlan(device) = &held.side.carrier else {
-                    return None;
-                };
-                vtep_mac(own, held.side.is_ipv6()).filter(|mac| *mac != device.mac)
+            let foreign = |held: &HeldSide| match &held.side.carrier {
+                Carrier::Vxlan(device) => vtep_mac(own, held.side.is_ipv6())
+                    .filter(|mac| *mac != device.mac)
+                    .map(DeviceId::VtepMac),
+                Carrier::Wireguard(device) => public_key(own, held.side.is_ipv6())
+                    .filter(|key| *key != device.public_key)
+                    .map(DeviceId::PublicKey),
+                Carrier::HostGw(_) | Carrier::Alloc => None,
             };
             self.sides.iter().find_map(foreign)
         });
@@ -185,10 +212,10 @@ impl Holding {
         self.rival = rival;
         let subnet = self.keeper.lease().key;
         match rival {
-            Some(mac) => warn!(
+            Some(device) => warn!(
                 %subnet,
-                vtep_mac = %mac,
-                "another host announces this node's lease with its own VTEP MAC, and peers send to that one: the two have \
+                %device,
+                "another host announces this node's lease with its own device, and peers send to that one: the two have \
                  one public IP; give each an address of its own with --iface or --public-ip"
             ),
             None => info!(%subnet, "this node's lease announces this node again"),
@@ -230,8 +257,8 @@ impl HeldSide {
         for subnet in before.keys() {
             match accepted.get(subnet) {
                 Some(peer) => {
-                    let vtep_mac = peer.vtep_mac.map(|mac| mac.to_string());
-                    info!(%subnet, public_ip = %peer.public_ip, vtep_mac, "peer added or changed");
+                    let device = peer.device().map(|device| device.to_string());
+                    info!(%subnet, public_ip = %peer.public_ip, device, "peer added or changed");
                 }
                 None => info!(%subnet, "peer removed"),
             }

@@ -10,7 +10,7 @@ use lease_store::{ErrorClass, LeaseEvent, StoreError};
 use net_types::{IfName, MacAddr, Vni, sentence};
 use netstate::{KernelError, Spot, State};
 
-use crate::desired::RuleSettings;
+use crate::desired::{RuleSettings, WireguardDevice};
 use crate::reconciler::Work;
 
 /// What is fixed for the life of the daemon.
@@ -34,7 +34,7 @@ pub struct Settings {
     pub rules_audit: Duration,
     /// Whether packets to addresses of the own subnet that no pod has are dropped.
     pub blackhole: bool,
-    /// Links with names of VXLAN devices of flannel's, which an earlier life of this node may have left.
+    /// Links with names of devices of flannel's, which an earlier life of this node may have left.
     pub former_devices: Vec<IfName>,
 }
 
@@ -58,6 +58,8 @@ pub enum CarrierSettings {
     Vxlan(VxlanSettings),
     /// Of the host-gw backend: nothing beside the interface.
     HostGw,
+    /// Of the WireGuard backend: its device.
+    Wireguard(WireguardDevice),
     /// Of the alloc backend: nothing.
     Alloc,
 }
@@ -93,6 +95,7 @@ impl SideSettings {
     pub const fn device(&self) -> Option<&IfName> {
         match &self.carrier {
             CarrierSettings::Vxlan(vxlan) => Some(&vxlan.device),
+            CarrierSettings::Wireguard(device) => Some(&device.name),
             CarrierSettings::HostGw | CarrierSettings::Alloc => None,
         }
     }

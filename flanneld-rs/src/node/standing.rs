@@ -213,14 +213,18 @@ impl Node {
         let not_ready = self.readiness(now.monotonic).err();
         let holding = self.holding();
         let mut devices = self.sides().filter_map(|side| self.device_status(side));
+        let device = devices.next();
+        // Both families may share one.
+        let name = device.as_ref().map(|device| device.name.as_str());
+        let second_device = devices.find(|other| Some(other.name.as_str()) != name);
         NodeStatus {
             ready: not_ready.is_none(),
             reason: not_ready.map(|reason| reason.to_string()),
             lease: holding.map(|holding| self.lease_status(holding)),
             store: self.store_status(now),
             backend: self.backend_status(),
-            device: devices.next(),
-            second_device: devices.next(),
+            device,
+            second_device,
             peers: holding.map_or_else(PeerCounts::default, |holding| self.peer_counts(holding)),
             kernel: kernel_status(&self.engine, now.monotonic),
             rules: holding.map(|_| self.rules_status(now.monotonic)),
@@ -259,7 +263,7 @@ impl Node {
             expires: lease.expires.map(|end| end.secs()),
             renewals: self.standing.renewals,
             renewals_failed: self.standing.renewals_failed,
-            shared_with: holding.rival.map(|mac| mac.to_string()),
+            shared_with: holding.rival.map(|device| device.to_string()),
         }
     }
 
@@ -278,19 +282,27 @@ impl Node {
 
     /// What is told of a family's device, where it has one.
     fn device_status(&self, side: &Side) -> Option<DeviceStatus> {
-        let Carrier::Vxlan(device) = &side.carrier else {
-            return None;
+        let (name, port, mtu_bytes) = match &side.carrier {
+            Carrier::Vxlan(device) => (&device.name, device.port, device.mtu_bytes),
+            Carrier::Wireguard(device) => (&device.name, device.listen_port, device.mtu_bytes),
+            Carrier::HostGw(_) | Carrier::Alloc => return None,
         };
+        let (vni, mac) = match &side.carrier {
+            Carrier::Vxlan(device) => (Some(device.vni.get()), Some(device.mac.to_string())),
+            Carrier::Wireguard(_) | Carrier::HostGw(_) | Carrier::Alloc => (None, None),
+        };
+        let settings = side.wireguard().map(|_| ObjectKey::Wireguard(name.clone()));
         Some(DeviceStatus {
-            name: device.name.to_string(),
-            vni: device.vni.get(),
-            port: device.port,
-            mac: device.mac.to_string(),
-            mtu_bytes: device.mtu_bytes,
-            parent: device.parent.to_string(),
+            name: name.to_string(),
+            vni,
+            port,
+            mac,
+            public_key: side.wireguard().map(|device| device.public_key.to_string()),
+            mtu_bytes,
+            parent: self.settings.parent.to_string(),
             local: side.local,
             network: side.network.to_string(),
-            state: self.part([ObjectKey::Link(device.name.clone())]),
+            state: self.part([ObjectKey::Link(name.clone())].into_iter().chain(settings)),
         })
     }
 
@@ -383,10 +395,11 @@ impl Node {
         let routes: Vec<_> = state.routes.into_keys().map(ObjectKey::Route).collect();
         let neighs: Vec<_> = state.neighs.into_keys().map(ObjectKey::Neigh).collect();
         let fdb: Vec<_> = state.fdb.into_iter().map(ObjectKey::Fdb).collect();
-        let objects = routes.iter().chain(&neighs).chain(&fdb);
+        let wg_peers: Vec<_> = state.wg_peers.into_keys().map(ObjectKey::WgPeer).collect();
+        let objects = routes.iter().chain(&neighs).chain(&fdb).chain(&wg_peers);
         let failures: Vec<_> = objects.filter_map(|key| self.engine.failure(key)).collect();
-        let [route, neigh, fdb] = [routes, neighs, fdb].map(|keys| self.part(keys));
-        let parts = [route, neigh, fdb];
+        let parts = [routes, neighs, fdb, wg_peers].map(|keys| self.part(keys));
+        let [route, neigh, fdb, wireguard] = parts;
         let refusal = failures.iter().find_map(|failure| failure.refusal.as_ref());
         let is_off_link = refusal.is_some_and(telling::is_off_link);
         let state = if is_off_link {
@@ -402,10 +415,12 @@ impl Node {
             subnet: subnet.to_string(),
             public_ip: Some(peer.public_ip),
             vtep_mac: peer.vtep_mac.map(|mac| mac.to_string()),
+            public_key: peer.wireguard.map(|end| end.public_key.to_string()),
             state,
             route,
             neigh,
             fdb,
+            wireguard,
             error: refusal.map(|err| {
                 if is_off_link {
                     telling::OFF_LINK.to_owned()
@@ -458,10 +473,12 @@ fn refused(subnet: String, public_ip: Option<IpAddr>, error: Option<String>) -> 
         subnet,
         public_ip,
         vtep_mac: None,
+        public_key: None,
         state: PeerState::Refused,
         route: Part::None,
         neigh: Part::None,
         fdb: Part::None,
+        wireguard: Part::None,
         error,
         attempts: 0,
     }

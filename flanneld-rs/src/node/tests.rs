@@ -3,8 +3,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flannel_types::UnixTime;
+use ipnetwork::IpNetwork;
 use net_types::IfName;
-use netstate::{AdminState, ErrorClass};
+use netstate::{AdminState, ErrorClass, LinkKind};
 
 use super::*;
 use crate::desired::{FilterMode, RuleSettings, Side};
@@ -14,6 +15,7 @@ use bench::Bench;
 
 mod bench;
 mod strangers;
+mod wireguard;
 
 const DAY_SECS: u64 = 24 * 60 * 60;
 

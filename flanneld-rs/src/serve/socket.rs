@@ -120,8 +120,9 @@ async fn answer(mut stream: UnixStream, asker: &Asker) -> io::Result<()> {
 
 fn matches(query: &PeerQuery, peer: &PeerStatus) -> bool {
     let Some(wanted) = &query.peer else { return true };
-    let mac = peer.vtep_mac.as_deref().unwrap_or_default();
-    peer.subnet.contains(wanted) || mac.contains(wanted) || shown(peer.public_ip).contains(wanted)
+    let device = peer.vtep_mac.iter().chain(&peer.public_key);
+    let mut texts = device.chain([&peer.subnet]);
+    texts.any(|text| text.contains(wanted)) || shown(peer.public_ip).contains(wanted)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::{self, Invocation};
-use crate::desired::{FilterMode, Masquerade};
+use crate::desired::{FilterMode, Masquerade, Underlay, WireguardDevice};
 use crate::iface_match::Ends;
 use crate::testing::{mac, public_ip};
 
@@ -90,7 +90,7 @@ fn ipv6_has_a_device_of_its_own_and_pods_get_what_both_carry() {
         &flags(),
         &parsed(both),
         &without_v6,
-        MACS,
+        &IDENTITY,
         (RULES, Duration::ZERO),
     )
     .unwrap_err();
@@ -125,7 +125,7 @@ fn host_gw_has_no_device_and_pods_get_what_the_interface_carries() {
         &flags(),
         &parsed(conf),
         &own(external(9000)),
-        MACS,
+        &IDENTITY,
         (RULES, Duration::ZERO),
     )
     .unwrap();
@@ -134,6 +134,77 @@ fn host_gw_has_no_device_and_pods_get_what_the_interface_carries() {
     let families: Vec<_> = settings.sides.iter().map(SideSettings::is_ipv6).collect();
     assert_eq!(families, [false, true]);
     assert!(settings.sides.iter().all(|side| side.public_ip == side.local));
+}
+
+#[test]
+fn wireguard_has_a_device_a_family_or_one_for_both() {
+    let conf = |rest: &str| {
+        format!(
+            "{{\"Network\": \"10.244.0.0/16\", \"EnableIPv6\": true, \"IPv6Network\": \"fd00::/48\", \"Backend\": \
+             {{\"Type\": \"wireguard\"{rest}}}}}"
+        )
+    };
+    let (v4, v6) = (
+        "flannel-wg port 51820 mtu 1420",
+        "flannel-wg-v6 port 51821 mtu 1420",
+    );
+    let rows = [
+        ("", [(v4, Underlay::Ipv4), (v6, Underlay::Ipv6)]),
+        (", \"Mode\": \"ipv4\"", [(v4, Underlay::Ipv4); 2]),
+        (", \"Mode\": \"ipv6\"", [(v4, Underlay::Ipv6); 2]),
+        // Its own address of IPv6 is private.
+        (", \"Mode\": \"auto\"", [(v4, Underlay::PreferIpv4); 2]),
+        (
+            ", \"ListenPort\": 1, \"ListenPortV6\": 2, \"MTU\": 1400",
+            [
+                ("flannel-wg port 1 mtu 1320", Underlay::Ipv4),
+                ("flannel-wg-v6 port 2 mtu 1320", Underlay::Ipv6),
+            ],
+        ),
+    ];
+    for (rest, expected) in rows {
+        let settings = settings_of(&conf(rest), 1500).unwrap();
+        let devices = settings.sides.iter().map(wireguard_of);
+        let shown = devices.map(|device| {
+            let WireguardDevice {
+                name,
+                listen_port,
+                mtu_bytes,
+                ..
+            } = device;
+            (
+                format!("{name} port {listen_port} mtu {mtu_bytes}"),
+                device.underlay,
+            )
+        });
+        let expected = expected.map(|(shown, underlay)| (shown.to_owned(), underlay));
+        assert_eq!(shown.collect::<Vec<_>>(), expected, "{rest}");
+    }
+    let key = WgSecret::new([7; 32]).reveal_text();
+    let conf = conf(&format!(
+        ", \"PSK\": \"{key}\", \"PersistentKeepaliveInterval\": 25"
+    ));
+    let settings = settings_of(&conf, 1500).unwrap();
+    let device = wireguard_of(&settings.sides[0]);
+    assert_eq!(device.preshared_key, Some(WgSecret::new([7; 32])));
+    assert_eq!(device.keepalive_secs, 25);
+    assert!(!format!("{settings:?}").contains(&key));
+}
+
+#[test]
+fn a_mode_of_wireguard_that_needs_an_absent_family_is_refused() {
+    let without_v6 = External {
+        v6: None,
+        ..external(1500)
+    };
+    let conf = with_backend("{\"Type\": \"wireguard\", \"Mode\": \"ipv6\"}");
+    let rules = (RULES, Duration::ZERO);
+    let err = settings(&flags(), &parsed(&conf), &without_v6, &IDENTITY, rules).unwrap_err();
+    assert_eq!(
+        err.to_string(),
+        "Backend.Mode \"ipv6\" in the network configuration needs an address of IPv6 on eth0, and EnableIPv6: choose the mode \
+         separate"
+    );
 }
 
 #[test]
@@ -175,10 +246,15 @@ fn what_cannot_be_used_is_refused_with_the_way_out() {
              without VXLAN, and needs a privileged process; use vxlan, or host-gw where all nodes share one link",
         ),
         (
-            with_backend("{\"Type\": \"wireguard\"}"),
+            with_backend("{\"Type\": \"wireguard\", \"PSK\": \"c2VjcmV0\"}"),
             1500,
-            "Backend.Type \"wireguard\" in the network configuration is not supported yet: use vxlan, or host-gw where \
-             all nodes share one link",
+            "Backend.PSK in the network configuration cannot be used",
+        ),
+        (
+            with_backend("{\"Type\": \"wireguard\"}"),
+            147,
+            "the MTU 147 is too small: WireGuard takes 80 bytes of it, and 68 must be left; raise the MTU of eth0 or in the \
+             network configuration",
         ),
         (
             with_backend("{\"Type\": \"vxlan\", \"DirectRouting\": true}"),
@@ -219,7 +295,7 @@ fn settings_of(conf: &str, mtu_bytes: u32) -> Result<Settings, SettingsError> {
         &flags(),
         &parsed(conf),
         &external(mtu_bytes),
-        MACS,
+        &IDENTITY,
         (RULES, Duration::from_secs(60)),
     )
 }
@@ -227,7 +303,18 @@ fn settings_of(conf: &str, mtu_bytes: u32) -> Result<Settings, SettingsError> {
 fn vxlan_of(side: &SideSettings) -> &VxlanSettings {
     match &side.carrier {
         CarrierSettings::Vxlan(vxlan) => vxlan,
-        CarrierSettings::HostGw | CarrierSettings::Alloc => panic!("no VXLAN"),
+        CarrierSettings::HostGw | CarrierSettings::Wireguard(_) | CarrierSettings::Alloc => {
+            panic!("no VXLAN")
+        }
+    }
+}
+
+fn wireguard_of(side: &SideSettings) -> &WireguardDevice {
+    match &side.carrier {
+        CarrierSettings::Wireguard(device) => device,
+        CarrierSettings::Vxlan(_) | CarrierSettings::HostGw | CarrierSettings::Alloc => {
+            panic!("no WireGuard")
+        }
     }
 }
 
@@ -248,6 +335,11 @@ const MACS: [MacAddr; 2] = [
     MacAddr::new([2, 0, 0, 0, 0, 250]),
     MacAddr::new([2, 0, 0, 0, 0, 251]),
 ];
+
+const IDENTITY: Identity<'_> = Identity {
+    random_macs: MACS,
+    wireguard_key: &|| Ok(WgSecret::new([8; 32])),
+};
 
 const RULES: RuleSettings = RuleSettings {
     mode: FilterMode::Nftables,

@@ -86,18 +86,20 @@ fn data_plane(text: &mut String, node: &NodeStatus) {
         );
     }
     for device in node.device.iter().chain(&node.second_device) {
+        let vni = device.vni.map_or_else(String::new, |vni| format!("VNI {vni} "));
+        let mac = device.mac.iter().map(|mac| format!(", MAC {mac}"));
+        let key = device.public_key.iter().map(|key| format!(", public key {key}"));
+        let identity: String = mac.chain(key).collect();
         line(
             text,
             &format!(
-                "device    {} {}: VNI {} port {} on {} ({}), MTU {}, MAC {}",
+                "device    {} {}: {vni}port {} on {} ({}), MTU {}{identity}",
                 device.name,
                 device.state.name(),
-                device.vni,
                 device.port,
                 device.parent,
                 device.local,
                 device.mtu_bytes,
-                device.mac
             ),
         );
     }
@@ -114,10 +116,10 @@ fn lease(text: &mut String, lease: Option<&LeaseStatus>, now: SystemTime) {
         text,
         &format!("lease     {} at {}, {ends}", lease.subnet, shown(lease.public_ip)),
     );
-    if let Some(mac) = &lease.shared_with {
+    if let Some(device) = &lease.shared_with {
         line(
             text,
-            &format!("          announced by another host, with the VTEP MAC {mac}"),
+            &format!("          announced by another host, with {device}"),
         );
     }
 }
@@ -183,14 +185,14 @@ fn table(text: &mut String, peers: &[PeerStatus]) {
     text.push('\n');
     line(
         text,
-        "SUBNET             PUBLIC IP       VTEP MAC          STATE      ROUTE   NEIGH   FDB     LAST ERROR",
+        "SUBNET             PUBLIC IP       MAC OR KEY        STATE      ROUTE   NEIGH   FDB     LAST ERROR",
     );
     for peer in peers {
         let row = format!(
             "{:<18} {:<15} {:<17} {:<10} {:<7} {:<7} {:<7} {}",
             peer.subnet,
             shown(peer.public_ip),
-            peer.vtep_mac.as_deref().unwrap_or("-"),
+            device(peer),
             peer.state.name(),
             peer.route.name(),
             peer.neigh.name(),
@@ -199,6 +201,16 @@ fn table(text: &mut String, peers: &[PeerStatus]) {
         );
         line(text, row.trim_end());
     }
+}
+
+/// What tells the peer's device; of a key no more than its column holds.
+fn device(peer: &PeerStatus) -> String {
+    const SHOWN: usize = 16;
+    let key = peer.public_key.as_ref().map(|key| {
+        let beginning: String = key.chars().take(SHOWN).collect();
+        format!("{beginning}…")
+    });
+    peer.vtep_mac.clone().or(key).unwrap_or_else(|| "-".to_owned())
 }
 
 /// An address, or a dash.

@@ -7,15 +7,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use flannel_types::{NetConf, PreviousSubnets, SubnetEnv, UnixTime};
-use flanneld_rs::desired::{FilterMode, Masquerade, RuleSettings};
+use flanneld_rs::desired::{FilterMode, Masquerade, RuleSettings, Underlay, WireguardDevice};
 use flanneld_rs::node::{
     Action, CarrierSettings, Event, Node, Now, Settings, SideSettings, StopReason, StoreFailure,
     VxlanSettings,
 };
 use flanneld_rs::reconciler::Work;
 use lease_store::{LeaseRequest, LeaseStore, LeaseWatch, MemoryStore, MemoryWatch};
-use net_types::registry::VXLAN_PORT;
-use net_types::{MacAddr, Vni};
+use net_types::registry::{VXLAN_PORT, WIREGUARD_DEVICE};
+use net_types::{MacAddr, Vni, WgPublicKey, WgSecret};
 use netstate::{Kernel, Op, Spot};
 
 /// The address of the node on the underlay.
@@ -23,7 +23,7 @@ pub(crate) const PUBLIC_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 250);
 /// The MAC address that the device gets if nothing else decides.
 pub(crate) const RANDOM_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 0xfa]);
 /// Links that an earlier run may have made.
-const FORMER_DEVICES: [&str; 2] = ["flannel.1", "flannel.7"];
+const FORMER_DEVICES: [&str; 3] = ["flannel.1", "flannel.7", "flannel-wg"];
 const EPOCH_SECS: u64 = 1_800_000_000;
 /// More events than this without time passing are a loop.
 const MAX_EVENTS: u32 = 10_000;
@@ -33,6 +33,7 @@ const MAX_EVENTS: u32 = 10_000;
 pub(crate) enum Backend {
     Vxlan,
     HostGw,
+    Wireguard,
     Alloc,
 }
 
@@ -41,6 +42,7 @@ impl Backend {
         match self {
             Self::Vxlan => "vxlan",
             Self::HostGw => "host-gw",
+            Self::Wireguard => "wireguard",
             Self::Alloc => "alloc",
         }
     }
@@ -259,6 +261,7 @@ fn settings(backend: Backend) -> Settings {
     let (carrier, pod_mtu_bytes) = match backend {
         Backend::Vxlan => (CarrierSettings::Vxlan(vxlan), 1450),
         Backend::HostGw => (CarrierSettings::HostGw, 1500),
+        Backend::Wireguard => (CarrierSettings::Wireguard(wireguard()), 1420),
         Backend::Alloc => (CarrierSettings::Alloc, 1500),
     };
     Settings {
@@ -281,6 +284,19 @@ fn settings(backend: Backend) -> Settings {
         rules_audit: Duration::from_secs(60),
         blackhole: false,
         former_devices: FORMER_DEVICES.map(|name| name.parse().unwrap()).into(),
+    }
+}
+
+fn wireguard() -> WireguardDevice {
+    WireguardDevice {
+        name: WIREGUARD_DEVICE.parse().unwrap(),
+        private_key: WgSecret::new([8; 32]),
+        public_key: WgPublicKey::new([250; 32]),
+        listen_port: 51820,
+        preshared_key: Some(WgSecret::new([7; 32])),
+        keepalive_secs: 0,
+        underlay: Underlay::Ipv4,
+        mtu_bytes: 1420,
     }
 }
 

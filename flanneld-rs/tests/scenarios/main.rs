@@ -30,12 +30,15 @@ mod stage;
 
 #[test]
 fn every_scenario_holds_on_the_kernel_in_memory() {
-    check_all(kernel_in_memory);
+    check_all(kernel_in_memory, |_| true);
 }
 
 #[test]
 fn every_scenario_holds_on_the_real_kernel() {
-    check_all(real_kernel);
+    let has_wireguard = thread::spawn(has_wireguard).join().unwrap();
+    check_all(real_kernel, |file| {
+        has_wireguard || !file.starts_with("wireguard_")
+    });
 }
 
 #[test]
@@ -67,12 +70,18 @@ fn real_kernel() -> Kernels {
     }
 }
 
+/// Whether this kernel has WireGuard; where it has not, the guests of `conformance` show the backend.
+fn has_wireguard() -> bool {
+    let probe = "add link probe wireguard mtu 1420 down".parse().unwrap();
+    real_kernel().kernel.apply(&[probe]).remove(0).is_ok()
+}
+
 /// Plays every scenario on a kernel of its own, in a thread of its own.
-fn check_all(kernels: fn() -> Kernels) {
+fn check_all(kernels: fn() -> Kernels, plays: impl Fn(&str) -> bool) {
     let wanted = std::env::var("SCENARIO").unwrap_or_default();
     let files: Vec<PathBuf> = scenarios()
         .into_iter()
-        .filter(|file| name(file).contains(&wanted))
+        .filter(|file| name(file).contains(&wanted) && plays(&name(file)))
         .collect();
     assert!(!files.is_empty(), "there is no scenario named {wanted:?}");
     let mut broken = Vec::new();

@@ -7,11 +7,11 @@
 //! | line | meaning |
 //! |---|---|
 //! | `underlay made` / `deleted` | makes `eth0` with the node's address, one end of a veth pair, or deletes it |
-//! | `backend vxlan` / `host-gw` / `alloc` | the configuration names another backend; leases are of that one from then on |
+//! | `backend vxlan` / `host-gw` / `wireguard` / `alloc` | the configuration names another backend; leases are of that one from then on |
 //! | `start` / `crash` | starts the daemon, or ends it at once |
 //! | `stranger CHANGE` | another program changes the kernel, which says so |
 //! | `stranger unnoticed CHANGE` | the same, but the notice is lost |
-//! | `lease KEY public-ip IP mac MAC` | a lease appears or changes; without `mac MAC` one of the backend host-gw |
+//! | `lease KEY public-ip IP mac MAC` | a lease appears or changes; without `mac MAC` one of the backend host-gw, with `public-key KEY` instead one of WireGuard |
 //! | `lease KEY removed` | a lease goes |
 //! | `leases A..B` / `leases A..B removed` | the leases of the nodes A to B, as node 7 has 10.244.7.0-24, 192.168.77.7 and 02:00:00:00:00:07 |
 //! | `store unreachable` / `reachable` | the store fails, or answers again |
@@ -28,15 +28,24 @@
 
 use std::time::Duration;
 
-use flannel_types::{Lease, LeaseAttrs, VxlanData};
+use flannel_types::{Lease, LeaseAttrs, VxlanData, WireguardData};
 use lease_store::Reach;
-use net_types::{SubnetKey, Vni};
+use net_types::registry::WIREGUARD_DEVICE;
+use net_types::{SubnetKey, Vni, WgPublicKey};
 use netstate::{LinkScope, ObjectKey, Op, Scope, State};
 
 use crate::driver::{Backend, Driver, Kernels, PUBLIC_IP};
 
 /// The links whose content a scenario may expect.
-const LINKS: [&str; 6] = ["eth0", "far0", "flannel.1", "flannel.7", "other0", "strange0"];
+const LINKS: [&str; 7] = [
+    "eth0",
+    "far0",
+    "flannel-wg",
+    "flannel.1",
+    "flannel.7",
+    "other0",
+    "strange0",
+];
 /// How long each step takes.
 const STEP: Duration = Duration::from_secs(1);
 
@@ -101,6 +110,7 @@ impl Stage {
             "config removed" => driver.store.set_config(None),
             "config restored" => driver.store.set_config(Some(driver.backend.net_conf())),
             "backend vxlan" => configure(driver, Backend::Vxlan),
+            "backend wireguard" => configure(driver, Backend::Wireguard),
             "backend host-gw" => configure(driver, Backend::HostGw),
             "backend alloc" => configure(driver, Backend::Alloc),
             "subnet file refused" => driver.subnet_file_refused = true,
@@ -175,10 +185,15 @@ impl Stage {
     }
 
     fn expect_object(&mut self, text: &str) -> Result<(), String> {
-        let expected: State = parse(text)?;
+        // What has keys is printed, but not read.
+        let expected = if is_of_wireguard(text) {
+            text.to_owned()
+        } else {
+            parse::<State>(text)?.to_string()
+        };
         let state = self.observe()?;
         let held = state.to_string();
-        for line in expected.to_string().lines() {
+        for line in expected.lines() {
             if !held.lines().any(|object| object == line) {
                 return Err(format!("the kernel holds\n{held}"));
             }
@@ -187,8 +202,12 @@ impl Stage {
     }
 
     fn expect_not(&mut self, text: &str) -> Result<(), String> {
-        let key: ObjectKey = parse(text)?;
         let state = self.observe()?;
+        if is_of_wireguard(text) {
+            let is_held = state.to_string().lines().any(|line| line.starts_with(text));
+            return same(&is_held, &false);
+        }
+        let key: ObjectKey = parse(text)?;
         let is_held = match &key {
             ObjectKey::Link(key) => state.links.contains_key(key),
             ObjectKey::Addr(key) => state.addrs.contains_key(key),
@@ -216,6 +235,7 @@ impl Stage {
                 neighs: true,
                 fdb: true,
                 routes: true,
+                wireguard: link == WIREGUARD_DEVICE,
                 ..LinkScope::default()
             };
             scope.links.insert(parse(link)?, content);
@@ -263,6 +283,12 @@ impl Stage {
     }
 }
 
+fn is_of_wireguard(text: &str) -> bool {
+    ["wireguard ", "wgpeer "]
+        .iter()
+        .any(|word| text.starts_with(word))
+}
+
 fn same<T: PartialEq + std::fmt::Debug + ?Sized>(is: &T, expected: &T) -> Result<(), String> {
     if is == expected {
         return Ok(());
@@ -284,27 +310,32 @@ fn configure(driver: &mut Driver, backend: Backend) {
     driver.store.set_config(Some(backend.net_conf()));
 }
 
-/// Reads `lease KEY public-ip IP mac MAC`, or the same without the MAC address.
+/// Reads `lease KEY public-ip IP mac MAC`, the same with `public-key KEY`, or with neither.
 fn lease(words: &[&str]) -> Result<Lease, String> {
-    let (key, public_ip, mac) = match words {
-        ["lease", key, "public-ip", public_ip] => (key, public_ip, None),
-        ["lease", key, "public-ip", public_ip, "mac", mac] => (key, public_ip, Some(mac)),
+    let (key, public_ip, backend, data) = match words {
+        ["lease", key, "public-ip", public_ip] => (key, public_ip, Backend::HostGw, None),
+        ["lease", key, "public-ip", public_ip, "mac", mac] => {
+            let data = VxlanData {
+                vni: Vni::DEFAULT,
+                vtep_mac: parse(mac)?,
+            };
+            (key, public_ip, Backend::Vxlan, Some(data.to_json()))
+        }
+        ["lease", key, "public-ip", public_ip, "public-key", public_key] => {
+            let data = WireguardData {
+                public_key: parse(public_key)?,
+                port: Some(51820),
+            };
+            (key, public_ip, Backend::Wireguard, Some(data.to_json()))
+        }
         _ => return Err("lease KEY public-ip IP mac MAC is expected".to_owned()),
     };
-    let data = mac.map(|mac| {
-        Ok::<_, String>(VxlanData {
-            vni: Vni::DEFAULT,
-            vtep_mac: parse(mac)?,
-        })
-    });
-    let data = data.transpose()?;
-    let backend = data.map_or(Backend::HostGw, |_| Backend::Vxlan);
     let key: SubnetKey = parse(key)?;
     let attrs = LeaseAttrs {
         public_ip: Some(parse(public_ip)?),
         public_ipv6: None,
         backend_type: backend.name().to_owned(),
-        backend_data: data.map(|data| data.to_json()),
+        backend_data: data,
         backend_v6_data: None,
     };
     Ok(Lease {
@@ -317,12 +348,13 @@ fn lease(words: &[&str]) -> Result<Lease, String> {
 fn lease_of(backend: Backend, number: u8) -> Lease {
     let (key, ip) = (format!("10.244.{number}.0-24"), format!("192.168.77.{number}"));
     let mac = format!("02:00:00:00:00:{number:02x}");
-    let words = ["lease", &key, "public-ip", &ip, "mac", &mac];
-    let told = match backend {
-        Backend::Vxlan => words.as_slice(),
-        Backend::HostGw | Backend::Alloc => &words[..4],
+    let public_key = WgPublicKey::new([number; 32]).to_string();
+    let device: &[&str] = match backend {
+        Backend::Vxlan => &["mac", &mac],
+        Backend::Wireguard => &["public-key", &public_key],
+        Backend::HostGw | Backend::Alloc => &[],
     };
-    lease(told).unwrap()
+    lease(&[&["lease", &key, "public-ip", &ip], device].concat()).unwrap()
 }
 
 fn range_of(text: &str) -> Result<std::ops::RangeInclusive<u8>, String> {

@@ -27,7 +27,7 @@ pub(super) fn all(peers: &[PeerStatus], limit: usize) -> Vec<Probe> {
         Some(Probe {
             public_ip,
             underlay: answers(public_ip).ok()?,
-            tunnel: match &peer.vtep_mac {
+            tunnel: match peer.vtep_mac.as_ref().or(peer.public_key.as_ref()) {
                 Some(_) => Some(TunnelEnd {
                     vtep_ip: subnet.network(),
                     answers: answers(subnet.network()).ok()?,

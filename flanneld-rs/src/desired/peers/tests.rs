@@ -123,6 +123,7 @@ fn what_a_lease_lacks_or_spoils_in_one_family_does_not_concern_the_other() {
         lease: whole.key,
         public_ip: "fd00:77::7".parse().unwrap(),
         vtep_mac: Some(mac_v6(7)),
+        wireguard: None,
     };
     assert_eq!(
         v6(&whole).accepted,

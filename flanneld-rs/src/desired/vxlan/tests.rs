@@ -32,6 +32,7 @@ fn the_state_of_an_ipv6_peer_is_the_reference_s() {
         lease: "10.244.95.0-24&fd00:10:244:5f::-64".parse().unwrap(),
         public_ip: "fd00:77::13".parse().unwrap(),
         vtep_mac: Some("0e:2f:7b:13:fd:4b".parse().unwrap()),
+        wireguard: None,
     };
     let subnet = "fd00:10:244:5f::/64".parse().unwrap();
 

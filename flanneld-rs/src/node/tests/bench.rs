@@ -43,14 +43,19 @@ impl Bench {
         bench
     }
 
+    /// A node that has asked for its lease.
+    pub(super) fn asking(node: Node) -> Self {
+        Self {
+            node,
+            ..Self::found(State::default(), None)
+        }
+    }
+
     /// A node in dual stack that has just got its lease, with these leases of others.
     pub(super) fn dual(others: &[Lease]) -> Self {
         let mut node = Node::new(dual_settings());
         asks_for_lease(&mut node, State::default(), None);
-        let mut bench = Self {
-            node,
-            ..Self::found(State::default(), None)
-        };
+        let mut bench = Self::asking(node);
         let own = dual_lease(250, Some(DAY_SECS));
         bench.deliver(Event::LeaseAcquired(Ok(own.clone())));
         let leases: Vec<_> = others.iter().cloned().chain([own]).collect();

@@ -12,11 +12,11 @@ fn another_host_that_announces_the_own_lease_is_told_of_until_it_is_gone() {
         for _ in 0..3 {
             bench.deliver(Event::Lease(LeaseEvent::Put(own_lease(mac(9), Some(DAY_SECS)))));
         }
-        assert_eq!(shared_with(&bench), Some(mac(9).to_string()));
+        assert_eq!(shared_with(&bench), Some(format!("the VTEP MAC {}", mac(9))));
         // It is no peer, and no reason to end.
         assert_eq!(bench.run(|_, _| {}), []);
         bench.deliver(snapshot(&[lease(1, None), own_lease(mac(8), Some(DAY_SECS))]));
-        assert_eq!(shared_with(&bench), Some(mac(8).to_string()));
+        assert_eq!(shared_with(&bench), Some(format!("the VTEP MAC {}", mac(8))));
         bench.deliver(snapshot(&[lease(1, None), own_lease(mac(250), Some(DAY_SECS))]));
         assert_eq!(shared_with(&bench), None);
     });

@@ -23,7 +23,7 @@ rules     nftables ok: masquerade yes, accept forwarded no
           0 rounds, 0 changes, 0 refused, drift repaired 0
 peers     2: 1 programmed, 0 pending, 1 failing, 0 refused
 
-SUBNET             PUBLIC IP       VTEP MAC          STATE      ROUTE   NEIGH   FDB     LAST ERROR
+SUBNET             PUBLIC IP       MAC OR KEY        STATE      ROUTE   NEIGH   FDB     LAST ERROR
 10.244.2.0/24      192.168.77.2    02:00:00:00:00:02 failing    failing ok      ok      File exists
 10.244.1.0/24      192.168.77.1    02:00:00:00:00:01 programmed ok      ok      ok
 ";
@@ -72,10 +72,12 @@ fn peer(n: u8, state: PeerState) -> PeerStatus {
         subnet: format!("10.244.{n}.0/24"),
         public_ip: Some([192, 168, 77, n].into()),
         vtep_mac: Some(format!("02:00:00:00:00:{n:02x}")),
+        public_key: None,
         state,
         route: if failing { Part::Failing } else { Part::Ok },
         neigh: Part::Ok,
         fdb: Part::Ok,
+        wireguard: Part::None,
         error: failing.then(|| "File exists".to_owned()),
         attempts: u32::from(failing),
     }
@@ -90,7 +92,7 @@ fn status() -> Status {
             expires: Some(1_700_000_000 + 23 * 3600),
             renewals: 0,
             renewals_failed: 0,
-            shared_with: Some("02:00:00:00:00:77".to_owned()),
+            shared_with: Some("the VTEP MAC 02:00:00:00:00:77".to_owned()),
         }),
         store: StoreStatus {
             leases: 3,
@@ -104,9 +106,10 @@ fn status() -> Status {
         }),
         device: Some(DeviceStatus {
             name: "flannel.1".to_owned(),
-            vni: 1,
+            vni: Some(1),
             port: 8472,
-            mac: "02:00:00:00:00:09".to_owned(),
+            mac: Some("02:00:00:00:00:09".to_owned()),
+            public_key: None,
             mtu_bytes: 1450,
             parent: "eth0".to_owned(),
             local: [192, 168, 77, 9].into(),
