@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use net_types::MacAddr;
 use netstate::{AdminState, Link, LinkKind, LinkScope, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind};
 
@@ -37,6 +39,23 @@ fn an_audit_looks_again_although_nothing_was_noticed() {
         engine.next_work(AUDIT_INTERVAL + SECOND),
         Some(Work::Observe(_))
     ));
+}
+
+#[test]
+fn large_tables_are_audited_less_often() {
+    let ips: Vec<_> = (0_u32..)
+        .take(AUDITED_PER_INTERVAL)
+        .map(|n| Ipv4Addr::from_bits(n).to_string())
+        .collect();
+    let ips: Vec<_> = ips.iter().map(String::as_str).collect();
+    for (objects, intervals) in [(AUDITED_PER_INTERVAL - 1, 1), (AUDITED_PER_INTERVAL, 2)] {
+        let engine = settled(&ips[..objects]);
+        assert_eq!(
+            engine.wake_at(ms(0)),
+            Some(AUDIT_INTERVAL * intervals),
+            "{objects}"
+        );
+    }
 }
 
 #[test]
