@@ -89,7 +89,7 @@ impl Sandbox {
                 source: NetnsError::NotFound(_) | NetnsError::NotNetns(_),
                 ..
             }) => Ok(None),
-            // Of a process that is gone, or below a file where a directory was: `ENOTDIR`, `ESRCH`, `ENOENT`.
+            // Of a process that is gone, below a file where a directory was, or a path that cannot name anything.
             Err(SandboxError::Open {
                 source: NetnsError::Open { source, .. },
                 ..
@@ -100,12 +100,13 @@ impl Sandbox {
 }
 
 fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
     /// `ESRCH` (linux `errno-base.h`).
     const NO_SUCH_PROCESS: i32 = 3;
-    let kind = error.kind();
-    kind == io::ErrorKind::NotFound
-        || kind == io::ErrorKind::NotADirectory
-        || error.raw_os_error() == Some(NO_SUCH_PROCESS)
+    /// `ELOOP` (linux `errno.h`).
+    const TOO_MANY_LINKS: i32 = 40;
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
+        || matches!(error.raw_os_error(), Some(NO_SUCH_PROCESS | TOO_MANY_LINKS))
 }
 
 fn lock(path: &str, netns: &Netns) -> Result<File, SandboxError> {

@@ -27,7 +27,7 @@ struct Case {
 }
 
 /// `VETH` in a script stands for the host interface.
-const CASES: [Case; 8] = [
+const CASES: [Case; 10] = [
     Case {
         words: "\"eth0\" does not have address 10.244.7.2/24",
         place: Place::Pod,
@@ -59,6 +59,18 @@ const CASES: [Case; 8] = [
         place: Place::Node,
         broken_by: "ip link set VETH type bridge_slave hairpin off",
         mended_by: "ip link set VETH type bridge_slave hairpin on",
+    },
+    Case {
+        words: "has MTU 1000, expected 1450",
+        place: Place::Node,
+        broken_by: "ip link set VETH mtu 1000",
+        mended_by: "ip link set VETH mtu 1450",
+    },
+    Case {
+        words: "the node does not forward IPv4",
+        place: Place::Node,
+        broken_by: "echo 0 > /proc/sys/net/ipv4/ip_forward",
+        mended_by: "echo 1 > /proc/sys/net/ipv4/ip_forward",
     },
     Case {
         words: "\"cni0\" does not have address 10.244.7.1/24",

@@ -13,7 +13,7 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use common::{Node, Pod, on_a_node, printed};
+use common::{Node, Pod, on_a_node, printed, sh};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
@@ -252,6 +252,33 @@ fn status_and_gc_tell_the_truth() {
         gc.conf["cni.dev/valid-attachments"] = Value::Null;
         gc.succeeds();
         node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn status_tells_that_no_state_can_be_kept() {
+    on_a_node(|node| {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        sh(node.dir.path(), "mount --make-rprivate /; mkdir full");
+        let conf = node.conf("1.1.0");
+        let pod = Pod::new("a");
+        let status = node.call("STATUS", &pod, &conf);
+        for options in ["ro", "nr_inodes=1"] {
+            sh(node.dir.path(), &format!("mount -t tmpfs -o {options} full full"));
+            for of_ipam in [false, true] {
+                let mut status = status.clone();
+                let keys = if of_ipam {
+                    &mut status.conf["ipam"]
+                } else {
+                    &mut status.conf
+                };
+                keys["dataDir"] = json!(node.path("full/x"));
+                let error = status.fails();
+                assert_eq!(error["code"], 50, "{error}");
+            }
+            sh(node.dir.path(), "umount full");
+        }
+        status.succeeds();
     });
 }
 

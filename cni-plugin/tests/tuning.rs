@@ -184,27 +184,27 @@ fn check_names_what_is_not_as_configured() {
             (
                 "ip link set eth0 mtu 1300",
                 "ip link set eth0 mtu 1400",
-                "MtuBytes",
+                "MTU 1400",
             ),
             (
                 "ip link set eth0 promisc off",
                 "ip link set eth0 promisc on",
-                "Promiscuous",
+                "promiscuous mode on",
             ),
             (
                 "ip link set eth0 allmulticast off",
                 "ip link set eth0 allmulticast on",
-                "AllMulticast",
+                "every multicast frame",
             ),
             (
                 "ip link set eth0 qlen 5",
                 "ip link set eth0 qlen 77",
-                "TxQueueLen",
+                "transmit queue",
             ),
             (
                 "ip link set eth0 address 0a:00:00:00:00:01",
                 "ip link set eth0 address c2:b0:57:49:47:f1",
-                "Mac",
+                "hardware address",
             ),
             (
                 "echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_filter",

@@ -37,7 +37,7 @@ use crate::{port_rules, subnet_file, wireguard_key};
 mod jobs;
 mod waiting;
 
-use jobs::{Job, find, finish, look_at_addrs, renew, write_files};
+use jobs::{Job, find, finish, look_at_addrs, renew, watch_file, write_files};
 use waiting::Trouble;
 
 /// Of more changes at once than this, only the number is logged.
@@ -208,7 +208,7 @@ struct Driver<'a, S: LeaseStore> {
     recorder: Option<Recorder>,
     /// The node asks the store for one thing at a time.
     job: Option<Job<'a>>,
-    /// The subnet file that is being written.
+    /// The subnet file that is being written, or looked after.
     file: Option<Job<'a>>,
     /// The host's addresses that are being looked at.
     addrs: Option<Job<'a>>,
@@ -224,6 +224,8 @@ impl<S: LeaseStore> Driver<'_, S> {
             let now = self.now();
             if matches!(event, Event::SubnetFileWritten(Ok(()))) {
                 self.store.network_is_up();
+                let written = self.node.subnet_env().cloned();
+                self.file = written.map(|env| watch_file(self.config.subnet_file.clone(), env));
             }
             let actions = self.node.handle(now, event);
             if let Some(recorder) = &mut self.recorder {

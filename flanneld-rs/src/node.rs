@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use flannel_types::{Lease, LeaseAttrs, NetConf, VxlanData, WireguardData};
+use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, VxlanData, WireguardData};
 use lease_store::LeaseEvent;
 use net_types::{IfName, MacAddr, WgPublicKey};
 use netstate::{KernelError, Prune, Scope, State};
@@ -113,6 +113,7 @@ impl Node {
             Event::LeaseRenewed(result) => actions.extend(self.lease_renewed(now, result)),
             Event::Lease(event) => actions.extend(self.lease_event(now, event)),
             Event::SubnetFileWritten(result) => self.subnet_file_written(now, result),
+            Event::SubnetFileLost => actions.extend(self.subnet_file_lost()),
             Event::HostAddrs(addrs) => self.note_host_addrs(&addrs),
             Event::Tick => {}
         }
@@ -162,6 +163,12 @@ impl Node {
     pub fn sides(&self) -> impl Iterator<Item = &Side> {
         let held = self.holding().map_or(&[][..], |holding| holding.sides.as_slice());
         held.iter().map(|held| &held.side)
+    }
+
+    /// What the subnet file is to say, once the lease is held.
+    #[must_use]
+    pub fn subnet_env(&self) -> Option<&SubnetEnv> {
+        self.holding().map(|holding| &holding.wants.subnet_env)
     }
 
     fn look_for_device(&self) -> Action {
@@ -470,6 +477,19 @@ impl Node {
                 self.retry_at = Some(now.monotonic + SUBNET_FILE_RETRY);
             }
         }
+    }
+
+    /// Without the file no pod can start here.
+    fn subnet_file_lost(&mut self) -> Option<Action> {
+        let Stage::Holding(holding) = &mut self.stage else {
+            return None;
+        };
+        if holding.file != SubnetFile::Written {
+            return None;
+        }
+        warn!("somebody removed or changed the subnet file, writing it again");
+        holding.file = SubnetFile::Writing;
+        Some(Action::WriteSubnetFile(holding.wants.subnet_env.clone()))
     }
 
     /// Tells when an address goes by which this node and the others reach each other, and when it is back.

@@ -20,6 +20,12 @@ pub fn write(path: &Path, env: &SubnetEnv) -> Result<(), statefile::Error> {
     statefile::replace(path, env.render().as_bytes(), FILE_MODE, Durability::PowerCut)
 }
 
+/// Whether the file is there and says this.
+#[must_use]
+pub fn says(path: &Path, env: &SubnetEnv) -> bool {
+    statefile::read_text(path).is_ok_and(|text| text.is_some_and(|text| text == env.render()))
+}
+
 /// Reads what an earlier run wrote; a file that is missing or unreadable counts as none, because it is only a hint.
 #[must_use]
 pub fn previous(path: &Path) -> PreviousSubnets {

@@ -1,10 +1,10 @@
 //! The key `dataDir`, by which a configuration says where a plugin keeps its state.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cni_types::{Code, DecodeError, Object};
 
-use crate::error::CniError;
+use crate::error::{CniError, Failure};
 
 /// Why there is no directory for the state.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,22 @@ pub(crate) fn data_dir(object: &Object, default: &str) -> Result<PathBuf, DataDi
     } else {
         Err(DataDirError::Path(text.to_owned()))
     }
+}
+
+/// Why no state can be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("no pod can start: the state of a pod cannot be kept")]
+struct NoRoom(#[source] statefile::Error);
+
+impl CniError for NoRoom {
+    fn code(&self) -> Code {
+        Code::NOT_AVAILABLE
+    }
+}
+
+/// Fails, as STATUS does, if a directory of state cannot take new files.
+pub(crate) fn require_room(dir: &Path) -> Result<(), Failure> {
+    Ok(statefile::require_room(dir).map_err(NoRoom)?)
 }
 
 #[cfg(test)]

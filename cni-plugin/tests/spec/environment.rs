@@ -116,6 +116,21 @@ fn ids_and_interface_names() {
             }));
         }
     }
+    // What no interface can be called: the kernel would put a number in the place of %d.
+    for name in ["eth%d", "all", "default"] {
+        cases.push(
+            case("ENV-07", "bridge", In(4, ""), move |_, g| {
+                g.var("CNI_IFNAME", name)
+            })
+            .ours_only(),
+        );
+        cases.push(
+            case("ENV-07 bridge", "bridge", In(7, ""), move |_, g| {
+                g.conf["bridge"] = name.into()
+            })
+            .ours_only(),
+        );
+    }
     cases.push(case("ENV-07 letters", "bridge", Well, |_, g| {
         g.var("CNI_IFNAME", "ethä")
     }));

@@ -32,6 +32,11 @@ fn del_works_with_what_no_add_would_take() {
             g.var("CNI_COMMAND", "DEL")
         }),
         case("DEL-01", "flannel", Well, |_, g| g.var("CNI_COMMAND", "DEL")).ours_only(),
+        case("DEL-01 netns", "bridge", Well, |_, g| {
+            g.var("CNI_COMMAND", "DEL");
+            g.var("CNI_NETNS", &format!("/run/{}", "n".repeat(300)));
+        })
+        .ours_only(),
     ]);
 }
 

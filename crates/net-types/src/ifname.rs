@@ -5,9 +5,11 @@ use std::str::FromStr;
 /// Longest interface name in bytes: `IFNAMSIZ` less its terminating zero (linux `include/uapi/linux/if.h`).
 const MAX_LEN_BYTES: usize = 15;
 
-/// The name of a network interface, valid by the kernel's own rule.
+/// The name of a network interface, as the kernel has them.
 ///
-/// 1 to 15 bytes, neither `.` nor `..`, without `/`, `:` or white space (linux `net/core/dev.c`, `dev_valid_name`).
+/// 1 to 15 bytes, neither `.` nor `..`, without `/`, `:` or white space (linux `net/core/dev.c`, `dev_valid_name`). A `%`
+/// asks the kernel for a number in its place, so that no interface has one (`dev_prep_valid_name`); `all` and `default`
+/// stand for something else among the kernel's parameters (`sysctl_dev_name_is_allowed`).
 ///
 /// Names sort as their texts do. They are kept in place: thousands of routes and neighbours name one link each.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,8 +29,10 @@ pub enum IfNameError {
     /// The text is longer than 15 bytes.
     #[error("interface name {0:?} is longer than 15 bytes")]
     TooLong(String),
-    /// The text is `.` or `..`, or holds a character that the kernel refuses.
-    #[error("interface name {0:?} is \".\" or \"..\", or contains / : or white space")]
+    /// The text has another meaning, or holds a character that the kernel refuses.
+    #[error(
+        "interface name {0:?} is one of \".\", \"..\", \"all\" and \"default\", or contains / : % or white space"
+    )]
     Forbidden(String),
 }
 
@@ -44,8 +48,8 @@ impl IfName {
         if name.len() > MAX_LEN_BYTES {
             return Err(IfNameError::TooLong(name.to_owned()));
         }
-        let forbidden = |c: char| matches!(c, '/' | ':' | '\0') || c.is_whitespace();
-        if name == "." || name == ".." || name.contains(forbidden) {
+        let forbidden = |c: char| matches!(c, '/' | ':' | '%' | '\0') || c.is_whitespace();
+        if matches!(name, "." | ".." | "all" | "default") || name.contains(forbidden) {
             return Err(IfNameError::Forbidden(name.to_owned()));
         }
         let mut bytes = [0; MAX_LEN_BYTES];
@@ -143,7 +147,9 @@ mod tests {
             IfName::new("1234567890123456"),
             Err(IfNameError::TooLong(_))
         ));
-        for name in [".", "..", "a/b", "a:b", "a b", "a\tb", "a\0b"] {
+        for name in [
+            ".", "..", "a/b", "a:b", "a b", "a\tb", "a\0b", "br%d", "all", "default",
+        ] {
             assert!(
                 matches!(IfName::new(name), Err(IfNameError::Forbidden(_))),
                 "{name:?}"

@@ -1,5 +1,7 @@
 //! Settings of a link that exists, whatever its kind and whoever made it: what a plan does not make, but change.
 
+use std::fmt;
+
 use net_types::{IfName, MacAddr};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags};
@@ -39,6 +41,19 @@ pub enum LinkSetting {
     AllMulticast(bool),
     /// Length of the transmit queue in packets.
     TxQueueLen(u32),
+}
+
+impl fmt::Display for LinkSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = |on: bool| if on { "on" } else { "off" };
+        match self {
+            Self::Mac(mac) => write!(f, "hardware address {mac}"),
+            Self::MtuBytes(mtu_bytes) => write!(f, "MTU {mtu_bytes}"),
+            Self::Promiscuous(on) => write!(f, "promiscuous mode {}", state(*on)),
+            Self::AllMulticast(on) => write!(f, "reception of every multicast frame {}", state(*on)),
+            Self::TxQueueLen(packets) => write!(f, "transmit queue of {packets} packets"),
+        }
+    }
 }
 
 impl LinkSettings {

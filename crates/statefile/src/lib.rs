@@ -16,12 +16,14 @@ mod lock;
 mod mark;
 mod open;
 mod read;
+mod room;
 mod write;
 
 pub use error::{Action, Error};
 pub use lock::{Lock, lock_file};
 pub use mark::{mark, mark_of};
 pub use read::{MAX_BYTES, is_dir, read_optional, read_text, read_text_within};
+pub use room::require_room;
 pub use write::{
     Durability, create_new, ensure_dir, is_unfinished, remove, remove_abandoned, remove_unfinished, replace,
 };

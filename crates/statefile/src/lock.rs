@@ -80,8 +80,9 @@ pub(crate) fn open_locked(
             if let Some(found) = found_at(&file, path)? {
                 return Ok((file, found));
             }
+        } else if leads_nowhere(path) {
+            return Err(Error::NotAFile(path.to_owned()));
         } else {
-            // A link to nowhere stays so.
             thread::sleep(FIRST_PAUSE);
         }
         if start.elapsed() >= timeout {
@@ -130,6 +131,12 @@ pub(crate) fn create_or_open(path: &Path, mode: u32) -> Result<Option<File>, Err
         Err(err) if err.io().is_some_and(|io| io.kind() == ErrorKind::NotFound) => Ok(None),
         Err(err) => Err(err),
     }
+}
+
+/// Whether a symbolic link is there, and nothing where it leads.
+fn leads_nowhere(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+        && fs::metadata(path).is_err_and(|err| err.kind() == ErrorKind::NotFound)
 }
 
 /// Creates a file; `None` if there is one.

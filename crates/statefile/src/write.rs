@@ -92,6 +92,10 @@ pub fn remove(path: &Path, durability: Durability) -> Result<bool, Error> {
     match fs::remove_file(path) {
         Ok(()) => {}
         Err(err) if is_absent(err.kind()) || err.kind() == ErrorKind::NotADirectory => return Ok(false),
+        // A file system that cannot be written says so before it looks whether there is such a file.
+        Err(err) if err.kind() == ErrorKind::ReadOnlyFilesystem && fs::symlink_metadata(path).is_err() => {
+            return Ok(false);
+        }
         // Nobody's file: an empty directory gives way, and one that holds something is left.
         Err(err) if err.kind() == ErrorKind::IsADirectory => {
             drop(fs::remove_dir(path));

@@ -20,7 +20,7 @@ use nix::sys::stat::{Mode, umask};
 use statefile::Durability::{Crash, PowerCut};
 use statefile::{
     Error, Lock, MAX_BYTES, create_new, ensure_dir, is_dir, is_unfinished, read_optional, read_text, remove,
-    remove_abandoned, remove_unfinished, replace,
+    remove_abandoned, remove_unfinished, replace, require_room,
 };
 
 #[test]
@@ -264,12 +264,23 @@ fn what_a_killed_writer_left_is_told_and_removed() {
 }
 
 #[test]
-fn a_lock_that_is_a_link_to_nowhere_ends_the_wait_in_time() {
+fn a_lock_that_is_a_link_to_nowhere_is_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let lock = dir.path().join("lock");
     symlink(dir.path().join("nowhere"), &lock).unwrap();
-    let waited = Lock::acquire(&lock, 0o600, Duration::from_millis(100));
-    assert!(matches!(waited, Err(Error::LockTimeout { .. })));
+    let refused = Lock::acquire(&lock, 0o600, Duration::from_secs(600));
+    assert!(matches!(refused, Err(Error::NotAFile(path)) if path == lock));
+}
+
+#[test]
+fn what_is_not_on_a_file_system_that_cannot_be_written_need_not_be_removed() {
+    in_private_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        mount_tmpfs(dir.path(), "", MsFlags::MS_RDONLY);
+        assert!(!remove(&dir.path().join("state"), Crash).unwrap());
+        remove_unfinished(&dir.path().join("state")).unwrap();
+        assert!(require_room(dir.path()).is_err());
+    });
 }
 
 #[test]

@@ -36,6 +36,23 @@ pub(super) fn write_files<'a>(path: PathBuf, env: SubnetEnv, cni_conf: Option<Cn
     })
 }
 
+/// Nobody but pods that start misses the file, and they are tried again.
+const SUBNET_FILE_AUDIT: Duration = Duration::from_secs(10);
+
+/// Looks at the subnet file now and then until it does not say what was written.
+pub(super) fn watch_file<'a>(path: PathBuf, env: SubnetEnv) -> Job<'a> {
+    Box::pin(async move {
+        loop {
+            tokio::time::sleep(SUBNET_FILE_AUDIT).await;
+            let (path, env) = (path.clone(), env.clone());
+            let look = move || subnet_file::says(&path, &env);
+            if let Ok(false) = tokio::task::spawn_blocking(look).await {
+                return Event::SubnetFileLost;
+            }
+        }
+    })
+}
+
 /// Changes come in bursts, of which one look at the host's addresses takes in all.
 const BURST: Duration = Duration::from_millis(200);
 

@@ -156,6 +156,8 @@ pub enum Event {
     Lease(LeaseEvent),
     /// Answer to [`Action::WriteSubnetFile`].
     SubnetFileWritten(Result<(), String>),
+    /// The subnet file that was written is gone, or says something else.
+    SubnetFileLost,
     /// The addresses that this host has, after they may have changed.
     HostAddrs(BTreeSet<IpAddr>),
     /// Time has passed.

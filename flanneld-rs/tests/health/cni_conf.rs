@@ -51,6 +51,27 @@ fn the_runtime_hears_of_the_network_when_pods_can_start_and_a_restart_takes_noth
 }
 
 #[test]
+fn a_subnet_file_that_somebody_removes_or_changes_is_written_again() {
+    on_a_node(|node| {
+        node.configure();
+        start(node, &[], "-v=0");
+        node.wait_ready();
+        let file = node.file("run/subnet.env");
+        let written = fs::read_to_string(&file).unwrap();
+        let says_it = || fs::read_to_string(&file).is_ok_and(|text| text == written);
+        fs::remove_dir_all(file.parent().unwrap()).unwrap();
+        node.wait("the file", says_it);
+        fs::write(&file, "FLANNEL_MTU=9000\n").unwrap();
+        node.wait("the right file", says_it);
+        node.wait_ready();
+        assert_eq!(
+            node.log().matches("removed or changed the subnet file").count(),
+            2
+        );
+    });
+}
+
+#[test]
 fn a_node_whose_runtime_cannot_be_told_is_not_ready_until_it_can() {
     on_a_node(|node| {
         node.configure();

@@ -428,6 +428,7 @@ fn brief(event: &Event) -> String {
         | Event::LeaseRenewed(_)
         | Event::Lease(_)
         | Event::SubnetFileWritten(_)
+        | Event::SubnetFileLost
         | Event::HostAddrs(_)
         | Event::Tick => format!("{event:?}"),
     }

@@ -61,6 +61,7 @@ impl Ledger {
             | Event::LeaseAcquired(_)
             | Event::LeaseRenewed(_)
             | Event::SubnetFileWritten(_)
+            | Event::SubnetFileLost
             | Event::RulesObserved(_)
             | Event::RulesApplied(_)
             | Event::RulesChanged

@@ -1,5 +1,5 @@
 use cni_types::{NetConf, Target};
-use netlink::tc::{Entry, Root, TcLink, TrafficControl};
+use netlink::tc::{Entry, Root, TcLink, TokenBucket, TrafficControl};
 
 use super::add::look;
 use super::conf::{Conf, Limit};
@@ -29,8 +29,8 @@ pub(crate) fn check(conf: &NetConf, target: &Target, sandbox: &Sandbox) -> Resul
         let Some(device) = found.iter().find(is_target) else {
             return Err(different(
                 &link,
-                &format!("{:?}", control.entry),
-                "a redirection to its device",
+                "no redirection of what enters",
+                "one to the device that limits it",
             )
             .into());
         };
@@ -53,12 +53,24 @@ fn leads_to(entry: &Entry, device: &TcLink) -> bool {
 fn check_bucket(link: &TcLink, root: &Root, limit: &Limit) -> Result<(), BandwidthError> {
     match root {
         Root::Bucket(found) if limit.is_made_by(found) => Ok(()),
-        Root::Bucket(_) | Root::Default | Root::Other(_) => Err(different(
-            link,
-            &format!("{root:?}"),
-            &format!("{:?}", limit.bucket()),
-        )),
+        Root::Bucket(found) => Err(different(link, &words(found), &words(&limit.bucket()))),
+        Root::Default => Err(different(link, "no token bucket", &words(&limit.bucket()))),
+        Root::Other(kind) => {
+            let found = format!("a queue of kind {kind:?}");
+            Err(different(link, &found, &words(&limit.bucket())))
+        }
     }
+}
+
+fn words(bucket: &TokenBucket) -> String {
+    let TokenBucket {
+        rate_bytes_per_sec,
+        burst_ticks,
+        limit_bytes,
+    } = bucket;
+    format!(
+        "a token bucket of {rate_bytes_per_sec} bytes a second, burst {burst_ticks} ticks, limit {limit_bytes} bytes"
+    )
 }
 
 fn different(link: &TcLink, what: &str, expected: &str) -> BandwidthError {

@@ -6,9 +6,10 @@ use ipnetwork::IpNetwork;
 use net_types::registry::RT_TABLE_MAIN;
 use net_types::{IfName, MacAddr};
 use netlink::{Netns, RealKernel};
-use netstate::{AddrKey, AdminState, Link, LinkKind, LinkScope, RouteKind, Scope, State};
+use netstate::{AddrKey, AdminState, Link, LinkKind, LinkScope, RouteKind, Scope, State, SysctlKey};
 
 use super::conf::{Conf, Gateway};
+use super::desired::forwarding;
 use super::guards::{Guarded, Guards};
 use super::kernel::{LinkError, inside, links_only, observe};
 use crate::context::Context;
@@ -38,6 +39,10 @@ enum CheckError {
     },
     #[error("{link:?} does not have address {address}")]
     Address { link: String, address: IpNetwork },
+    #[error(
+        "the node does not forward {0}, so that containers reach nobody beyond their bridge; set {1} to 1"
+    )]
+    Forwarding(&'static str, &'static str),
     #[error("container has no route to {dst} via {}", via.map_or("its link".to_owned(), |ip| ip.to_string()))]
     Route { dst: IpNetwork, via: Option<IpAddr> },
 }
@@ -51,6 +56,7 @@ impl CniError for CheckError {
             | Self::Missing(_)
             | Self::Different { .. }
             | Self::Address { .. }
+            | Self::Forwarding(..)
             | Self::Route { .. } => Code::CHECK_FAILED,
         }
     }
@@ -193,6 +199,13 @@ fn check_host(attached: &Attached<'_>, result: &AddResult, own: &Conf) -> Result
     };
     scope.links.insert(own.bridge.clone(), LinkScope::default());
     scope.links.insert(own.gateway_link.clone(), content);
+    if own.gateway != Gateway::No {
+        let parameters = [forwarding(true), forwarding(false)];
+        scope.sysctls = parameters
+            .iter()
+            .filter_map(|(_, path)| SysctlKey::new(path))
+            .collect();
+    }
     let mut kernel = RealKernel::open().map_err(LinkError::Open)?;
     let observed = observe(&mut kernel, &scope, "the host's network namespace")?;
 
@@ -208,6 +221,7 @@ fn check_host(attached: &Attached<'_>, result: &AddResult, own: &Conf) -> Result
         });
         for gateway in gateways {
             check_address(&observed, &own.gateway_link, gateway)?;
+            check_forwarding(&observed, gateway)?;
         }
     }
     if own.promiscuous {
@@ -253,8 +267,24 @@ fn check_port(observed: &State, name: &IfName, own: &Conf) -> Result<(), Failure
     if port.hairpin != own.port.hairpin {
         return Err(different(name, "hairpin mode", &port.hairpin, &own.port.hairpin).into());
     }
+    // The container's end is the container's to change; this one would drop what is larger.
+    if let (Some(found), Some(expected)) = (link.mtu_bytes, own.mtu_bytes)
+        && found < expected
+    {
+        return Err(different(name, "MTU", &found, &expected).into());
+    }
     if port.isolated != own.port.isolated {
         return Err(different(name, "isolation", &port.isolated, &own.port.isolated).into());
+    }
+    Ok(())
+}
+
+/// A gateway is of no use if the node does not forward: an ADD switches it on.
+fn check_forwarding(observed: &State, gateway: IpNetwork) -> Result<(), CheckError> {
+    let (family, path) = forwarding(gateway.is_ipv4());
+    let value = SysctlKey::new(path).and_then(|key| observed.sysctls.get(&key));
+    if value.is_some_and(|value| value == "0") {
+        return Err(CheckError::Forwarding(family, path));
     }
     Ok(())
 }

@@ -144,11 +144,7 @@ impl Attachment {
             }
             let (key, addr) = Self::address(&self.gateway_link, *gateway);
             state.addrs.insert(key, addr);
-            let forwarding = if gateway.is_ipv4() {
-                "net/ipv4/ip_forward"
-            } else {
-                "net/ipv6/conf/all/forwarding"
-            };
+            let (_, forwarding) = forwarding(gateway.is_ipv4());
             state
                 .sysctls
                 .extend(SysctlKey::new(forwarding).map(|key| (key, "1".to_owned())));
@@ -295,6 +291,15 @@ pub(crate) fn is_earlier_gateway(found: &[IpNetwork], gateways: &[IpNetwork], ro
             && gateways.iter().any(|gateway| network.contains(gateway.ip()))
     };
     first_host(*found) == found.ip() && routed.iter().any(holds)
+}
+
+/// A family's name, and the parameter that lets the node forward it.
+pub(crate) const fn forwarding(is_ipv4: bool) -> (&'static str, &'static str) {
+    if is_ipv4 {
+        ("IPv4", "net/ipv4/ip_forward")
+    } else {
+        ("IPv6", "net/ipv6/conf/all/forwarding")
+    }
 }
 
 /// The name by which the host's plan calls the container's namespace.

@@ -11,9 +11,9 @@ use super::state::{self, StateFiles, StateName, Stored};
 use crate::context::{Attachments, Context};
 use crate::delegate::{self, Known, Verb};
 use crate::error::{CniError, Failure, Failures};
-use crate::plugins::bridge;
 use crate::plugins::host_local::{self, Holder};
 use crate::plugins::ipam::{Earlier, Ipam};
+use crate::plugins::{bridge, data_dir};
 use crate::sandbox::Sandbox;
 
 #[derive(Debug, thiserror::Error)]
@@ -251,6 +251,7 @@ pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failur
         code: Code::NOT_AVAILABLE,
         ..Failure::from(error)
     })?;
+    data_dir::require_room(&conf::data_dir(conf)?)?;
     let delegate_conf = NetConf::from_object(own.delegate_conf(conf, Some(&env)))?;
     match Delegate::of(&delegate_conf)? {
         Delegate::Bridge => bridge::status(context, &delegate_conf),

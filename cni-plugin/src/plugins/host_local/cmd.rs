@@ -11,7 +11,7 @@ use super::range::RangeSet;
 use super::store::{Holder, Reservation, Store, StoreError, addresses};
 use crate::context::Attachments;
 use crate::error::{CniError, Failure, Failures};
-use crate::plugins::prev_result;
+use crate::plugins::{data_dir, prev_result};
 
 /// What to do when the attachment holds an address already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,6 +288,7 @@ pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
 /// Fails unless every range set has a free address.
 pub(crate) fn status(conf: &NetConf) -> Result<(), Failure> {
     let sets = conf::range_sets(conf, &conf::ipam(conf)?)?;
+    data_dir::require_room(&store_dir(conf)?)?;
     let full = |taken: &BTreeSet<IpAddr>| sets.iter().find(|set| set.next_free(None, taken).is_none());
     let names = match Store::open(&store_dir(conf)?)? {
         Some(store) => store.names()?,

@@ -22,11 +22,11 @@ enum TuningError {
     Enter(#[source] NetnsError),
     #[error("cannot open the kernel's networking in the container")]
     Open(#[source] KernelError),
-    #[error("cannot read the settings of {0:?} in the container")]
+    #[error("cannot read the settings of {:?} in the container", .0.as_str())]
     Settings(IfName, #[source] KernelError),
     #[error("cannot set sysctl {}", .0.as_str())]
     Sysctl(SysctlKey, #[source] KernelError),
-    #[error("cannot set {setting:?} of {ifname:?} in the container")]
+    #[error("cannot give {:?} in the container {setting}", ifname.as_str())]
     Setting {
         setting: LinkSetting,
         ifname: IfName,
@@ -39,7 +39,7 @@ enum TuningError {
         found: String,
         wanted: String,
     },
-    #[error("{ifname:?} in the container is not set to {setting:?} as configured")]
+    #[error("{:?} in the container does not have {setting}, as configured", ifname.as_str())]
     OtherSetting { ifname: IfName, setting: LinkSetting },
 }
 

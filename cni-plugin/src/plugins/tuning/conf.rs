@@ -39,6 +39,10 @@ pub(crate) enum ConfError {
     Foreign(String),
     #[error("sysctl {0:?} is given twice, in two spellings; remove one")]
     Twice(String),
+    #[error(
+        "sysctl {0:?} has a value of several lines, of which the kernel would take the first; give it one"
+    )]
+    Lines(String),
     #[error("{key} {value} is out of range")]
     Range { key: &'static str, value: i64 },
     #[error("{0}")]
@@ -49,7 +53,7 @@ impl CniError for ConfError {
     fn code(&self) -> Code {
         match self {
             Self::Decode(_) => Code::DECODING,
-            Self::Foreign(_) | Self::Twice(_) | Self::Range { .. } => Code::BAD_CONFIG,
+            Self::Foreign(_) | Self::Twice(_) | Self::Lines(_) | Self::Range { .. } => Code::BAD_CONFIG,
             Self::Mac(error) => error.code(),
         }
     }
@@ -120,6 +124,9 @@ fn sysctls(
         for (name, value) in listed.unwrap_or_default().into_map() {
             match value {
                 Value::Null => {}
+                Value::String(text) if text.trim_end_matches('\n').contains(['\n', '\0']) => {
+                    return Err(ConfError::Lines(name));
+                }
                 Value::String(text) => {
                     given.insert(name, text);
                 }
@@ -199,6 +206,13 @@ mod tests {
     fn one_parameter_in_two_spellings_is_refused() {
         let rest = r#","sysctl":{"net.core.somaxconn":"500","net/core/somaxconn":"600"}"#;
         assert!(matches!(parse(rest, ""), Err(ConfError::Twice(_))));
+    }
+
+    #[test]
+    fn a_value_of_several_lines_is_refused() {
+        let of = |value: &str| parse(&format!(r#","sysctl":{{"net.core.somaxconn":"{value}"}}"#), "");
+        assert!(matches!(of(r"1\n2"), Err(ConfError::Lines(_))));
+        assert!(of(r"1\n").is_ok());
     }
 
     #[test]
