@@ -10,6 +10,7 @@ mod kernel;
 mod rules;
 mod vxlan;
 mod wireguard;
+mod wireguard_backend;
 
 /// The guests, for one case at a time. Everything of them ends with this process, because the lab does.
 fn guests() -> MutexGuard<'static, GuestLab> {
@@ -31,7 +32,7 @@ fn clean(guest: &mut Guest) {
     guest
         .sh("kill -9 $(cat /run/flanneld.pid 2>/dev/null) 2>/dev/null
             for pod in $(ls /run/netns); do ip netns del $pod; done
-            for link in flannel.1 flannel-wg flannel-wg-v6 cni0 cni5; do ip link del $link 2>/dev/null; done
+            for link in flannel.1 flannel-v6.1 flannel-wg flannel-wg-v6 cni0 cni5; do ip link del $link 2>/dev/null; done
             nft flush ruleset
             rm -rf /run/flannel /var/lib/cni /run/flanneld.*
             true")
