@@ -154,7 +154,7 @@ impl RealKernel {
 }
 
 /// `ENETUNREACH`, and what a rejecting route answers: `EHOSTUNREACH`, `EACCES`, `EINVAL` (a black hole).
-fn is_no_route(class: ErrorClass) -> bool {
+pub(crate) fn is_no_route(class: ErrorClass) -> bool {
     use nix::libc::{EHOSTUNREACH, EINVAL};
     matches!(class, ErrorClass::Unreachable | ErrorClass::Denied)
         || class == ErrorClass::Other(EHOSTUNREACH)

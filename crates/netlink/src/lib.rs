@@ -25,6 +25,7 @@ mod message;
 pub mod netfilter;
 mod netns;
 mod observe;
+mod on_link;
 pub mod raw;
 mod settings;
 mod settle;
