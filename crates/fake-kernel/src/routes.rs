@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 use net_types::IfName;
 use net_types::registry::RT_TABLE_MAIN;
-use netstate::{Nexthop, Route, RouteKey, RouteKind};
+use netstate::{ErrorClass, Nexthop, Route, RouteKey, RouteKind};
 
 use crate::addrs::network;
 use crate::namespace::{Device, Namespace, is_unicast_link_local};
@@ -19,7 +19,7 @@ impl Namespace {
         if let Some(present) = self.routes.get(&key) {
             let is_main = key.table == RT_TABLE_MAIN;
             if is_main && present.first().is_some_and(|present| route.takes_over(present)) {
-                return self.replace_route(&key, route);
+                return self.put_route(&key, route);
             }
             return Err(exists("a route of equal destination and metric"));
         }
@@ -27,7 +27,22 @@ impl Namespace {
         Ok(())
     }
 
+    /// With the steps of which the change consists.
     pub(crate) fn replace_route(&mut self, key: &RouteKey, route: &Route) -> Answer {
+        let Some((stone_key, stone)) = route.stepping_stone(key) else {
+            return self.put_route(key, route);
+        };
+        // Whether it could be made is told by what it helps with.
+        drop(self.add_route(&stone_key, &stone));
+        let put = self.put_route(key, route);
+        let removed = match self.del_route(&stone_key, &stone) {
+            Err(refusal) if refusal.class == ErrorClass::NotFound => Ok(()),
+            removed => removed,
+        };
+        put.and(removed)
+    }
+
+    fn put_route(&mut self, key: &RouteKey, route: &Route) -> Answer {
         self.check_route(key, route)?;
         let routes = self.routes.entry(stored_key(key)).or_default();
         if routes.iter().skip(1).any(|held| held == route) {

@@ -26,9 +26,8 @@ pub(crate) fn apply(edges: &mut Edges<'_>, ops: &[Op]) -> Vec<Result<(), KernelE
         indexes: BTreeMap::new(),
     };
     for (number, op) in ops.iter().enumerate() {
-        match run.encode(op) {
-            Ok(requests) => run.enqueue(number, requests),
-            Err(e) => run.fail(number, e),
+        if let Err(e) = run.make(number, op) {
+            run.fail(number, e);
         }
         run.note(op);
     }
@@ -53,13 +52,58 @@ struct Run<'a, 'b> {
     edges: &'a mut Edges<'b>,
     results: Vec<Result<(), KernelError>>,
     requests: Requests,
-    /// The change that each request in the queue is for.
-    owners: Vec<usize>,
+    /// What each request in the queue is for.
+    owners: Vec<Owner>,
     /// The numbers of links looked up so far, or why there is none.
     indexes: BTreeMap<IfName, Result<IfIndex, KernelError>>,
 }
 
+/// What a request is for.
+#[derive(Clone, Copy)]
+struct Owner {
+    /// The change.
+    number: usize,
+    pardoned: Pardoned,
+}
+
+/// Which refusals of a request are no failure of the change.
+#[derive(Clone, Copy)]
+enum Pardoned {
+    None,
+    /// That there is nothing to remove.
+    Absence,
+    /// All: what the request is to help with tells.
+    All,
+}
+
+impl Pardoned {
+    fn covers(self, class: ErrorClass) -> bool {
+        match self {
+            Self::None => false,
+            Self::Absence => class == ErrorClass::NotFound,
+            Self::All => true,
+        }
+    }
+}
+
 impl Run<'_, '_> {
+    fn make(&mut self, number: usize, op: &Op) -> Result<(), KernelError> {
+        let requests = self.encode(op)?;
+        if let Op::ReplaceRoute(key, route) = op
+            && let Some((key, stone)) = route.stepping_stone(key)
+        {
+            let oif = self.oif(&stone)?;
+            let laid = encode::add_route(&key, &stone, oif, Presence::MustBeAbsent);
+            let lifted = encode::del_route(&key, &stone, oif);
+            self.enqueue_pardoned(number, Pardoned::All, laid);
+            self.enqueue(number, requests);
+            self.enqueue_pardoned(number, Pardoned::Absence, lifted);
+            return Ok(());
+        }
+        self.enqueue(number, requests);
+        Ok(())
+    }
+
     fn encode(&mut self, op: &Op) -> Result<Vec<Request>, KernelError> {
         let request = match op {
             Op::AddLink(name, link) => return self.add_link(name, link),
@@ -223,12 +267,16 @@ impl Run<'_, '_> {
 
     fn enqueue(&mut self, number: usize, requests: Vec<Request>) {
         for request in requests {
-            if is_full(&self.requests) {
-                self.flush();
-            }
-            self.requests.push_route(request.message, request.flags);
-            self.owners.push(number);
+            self.enqueue_pardoned(number, Pardoned::None, request);
         }
+    }
+
+    fn enqueue_pardoned(&mut self, number: usize, pardoned: Pardoned, request: Request) {
+        if is_full(&self.requests) {
+            self.flush();
+        }
+        self.requests.push_route(request.message, request.flags);
+        self.owners.push(Owner { number, pardoned });
     }
 
     fn flush(&mut self) {
@@ -237,9 +285,11 @@ impl Run<'_, '_> {
         }
         let results = self.edges.socket.change(&mut self.requests);
         self.requests.clear();
-        for (number, result) in std::mem::take(&mut self.owners).into_iter().zip(results) {
-            if let Err(e) = result {
-                self.fail(number, e);
+        for (owner, result) in std::mem::take(&mut self.owners).into_iter().zip(results) {
+            if let Err(e) = result
+                && !owner.pardoned.covers(e.class)
+            {
+                self.fail(owner.number, e);
             }
         }
     }

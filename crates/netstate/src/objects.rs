@@ -68,6 +68,36 @@ impl Route {
             && (&wanted.link, wanted.gateway) == (&found.link, found.gateway)
     }
 
+    /// The route that has to stand while this one takes the place of one that may lead through another link. IPv6 looks up
+    /// a gateway, also one that is `onlink`, and refuses one that is reached through another link; of a gateway inside
+    /// the route's own destination the present route tells that, until a more specific one leads to the gateway
+    /// alone (linux `net/ipv6/route.c`, `ip6_route_check_nh_onlink`; measured on 6.18).
+    #[must_use]
+    pub fn stepping_stone(&self, key: &RouteKey) -> Option<(RouteKey, Self)> {
+        let RouteKind::Unicast(hop) = &self.kind else {
+            return None;
+        };
+        let gateway = hop.gateway.filter(|gateway| gateway.is_ipv6() && hop.onlink)?;
+        let dst = IpNetwork::from(gateway);
+        if !key.dst.contains(gateway) || key.dst == dst {
+            return None;
+        }
+        let hop = Nexthop {
+            gateway: None,
+            onlink: false,
+            ..hop.clone()
+        };
+        let stone = Self {
+            kind: RouteKind::Unicast(hop),
+            protocol: self.protocol,
+            source: None,
+            mtu_bytes: None,
+            advmss_bytes: None,
+            scope: None,
+        };
+        Some((RouteKey { dst, ..key.clone() }, stone))
+    }
+
     /// The scope that follows from the next hop, as iproute2 chooses it: an IPv4 destination without a gateway is on
     /// the link; IPv6 has no scopes.
     #[must_use]

@@ -9,7 +9,8 @@ use crate::{
     WgPeerKey, Wireguard,
 };
 
-/// One change to the kernel, as one netlink request (or one write below `/proc/sys`) makes it.
+/// One change to the kernel, as one netlink request (or one write below `/proc/sys`) makes it, but where a variant says
+/// otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// Creates a link **down**, with all that [`Link`] gives but its admin state. Fails if the name is taken.
@@ -27,7 +28,8 @@ pub enum Op {
     /// the same next hop.
     AddRoute(RouteKey, Route),
     /// Makes a route, in place of one of equal table, destination and metric if there is one: ours, or what stands
-    /// where ours was.
+    /// where ours was. Where [`Route::stepping_stone`] has a route, that is made before, unless its place is taken, and
+    /// removed after it; if that is cut short, it stays as any other route through the link.
     ReplaceRoute(RouteKey, Route),
     /// Removes a route, given as it was observed: the kernel compares protocol and next hop.
     DelRoute(RouteKey, Route),

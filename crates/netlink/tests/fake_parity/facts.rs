@@ -56,6 +56,31 @@ fn an_onlink_route_needs_no_address_and_another_does() {
     });
 }
 
+/// The gateway of such a route is found by the very route that is replaced.
+#[test]
+fn an_ipv6_route_moves_between_links_although_its_gateway_is_in_its_own_destination() {
+    with_vxlan(|twin| {
+        twin.apply_all("add addr u0 fd00::1/64 nodad");
+        let plain = "route fd02::/64 via fd00::2 dev u0 proto 102 metric 1024";
+        let tunnelled = "route fd02::/64 via fd02:: dev x0 onlink proto 3 metric 1024";
+        twin.apply_all(&format!("add {plain}"));
+        for route in [tunnelled, plain, tunnelled, tunnelled] {
+            twin.apply_all(&format!("replace {route}"));
+            assert!(twin.holds(route) && !twin.holds("route fd02::/128"));
+        }
+        twin.apply_all(&format!("del {tunnelled}"));
+        // What an earlier life left half-done is neither in the way nor stays.
+        let stone = "route fd02::/128 dev x0 proto 3 metric 1024";
+        twin.apply_all(&format!("add {plain}\nadd {stone}\nreplace {tunnelled}"));
+        assert!(twin.holds(tunnelled) && !twin.holds(stone));
+        // A stranger's route to the gateway is: the change is refused, and nothing of theirs is touched.
+        let strangers = "route fd02::/128 via fd00::3 dev u0 proto 80 metric 1024";
+        twin.apply_all(&format!("replace {plain}\nadd {strangers}"));
+        assert!(twin.apply(&format!("replace {tunnelled}")).is_err());
+        assert!(twin.holds(plain) && twin.holds(strangers));
+    });
+}
+
 #[test]
 fn link_down_flushes_routes_neighbours_and_ipv6_addresses_and_up_restores_none() {
     with_peer(|twin| {
