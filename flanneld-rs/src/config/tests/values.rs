@@ -93,7 +93,7 @@ fn values_of_the_wrong_form_are_refused_wherever_they_come_from() {
         ),
         ("iface-can-reach", "example.org", "an IP address is expected"),
         ("iface", "an-interface-name-too-long", "longer than 15 bytes"),
-        ("iface", "eth0:1", "contains / : or white space"),
+        ("iface", "eth0:1", "contains / : % or white space"),
         ("iface-regex", "eth[0", "unclosed character class"),
         ("iface-regex", "(?<=a)b", "look-around"),
     ];
