@@ -14,7 +14,7 @@ use netlink::inventory::Inventory;
 use netstate::{Link, LinkKind, Route, State, Vxlan};
 use serde::Serialize;
 
-use crate::status::{DeviceStatus, PeerStatus, Status};
+use crate::status::{DeviceStatus, PeerStatus, PeerWay, Status};
 
 pub mod command;
 mod daemon;
@@ -78,17 +78,19 @@ pub struct Probe {
     pub public_ip: Ipv4Addr,
     /// Whether it answered there.
     pub underlay: bool,
-    /// Its end of the tunnel, where there is one.
+    /// Its end of the tunnel, where there is one, also if packets go there without it.
     pub tunnel: Option<TunnelEnd>,
 }
 
-/// Whether a peer answers through the tunnel.
+/// Whether a peer answers on the overlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelEnd {
     /// Its address on the overlay.
     pub vtep_ip: Ipv4Addr,
     /// Whether it answered there.
     pub answers: bool,
+    /// How packets go there.
+    pub way: PeerWay,
 }
 
 /// How packets get to the peers, as far as it decides what is checked.

@@ -21,7 +21,7 @@ use crate::cni_conf::{CniConf, CniConfError, EndSignal};
 use crate::config::Config;
 use crate::executor::{Events, Executor, ExecutorEnded};
 use crate::host_facts::{self, HostFactsError};
-use crate::kernel_watch::{Change, KernelWatch};
+use crate::kernel_watch::{Change, Changes, KernelWatch};
 use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
 use crate::port_rules::PortRules;
 use crate::readiness::{self, Notice};
@@ -37,7 +37,7 @@ use crate::{port_rules, subnet_file, wireguard_key};
 mod jobs;
 mod waiting;
 
-use jobs::{Job, find, finish, look_at_addrs, renew, watch_file, write_files};
+use jobs::{Job, find, finish, look_at_addrs, look_up_routes, renew, watch_file, write_files};
 use waiting::Trouble;
 
 /// Of more changes at once than this, only the number is logged.
@@ -124,15 +124,7 @@ async fn run_until_signal<S: LeaseStore>(
     if conf.backend_defaulted {
         warn!("the network configuration has no Backend, vxlan is used");
     }
-    // What the store's administrator says comes before the command line, as upstream has it.
-    let public = PublicAddrs {
-        v4: told.v4.or(config.public.v4),
-        v6: told.v6.or(config.public.v6),
-    };
-    let config = &Config {
-        public,
-        ..config.clone()
-    };
+    let config = &with_public_addrs(config, told);
     let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
     let trouble = Trouble::default();
     let external = tokio::select! {
@@ -177,9 +169,23 @@ async fn run_until_signal<S: LeaseStore>(
         file: None,
         addrs: None,
         addrs_changed: false,
+        routes: None,
+        heard: None,
         started: Instant::now(),
     };
     driver.run(signals, &mut desk).await
+}
+
+/// What the store's administrator says comes before the command line, as upstream has it.
+fn with_public_addrs(config: &Config, told: PublicAddrs) -> Config {
+    let public = PublicAddrs {
+        v4: told.v4.or(config.public.v4),
+        v6: told.v6.or(config.public.v6),
+    };
+    Config {
+        public,
+        ..config.clone()
+    }
 }
 
 const KERNEL_EVENTS: Events = Events {
@@ -214,6 +220,10 @@ struct Driver<'a, S: LeaseStore> {
     addrs: Option<Job<'a>>,
     /// Whether they may be otherwise than the look that is under way sees.
     addrs_changed: bool,
+    /// The routes to peers that are being looked up.
+    routes: Option<Job<'a>>,
+    /// What came together with another event, and is the next one.
+    heard: Option<Event>,
     started: Instant,
 }
 
@@ -267,6 +277,9 @@ impl<S: LeaseStore> Driver<'_, S> {
     }
 
     async fn next_event(&mut self) -> Result<Event, DaemonError> {
+        if let Some(event) = self.heard.take() {
+            return Ok(event);
+        }
         let now = self.now();
         let wait = self.node.wake_at(now).map(|at| at.saturating_sub(now.monotonic));
         let event = tokio::select! {
@@ -280,20 +293,37 @@ impl<S: LeaseStore> Driver<'_, S> {
                 }
                 answer
             }
+            answer = finish(&mut self.routes) => self.routes_found(answer),
             event = next_news(&mut self.watch) => Event::Lease(event),
-            change = self.kernel_watch.changed() => match change {
-                Change::Anything => {
-                    // A look that is under way may be too old.
-                    self.addrs_changed = self.addrs.is_some();
-                    self.addrs.get_or_insert_with(look_at_addrs);
-                    Event::KernelChanged
-                }
-                Change::At(spots) => Event::KernelChangedAt(spots),
-            },
+            changes = self.kernel_watch.changed() => self.kernel_changed(changes),
             () = self.rules_watch.changed() => Event::RulesChanged,
             () = sleep(wait) => Event::Tick,
         };
         Ok(event)
+    }
+
+    fn kernel_changed(&mut self, changes: Changes) -> Event {
+        match changes.own {
+            Change::Anything => {
+                // A look that is under way may be too old.
+                self.addrs_changed = self.addrs.is_some();
+                self.addrs.get_or_insert_with(look_at_addrs);
+                Event::KernelChanged
+            }
+            Change::At(spots) if spots.is_empty() => Event::HostRoutesChanged,
+            Change::At(spots) => {
+                self.heard = changes.host_routes.then_some(Event::HostRoutesChanged);
+                Event::KernelChangedAt(spots)
+            }
+        }
+    }
+
+    /// What happens to the links that peers are reached through concerns this node from here on.
+    fn routes_found(&mut self, answer: Event) -> Event {
+        if let Event::RoutesFound(Ok(on_link)) = &answer {
+            self.kernel_watch.follow(on_link.values());
+        }
+        answer
     }
 
     fn carry_out(&mut self, action: Action) -> Result<(), DaemonError> {
@@ -321,6 +351,7 @@ impl<S: LeaseStore> Driver<'_, S> {
                     self.cni_conf.clone(),
                 ))
             }
+            Action::LookUpRoutes(addresses) => self.routes = Some(look_up_routes(addresses)),
             Action::Stop(_) => {}
         }
         Ok(())

@@ -91,9 +91,18 @@ impl Side {
     }
 }
 
-/// Returns what the kernel should hold for one family.
+/// The way to a peer, where the backend leaves a choice: `DirectRouting` of VXLAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// The backend's own.
+    Carrier,
+    /// A plain route to the peer's address, which is on this link, as the host-gw backend has it.
+    Direct(IfName),
+}
+
+/// Returns what the kernel should hold for one family; `way` tells the way to each peer.
 #[must_use]
-pub fn desired(side: &Side, peers: &BTreeMap<IpNetwork, Peer>) -> State {
+pub fn desired(side: &Side, peers: &BTreeMap<IpNetwork, Peer>, way: impl Fn(&Peer) -> Way) -> State {
     let mut state = State::default();
     match &side.carrier {
         Carrier::Vxlan(device) => vxlan::add_device(&mut state, side, device),
@@ -101,25 +110,29 @@ pub fn desired(side: &Side, peers: &BTreeMap<IpNetwork, Peer>) -> State {
         Carrier::HostGw(_) | Carrier::Alloc => {}
     }
     for (subnet, peer) in peers {
-        add_peer(&mut state, side, *subnet, peer);
+        add_peer(&mut state, side, *subnet, (peer, &way(peer)));
     }
     state
 }
 
 /// Returns what the kernel should hold for one peer alone.
 #[must_use]
-pub fn of_peer(side: &Side, subnet: IpNetwork, peer: &Peer) -> State {
+pub fn of_peer(side: &Side, subnet: IpNetwork, peer: &Peer, way: &Way) -> State {
     let mut state = State::default();
-    add_peer(&mut state, side, subnet, peer);
+    add_peer(&mut state, side, subnet, (peer, way));
     state
 }
 
-fn add_peer(state: &mut State, side: &Side, subnet: IpNetwork, peer: &Peer) {
-    match &side.carrier {
-        Carrier::Vxlan(device) => vxlan::add_peer(state, device, subnet, peer),
-        Carrier::Wireguard(device) => wireguard::add_peer(state, device, subnet, peer),
-        Carrier::HostGw(link) => host_gw::add_peer(state, link, subnet, peer),
-        Carrier::Alloc => {}
+fn add_peer(state: &mut State, side: &Side, subnet: IpNetwork, (peer, way): (&Peer, &Way)) {
+    match (&side.carrier, way) {
+        (Carrier::Vxlan(device), Way::Carrier) => vxlan::add_peer(state, device, subnet, peer),
+        (Carrier::Vxlan(_), Way::Direct(link)) | (Carrier::HostGw(link), Way::Carrier | Way::Direct(_)) => {
+            host_gw::add_peer(state, link, subnet, peer);
+        }
+        (Carrier::Wireguard(device), Way::Carrier | Way::Direct(_)) => {
+            wireguard::add_peer(state, device, subnet, peer);
+        }
+        (Carrier::Alloc, Way::Carrier | Way::Direct(_)) => {}
     }
 }
 

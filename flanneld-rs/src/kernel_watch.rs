@@ -1,4 +1,5 @@
-//! Which of the kernel's notices concern this node: those about its device, and about the interface below it.
+//! Which of the kernel's notices concern this node: those about its device, and about the interface below it; where peers
+//! may be reached without the tunnel, also those about the routes to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,10 @@ struct Filter {
     parent_index: Option<IfIndex>,
     /// Numbers that the devices have; content is reported by number.
     indexes: BTreeMap<IfIndex, IfName>,
+    /// Whether routes matter that lead to no pods: peers may be reached by them.
+    minds_host_routes: bool,
+    /// Other links that peers are reached through, with their numbers.
+    followed: BTreeMap<IfName, Option<IfIndex>>,
 }
 
 impl KernelWatch {
@@ -41,6 +46,8 @@ impl KernelWatch {
             networks: settings.networks(),
             indexes: BTreeMap::new(),
             parent_index: None,
+            minds_host_routes: settings.direct_routing,
+            followed: BTreeMap::new(),
         };
         let mut watch = Self {
             monitor: Monitor::open()?,
@@ -59,7 +66,19 @@ impl KernelWatch {
             .filter_map(|device| Some((index_of(device)?, device.clone())));
         self.filter.indexes = found.collect();
         self.filter.parent_index = index_of(&self.filter.parent);
+        for (link, index) in &mut self.filter.followed {
+            *index = index_of(link);
+        }
         self.watch_closely();
+    }
+
+    /// Names the links that peers are reached through, whose changes matter as the parent's do.
+    pub fn follow<'a>(&mut self, links: impl Iterator<Item = &'a IfName>) {
+        for link in links {
+            if *link != self.filter.parent && !self.filter.followed.contains_key(link) {
+                self.filter.followed.insert(link.clone(), index_of(link));
+            }
+        }
     }
 
     fn watch_closely(&mut self) {
@@ -69,16 +88,17 @@ impl KernelWatch {
 
     /// Waits until something changed that may concern this node; what came with it is covered too. Cancel-safe: a
     /// notice is taken and judged in one step.
-    pub async fn changed(&mut self) -> Change {
+    pub async fn changed(&mut self) -> Changes {
         loop {
             let mut notice = Some(self.monitor.next().await);
-            let mut change = Change::At(BTreeSet::new());
+            let mut changes = Changes::default();
             while let Some(taken) = notice {
-                change.add(self.judge(taken));
+                changes.host_routes |= self.filter.is_host_route(&taken);
+                changes.own.add(self.judge(taken));
                 notice = self.monitor.try_next();
             }
-            if change != Change::At(BTreeSet::new()) {
-                return change;
+            if changes != Changes::default() {
+                return changes;
             }
         }
     }
@@ -97,13 +117,28 @@ impl KernelWatch {
     }
 }
 
-/// What may have changed in the kernel.
+/// What may have changed in the kernel that concerns this node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// What is this node's, and the links below it.
+    pub own: Change,
+    /// Whether routes may have that lead to no pods, where they matter.
+    pub host_routes: bool,
+}
+
+/// What may have changed of this node's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Not known, or a link or an address.
     Anything,
     /// What stands at these spots.
     At(BTreeSet<Spot>),
+}
+
+impl Default for Change {
+    fn default() -> Self {
+        Self::At(BTreeSet::new())
+    }
 }
 
 impl Change {
@@ -129,7 +164,8 @@ impl Filter {
                 .judge_link(index, &name, presence)
                 .then_some(Change::Anything),
             Notice::Addr { link } => {
-                let concerns = is_ours(link) || self.parent_index == Some(link);
+                let is_followed = self.followed.values().any(|index| *index == Some(link));
+                let concerns = is_ours(link) || self.parent_index == Some(link) || is_followed;
                 concerns.then_some(Change::Anything)
             }
             Notice::Route { link, key } => {
@@ -147,6 +183,16 @@ impl Filter {
         }
     }
 
+    /// Whether it is about a route that a peer may be reached by. Each link, also a pod's, has one to its own IPv6
+    /// addresses, at which there are no peers.
+    fn is_host_route(&self, notice: &Notice) -> bool {
+        let Notice::Route { key, .. } = notice else {
+            return false;
+        };
+        let is_link_s_own = matches!(key.dst, IpNetwork::V6(dst) if dst.ip().is_unicast_link_local() || dst.ip().is_multicast());
+        self.minds_host_routes && !self.is_pods(key.dst) && !is_link_s_own
+    }
+
     fn is_pods(&self, dst: IpNetwork) -> bool {
         self.networks
             .iter()
@@ -158,13 +204,17 @@ impl Filter {
         if *name == self.parent {
             self.parent_index = (presence == Presence::Present).then_some(index);
         }
+        let is_followed = self.followed.get_mut(name).is_some_and(|known| {
+            *known = (presence == Presence::Present).then_some(index);
+            true
+        });
         let is_device = self.devices.contains(name) && presence == Presence::Present;
         let before = if is_device {
             self.indexes.insert(index, name.clone())
         } else {
             self.indexes.remove(&index)
         };
-        is_device || before.is_some() || *name == self.parent
+        is_device || before.is_some() || *name == self.parent || is_followed
     }
 }
 
@@ -254,6 +304,38 @@ mod tests {
     }
 
     #[test]
+    fn where_peers_may_be_direct_routes_to_them_and_links_that_lead_to_them_matter() {
+        let to = |dst: &str| Notice::Route {
+            link: Some(index(2)),
+            key: RouteKey {
+                dst: dst.parse().unwrap(),
+                ..route()
+            },
+        };
+        let mut filter = filter();
+        let all = ["192.168.77.0/24", "192.168.77.3/32", "0.0.0.0/0", "fd00:77::/64"];
+        assert!(!all.iter().any(|dst| filter.is_host_route(&to(dst))));
+        filter.minds_host_routes = true;
+        assert!(all.iter().all(|dst| filter.is_host_route(&to(dst))));
+        for elsewhere in ["10.244.7.0/24", "10.244.7.9/32", "fe80::/64", "ff00::/8"] {
+            assert!(!filter.is_host_route(&to(elsewhere)), "{elsewhere}");
+        }
+        assert!(!filter.is_host_route(&Notice::Addr { link: index(2) }));
+
+        let eth1 = |presence| link(9, "eth1", presence);
+        assert_eq!(filter.judge(eth1(Presence::Present)), None);
+        filter.followed.insert("eth1".parse().unwrap(), None);
+        assert_eq!(filter.judge(Notice::Addr { link: index(9) }), None);
+        assert_eq!(filter.judge(eth1(Presence::Present)), Some(Change::Anything));
+        assert_eq!(
+            filter.judge(Notice::Addr { link: index(9) }),
+            Some(Change::Anything)
+        );
+        assert_eq!(filter.judge(eth1(Presence::Gone)), Some(Change::Anything));
+        assert_eq!(filter.judge(Notice::Addr { link: index(9) }), None);
+    }
+
+    #[test]
     fn several_changes_are_told_as_one() {
         let mut change = Change::At(BTreeSet::new());
         let at = |mac| {
@@ -309,6 +391,8 @@ mod tests {
             networks: vec!["10.244.0.0/16".parse().unwrap()],
             parent_index: Some(index(2)),
             indexes: BTreeMap::new(),
+            minds_host_routes: false,
+            followed: BTreeMap::new(),
         }
     }
 

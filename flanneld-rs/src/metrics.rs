@@ -39,6 +39,16 @@ pub fn render(status: &Status) -> String {
             "What carries packets to the peers.",
         );
         page.sample("flanneld_backend_info", &[("backend", &backend.name)], 1);
+        if !backend.direct_peers.is_empty() {
+            page.metric(
+                "flanneld_direct_peers",
+                "gauge",
+                "Peers with plain routes instead of tunnels, by family.",
+            );
+        }
+        for (family, peers) in &backend.direct_peers {
+            page.sample("flanneld_direct_peers", &[("family", family)], peers);
+        }
     }
     leases(&mut page, status);
     page.metric("flanneld_peers", "gauge", "Peers by state.");

@@ -32,10 +32,12 @@ use standing::Standing;
 mod found;
 mod holding;
 mod protocol;
+mod reach;
 mod standing;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 /// A lease store that did not answer is asked again after this long.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -99,7 +101,10 @@ impl Node {
             Event::Start => actions.push(self.look_for_device()),
             Event::Observed(observation) => actions.extend(self.observed(now, observation)),
             Event::Applied(results) => self.engine.applied(results),
-            Event::KernelChanged => self.engine.look_again(),
+            Event::KernelChanged => {
+                self.engine.look_again();
+                self.host_changed();
+            }
             Event::KernelChangedAt(spots) => self.engine.look_at(spots),
             Event::RulesObserved(observation) => {
                 self.rules.observed(now.monotonic, observation);
@@ -115,6 +120,8 @@ impl Node {
             Event::SubnetFileWritten(result) => self.subnet_file_written(now, result),
             Event::SubnetFileLost => actions.extend(self.subnet_file_lost()),
             Event::HostAddrs(addrs) => self.note_host_addrs(&addrs),
+            Event::HostRoutesChanged => self.host_changed(),
+            Event::RoutesFound(found) => self.routes_found(now, found),
             Event::Tick => {}
         }
         actions.extend(self.due(now));
@@ -126,18 +133,19 @@ impl Node {
     #[must_use]
     pub fn wake_at(&self, now: Now) -> Option<Duration> {
         let engine = self.engine.wake_at(now.monotonic);
-        let (view, renewal) = match &self.stage {
+        let (view, renewal, look_up) = match &self.stage {
             Stage::Holding(holding) => (
                 holding.view.wake_at(now.monotonic),
                 holding.keeper.wait(now.wall).map(|wait| now.monotonic + wait),
+                holding.look_up_at(),
             ),
             Stage::LookingForDevice
             | Stage::LookingForLease(_)
             | Stage::AcquiringLease { .. }
-            | Stage::Stopped => (None, None),
+            | Stage::Stopped => (None, None, None),
         };
         let rules = self.rules.wake_at(now.monotonic);
-        [engine, rules, view, renewal, self.retry_at]
+        [engine, rules, view, renewal, look_up, self.retry_at]
             .into_iter()
             .flatten()
             .min()
@@ -181,6 +189,7 @@ impl Node {
         if !matches!(self.stage, Stage::LookingForDevice) {
             self.engine.observed(now.monotonic, observation);
             self.forget_leftovers();
+            self.leave_refused_to_the_tunnel();
             return self.device_settled();
         }
         match observation {
@@ -279,6 +288,7 @@ impl Node {
             subnet_env: holding::subnet_env(&sides, self.settings.pod_mtu_bytes, ip_masq),
             blackhole: self.settings.blackhole,
             leftovers,
+            direct_routing: self.settings.direct_routing,
         };
         self.stage = Stage::Holding(Box::new(Holding::new(sides, keeper, view, wants)));
         // Only now, so that the first snapshot holds the own lease.
@@ -513,6 +523,7 @@ impl Node {
             if holding.view.expire(now.monotonic) {
                 holding.divide();
             }
+            actions.extend(holding.look_up(now.monotonic).map(Action::LookUpRoutes));
             match holding.new_goal(now) {
                 NewGoal::Same => {}
                 NewGoal::Whole(goal) => self.engine.set_goal(goal),
@@ -537,8 +548,9 @@ impl Node {
     }
 
     fn report(&mut self, now: Now) {
-        telling::log_reports(self.engine.take_reports());
-        telling::log_reports(self.rules.take_reports());
+        let off_link = (!self.settings.direct_routing).then_some(telling::OFF_LINK);
+        telling::log_reports(self.engine.take_reports(), off_link);
+        telling::log_reports(self.rules.take_reports(), None);
         self.note_readiness(now.monotonic);
     }
 }

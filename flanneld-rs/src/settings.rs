@@ -148,6 +148,7 @@ pub fn settings(
         // A pod has one MTU. Upstream takes IPv4's, and leaves IPv6 to find out that less gets through.
         pod_mtu_bytes: mtus.min().unwrap_or_default(),
         former_devices: Vec::new(),
+        direct_routing: matches!(backend, Supported::Vxlan(vxlan) if vxlan.direct_routing),
         sides,
         parent: external.link.clone(),
         conf: conf.clone(),
@@ -287,10 +288,6 @@ enum Supported<'a> {
 
 fn supported(backend: &Backend) -> Result<Supported<'_>, SettingsError> {
     match backend {
-        Backend::Vxlan(vxlan) if vxlan.direct_routing => Err(not_supported(
-            "Backend.DirectRouting".to_owned(),
-            "set it to false: all peers are tunnelled",
-        )),
         Backend::Vxlan(vxlan) => Ok(Supported::Vxlan(vxlan)),
         Backend::HostGw => Ok(Supported::HostGw),
         Backend::Alloc => Ok(Supported::Alloc),

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::desired::{Carrier, Way};
 use crate::log::LogCounts;
 use crate::reconciler::insight::Counts;
 
@@ -99,6 +100,9 @@ pub struct BackendStatus {
     pub link: String,
     /// MTU of pods in bytes.
     pub pod_mtu_bytes: u32,
+    /// How many peers have plain routes instead of tunnels, by family; nothing where `DirectRouting` is off.
+    #[serde(default)]
+    pub direct_peers: BTreeMap<String, usize>,
 }
 
 /// The overlay's device, as it should be.
@@ -198,6 +202,9 @@ pub struct PeerStatus {
     pub vtep_mac: Option<String>,
     /// Public key of its WireGuard device, if its lease can be used.
     pub public_key: Option<String>,
+    /// How it is reached, if its lease can be used.
+    #[serde(default)]
+    pub way: Option<PeerWay>,
     /// All in all.
     pub state: PeerState,
     /// Its route.
@@ -212,6 +219,40 @@ pub struct PeerStatus {
     pub error: Option<String>,
     /// How often the kernel refused in a row.
     pub attempts: u32,
+}
+
+/// How a peer is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerWay {
+    /// Through the tunnel.
+    Tunnel,
+    /// By a plain route to its outer address.
+    Direct,
+}
+
+impl PeerWay {
+    /// The way by which a backend reaches a peer; none where others do.
+    pub(crate) const fn of(carrier: &Carrier, way: &Way) -> Option<Self> {
+        match (carrier, way) {
+            (Carrier::Vxlan(_), Way::Carrier) | (Carrier::Wireguard(_), Way::Carrier | Way::Direct(_)) => {
+                Some(Self::Tunnel)
+            }
+            (Carrier::Vxlan(_), Way::Direct(_)) | (Carrier::HostGw(_), Way::Carrier | Way::Direct(_)) => {
+                Some(Self::Direct)
+            }
+            (Carrier::Alloc, Way::Carrier | Way::Direct(_)) => None,
+        }
+    }
+
+    /// The way in one word, for tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Direct => "direct",
+        }
+    }
 }
 
 /// How a peer stands.

@@ -44,7 +44,7 @@ pub struct End<'a> {
     /// Where it is.
     pub namespaces: &'a Namespaces,
     /// The address that the other end sends to.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// What became of the packets of one direction.

@@ -14,6 +14,7 @@ mod blackhole;
 mod churn;
 mod connectivity;
 mod demo;
+mod direct_routing;
 mod dual_stack;
 mod etcd;
 mod foreign;

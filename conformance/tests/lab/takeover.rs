@@ -103,7 +103,7 @@ impl Stage {
             let pod: &Pod = pod;
             End {
                 namespaces: pod.namespaces(),
-                address: pod.address(),
+                address: pod.address().into(),
             }
         };
         let ends = [end(near), end(far)];

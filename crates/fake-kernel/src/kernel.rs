@@ -1,11 +1,12 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use net_types::registry::RT_TABLE_MAIN;
 use net_types::{IfName, MacAddr};
 use netstate::{
     Addr, AddrKey, AdminState, ErrorClass, Kernel, KernelError, Link, LinkKind, NeighKey, NetnsLabel,
-    ObjectKey, Op, Scope, State,
+    ObjectKey, Op, RouteKind, Scope, State,
 };
 
 use crate::faults::{Counters, Faults};
@@ -153,6 +154,16 @@ impl FakeKernel {
     #[must_use]
     pub fn owns(&self, ip: IpAddr) -> bool {
         self.namespace.owns(ip)
+    }
+
+    /// Those of some addresses that are on a link, with the link: the route to them has no gateway.
+    #[must_use]
+    pub fn on_link(&self, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, IfName> {
+        let link = |ip: &IpAddr| match &self.namespace.look_up(RT_TABLE_MAIN, *ip)?.1.kind {
+            RouteKind::Unicast(hop) if hop.gateway.is_none() && !self.owns(*ip) => Some(hop.link.clone()),
+            RouteKind::Unicast(_) | RouteKind::Blackhole => None,
+        };
+        addresses.iter().filter_map(|ip| Some((*ip, link(ip)?))).collect()
     }
 
     /// Lets the next `count` changes fail with this class, whatever they are.

@@ -1,6 +1,7 @@
 //! Whether tunnelled packets get through: firewalls of this host, and peers that do not answer.
 
 use super::{Facts, Finding, Probe};
+use crate::status::PeerWay;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -90,6 +91,15 @@ fn names(rule: &str, word: &str, port: u16) -> bool {
 
 fn silent(facts: &Facts, probe: &Probe) -> Option<Finding> {
     match (&probe.tunnel, probe.underlay) {
+        (Some(end), true) if !end.answers && end.way == PeerWay::Direct => Some(Finding::error(
+            "path.direct-silent",
+            format!(
+                "the peer {} answers, but {} on it, to which a plain route leads, does not",
+                probe.public_ip, end.vtep_ip
+            ),
+            "let packets from and to addresses of pods through between the nodes (clouds check source and destination), \
+             or set DirectRouting to false in the network configuration",
+        )),
         (Some(end), true) if !end.answers => {
             let port = facts.tunnel_port();
             let packets = port.map_or("its packets".to_owned(), |port| format!("UDP port {port}"));

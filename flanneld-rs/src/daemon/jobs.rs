@@ -1,6 +1,8 @@
 //! What the driver waits for besides the kernel: requests to the store, files, looks at the host.
 
+use std::collections::BTreeSet;
 use std::future::{Future, pending};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use std::time::Duration;
 use flannel_types::{Lease, PublicAddrs, SubnetEnv};
 use lease_store::LeaseStore;
 use net_types::sentence;
+use netlink::RealKernel;
+use netstate::KernelError;
 use tracing::{debug, info};
 
 use crate::cni_conf::CniConf;
@@ -68,6 +72,16 @@ pub(super) fn look_at_addrs<'a>() -> Job<'a> {
         // What is wrong, the reconciler's own look at the kernel meets too, and tells.
         debug!(reason, "cannot list this host's addresses");
         Event::Tick
+    })
+}
+
+/// Looks up which addresses are on a link of this host, on a thread of its own: thousands take some time.
+pub(super) fn look_up_routes<'a>(addresses: BTreeSet<IpAddr>) -> Job<'a> {
+    let look_up = move || RealKernel::open()?.on_link(&addresses);
+    Box::pin(async move {
+        let found = tokio::task::spawn_blocking(look_up).await;
+        let found = found.map_err(|err| err.to_string());
+        Event::RoutesFound(found.and_then(|found| found.map_err(|err: KernelError| sentence(&err))))
     })
 }
 

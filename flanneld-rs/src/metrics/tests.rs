@@ -13,6 +13,7 @@ fn every_sample_has_its_value_and_labels() {
     for line in [
         "flanneld_ready 1",
         "flanneld_backend_info{backend=\"host-gw\"} 1",
+        "flanneld_direct_peers{family=\"ipv4\"} 2",
         "flanneld_leases 4",
         "flanneld_peers{state=\"programmed\"} 2",
         "flanneld_peers{state=\"refused\"} 1",
@@ -116,6 +117,7 @@ fn status() -> Status {
                 name: "host-gw".to_owned(),
                 link: "eth0".to_owned(),
                 pod_mtu_bytes: 1500,
+                direct_peers: [("ipv4".to_owned(), 2)].into(),
             }),
             peers: PeerCounts {
                 programmed: 2,

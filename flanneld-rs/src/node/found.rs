@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flannel_types::Lease;
 use ipnetwork::IpNetwork;
+use net_types::registry::RTPROT_FLANNEL;
 use net_types::{IfName, MacAddr};
 use netstate::{LinkKind, Route, RouteKey, State};
 
@@ -72,8 +73,13 @@ pub(super) fn found(state: &State, settings: &Settings) -> Found {
 
 /// The subnets of peers that a kernel carries in one family.
 fn peer_subnets(state: &State, side: &SideSettings) -> BTreeSet<IpNetwork> {
+    // With `DirectRouting`, or by host-gw in an earlier life.
+    let is_plain = |key: &RouteKey, route: &Route| {
+        let is_marked = route.protocol == RTPROT_FLANNEL && route.kind.link().is_some();
+        is_marked && side.is_ipv6() == key.dst.is_ipv6()
+    };
     let is_peer_s = |key: &RouteKey, route: &Route| match &side.carrier {
-        CarrierSettings::Vxlan(vxlan) => route.kind.link() == Some(&vxlan.device),
+        CarrierSettings::Vxlan(vxlan) => route.kind.link() == Some(&vxlan.device) || is_plain(key, route),
         CarrierSettings::HostGw | CarrierSettings::Alloc => {
             side.is_ipv6() == key.dst.is_ipv6() && route.kind.link().is_some()
         }

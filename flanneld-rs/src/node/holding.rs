@@ -8,14 +8,15 @@ use net_types::{IfName, SubnetKey};
 use netstate::{Prune, State};
 use tracing::{info, warn};
 
+use super::reach::Reach;
 use super::{Now, public_key, vtep_mac};
-use crate::desired::{self, Carrier, DeviceId, Peer, PeerChanges, Peers, Side};
+use crate::desired::{self, Carrier, DeviceId, Peer, PeerChanges, Peers, Side, Way};
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::LeaseView;
 use crate::reconciler::Goal;
 
 /// Of more changed peers than this at once, only the number is logged.
-const MAX_LOGGED_CHANGES: usize = 20;
+pub(super) const MAX_LOGGED_CHANGES: usize = 20;
 
 /// A node that holds its lease.
 #[derive(Debug)]
@@ -28,10 +29,12 @@ pub(super) struct Holding {
     pub(super) wants: Wants,
     /// The device with which somebody else announces the own lease.
     pub(super) rival: Option<DeviceId>,
+    /// Which peers need no tunnel; `None` where all have one, or the backend has none.
+    pub(super) reach: Option<Reach>,
     /// What the engine's goal was made from, besides the peers.
     goal_made_for: Option<(SubnetFile, Prune)>,
     /// The peers that changed since the goal was made, as they were in it.
-    changed: BTreeMap<IpNetwork, Option<Peer>>,
+    pub(super) changed: BTreeMap<IpNetwork, Option<(Peer, Way)>>,
 }
 
 /// One family's part of the overlay, with its peers.
@@ -50,6 +53,8 @@ pub(super) struct Wants {
     pub(super) blackhole: bool,
     /// Devices of an earlier life, which are to go.
     pub(super) leftovers: BTreeSet<IfName>,
+    /// Whether peers on a link of this host have plain routes.
+    pub(super) direct_routing: bool,
 }
 
 /// How a goal differs from the one before.
@@ -84,6 +89,7 @@ impl Holding {
             keeper,
             view,
             file: SubnetFile::NotReady,
+            reach: wants.direct_routing.then(Reach::default),
             wants,
             rival: None,
             goal_made_for: None,
@@ -94,21 +100,26 @@ impl Holding {
     /// How the goal may differ from the one made last.
     pub(super) fn new_goal(&mut self, now: Now) -> NewGoal {
         let made_for = (self.file, self.view.prune(now.monotonic));
-        let is_same = self.goal_made_for.replace(made_for) == Some(made_for);
-        if is_same && (self.changed.is_empty() || self.file == SubnetFile::NotReady) {
-            return NewGoal::Same;
-        }
-        let changed = std::mem::take(&mut self.changed);
-        if is_same {
-            return self.change_of_goal(&changed);
-        }
-        let none = BTreeMap::new();
         // The devices first: pods of this node wait for them, and their peers are not known yet.
         let is_early = self.file == SubnetFile::NotReady;
+        if self.goal_made_for == Some(made_for) {
+            if is_early || self.changed.is_empty() {
+                return NewGoal::Same;
+            }
+            return self.change_of_goal();
+        }
+        if !is_early && self.awaits_ways() {
+            // What a former run programmed for them would be removed.
+            return NewGoal::Same;
+        }
+        self.goal_made_for = Some(made_for);
+        self.changed.clear();
+        let none = BTreeMap::new();
         let mut desired = State::default();
         for held in &self.sides {
             let peers = if is_early { &none } else { &held.peers.accepted };
-            desired::join(&mut desired, desired::desired(&held.side, peers));
+            let own = desired::desired(&held.side, peers, |peer| self.way(peer));
+            desired::join(&mut desired, own);
         }
         if self.wants.blackhole {
             let subnets: Vec<_> = self.sides.iter().map(|held| held.side.subnet).collect();
@@ -121,15 +132,30 @@ impl Holding {
         })
     }
 
-    fn change_of_goal(&self, changed: &BTreeMap<IpNetwork, Option<Peer>>) -> NewGoal {
+    /// Takes the peers into the goal that changed, but for those whose way is not known yet: what they had stays.
+    fn change_of_goal(&mut self) -> NewGoal {
+        let changed = std::mem::take(&mut self.changed);
+        let (ready, waiting) = changed
+            .into_iter()
+            .partition(|(subnet, _)| self.accepted(*subnet).is_none_or(|peer| self.knows_way(peer)));
+        let ready: BTreeMap<_, Option<(Peer, Way)>> = ready;
+        self.changed = waiting;
+        if ready.is_empty() {
+            return NewGoal::Same;
+        }
         let (mut gone, mut wanted) = (State::default(), State::default());
-        for (subnet, before) in changed {
-            let Some(held) = self.side_of(*subnet) else {
+        for (subnet, before) in ready {
+            let Some(held) = self.side_of(subnet) else {
                 continue;
             };
-            let objects = |peer: &Peer| desired::of_peer(&held.side, *subnet, peer);
-            gone.absorb(before.as_ref().map(objects).unwrap_or_default());
-            wanted.absorb(held.peers.accepted.get(subnet).map(objects).unwrap_or_default());
+            let objects = |peer: &Peer, way: &Way| desired::of_peer(&held.side, subnet, peer, way);
+            gone.absorb(before.map(|(peer, way)| objects(&peer, &way)).unwrap_or_default());
+            let present = held.peers.accepted.get(&subnet);
+            wanted.absorb(
+                present
+                    .map(|peer| objects(peer, &self.way(peer)))
+                    .unwrap_or_default(),
+            );
         }
         self.complete(&gone, &mut wanted);
         NewGoal::Some { gone, wanted }
@@ -154,7 +180,7 @@ impl Holding {
                 keys.any(|key| peer.device() == Some(key))
             };
             for (subnet, peer) in peers.accepted.iter().filter(|(_, peer)| is_touched(peer)) {
-                desired::join(wanted, desired::of_peer(side, *subnet, peer));
+                desired::join(wanted, desired::of_peer(side, *subnet, peer, &self.way(peer)));
             }
         }
     }
@@ -170,7 +196,7 @@ impl Holding {
         }
     }
 
-    fn side_of(&self, subnet: IpNetwork) -> Option<&HeldSide> {
+    pub(super) fn side_of(&self, subnet: IpNetwork) -> Option<&HeldSide> {
         let mut sides = self.sides.iter();
         sides.find(|held| held.side.is_ipv6() == subnet.is_ipv6())
     }
@@ -224,14 +250,21 @@ impl Holding {
 
     /// Takes the changes of each family.
     fn take_changes(&mut self, changes: Vec<PeerChanges>) {
+        let mut all = Vec::new();
         for (held, changes) in self.sides.iter().zip(changes) {
             let problems = changes.new_problems.iter();
             for (key, problem) in problems.filter_map(|key| held.peers.refused.get_key_value(key)) {
                 warn!(lease = %key, %problem, "a lease is not programmed");
             }
             held.log_changes(&changes.before);
-            for (subnet, before) in changes.before {
-                self.changed.entry(subnet).or_insert(before);
+            all.extend(changes.before);
+        }
+        for (subnet, before) in all {
+            let before = before.map(|peer| (peer, self.way(&peer)));
+            self.changed.entry(subnet).or_insert(before);
+            let present = self.accepted(subnet).map(|peer| peer.public_ip);
+            if let (Some(reach), Some(address)) = (&mut self.reach, present) {
+                reach.want(address);
             }
         }
     }

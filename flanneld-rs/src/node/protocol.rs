@@ -1,6 +1,6 @@
 //! What goes into a node and what comes out of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub struct Settings {
     pub blackhole: bool,
     /// Links with names of devices of flannel's, which an earlier life of this node may have left.
     pub former_devices: Vec<IfName>,
+    /// Whether peers whose addresses are on a link of this host have plain routes instead of tunnels.
+    pub direct_routing: bool,
 }
 
 /// What is fixed for the life of the daemon in one family.
@@ -160,6 +162,10 @@ pub enum Event {
     SubnetFileLost,
     /// The addresses that this host has, after they may have changed.
     HostAddrs(BTreeSet<IpAddr>),
+    /// Routes of this host changed that lead to no pods.
+    HostRoutesChanged,
+    /// Answer to [`Action::LookUpRoutes`]: the addresses that are on a link, with the link; or why there is none.
+    RoutesFound(Result<BTreeMap<IpAddr, IfName>, String>),
     /// Time has passed.
     Tick,
 }
@@ -213,6 +219,8 @@ pub enum Action {
     RenewLease(Lease),
     /// Write the subnet file.
     WriteSubnetFile(SubnetEnv),
+    /// Look up which of these addresses are on a link of this host.
+    LookUpRoutes(BTreeSet<IpAddr>),
     /// End the daemon and leave the kernel as it is.
     Stop(StopReason),
 }

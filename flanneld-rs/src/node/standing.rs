@@ -13,12 +13,12 @@ use tracing::{info, warn};
 
 use super::holding::{HeldSide, Holding, SubnetFile};
 use super::{Node, Now, Stage, telling};
-use crate::desired::{self, Carrier, FilterMode, Masquerade, Peer, Side};
+use crate::desired::{self, Carrier, FilterMode, Masquerade, Peer, Side, Way};
 use crate::reconciler::insight::kind_name;
 use crate::reconciler::{Failure, Reconciler};
 use crate::status::{
     BackendStatus, DeviceStatus, KernelStatus, LeaseStatus, NodeStatus, Part, PeerCounts, PeerState,
-    PeerStatus, RulesStatus, StoreStatus, Trouble,
+    PeerStatus, PeerWay, RulesStatus, StoreStatus, Trouble,
 };
 
 /// The kernel may differ from what is desired for this long without the node being unready: changes come and go.
@@ -190,6 +190,7 @@ impl Node {
             && !self.standing.converged
             && holding.file == SubnetFile::Written
             && holding.view.is_synced()
+            && !holding.awaits_ways()
             && (self.engine.is_settled() || self.lacks_only_misplaced(holding))
         {
             self.standing.converged = true;
@@ -312,7 +313,25 @@ impl Node {
             name: self.settings.conf.backend.name().to_owned(),
             link: self.settings.parent.to_string(),
             pod_mtu_bytes: self.settings.pod_mtu_bytes,
+            direct_peers: self.direct_peers(),
         })
+    }
+
+    /// How many peers have plain routes in each family, where the backend leaves a choice.
+    fn direct_peers(&self) -> BTreeMap<String, usize> {
+        let holding = self.holding().filter(|holding| holding.looks_up_ways());
+        let sides = holding
+            .into_iter()
+            .flat_map(|holding| holding.sides.iter().map(move |held| (holding, held)));
+        let counted = sides.map(|(holding, held)| {
+            let ways = held.peers.accepted.values().map(|peer| holding.way(peer));
+            let family = if held.side.is_ipv6() { "ipv6" } else { "ipv4" };
+            (
+                family.to_owned(),
+                ways.filter(|way| matches!(way, Way::Direct(_))).count(),
+            )
+        });
+        counted.collect()
     }
 
     /// Counts peers, not families: one of which a part fails has failed.
@@ -336,7 +355,8 @@ impl Node {
                 let state = if is_clean {
                     PeerState::Programmed
                 } else {
-                    self.programmed(&held.side, *subnet, peer).state
+                    self.programmed(&held.side, *subnet, (peer, &holding.way(peer)))
+                        .state
                 };
                 note(peer.lease, state);
             }
@@ -359,7 +379,9 @@ impl Node {
     /// How the holder of a lease stands in each family that both have; there is always one.
     fn peer_statuses(&self, holding: &Holding, lease: &Lease) -> Vec<PeerStatus> {
         let sides = holding.sides.iter();
-        let statuses: Vec<_> = sides.filter_map(|held| self.peer_status(held, lease)).collect();
+        let statuses: Vec<_> = sides
+            .filter_map(|held| self.peer_status((holding, held), lease))
+            .collect();
         if statuses.is_empty() {
             let error = "it has no subnet of a family that is on here";
             return vec![refused(
@@ -371,11 +393,11 @@ impl Node {
         statuses
     }
 
-    fn peer_status(&self, held: &HeldSide, lease: &Lease) -> Option<PeerStatus> {
+    fn peer_status(&self, (holding, held): (&Holding, &HeldSide), lease: &Lease) -> Option<PeerStatus> {
         let subnet = held.side.subnet_of(lease.key)?;
         let peer = held.peers.accepted.get(&subnet);
         if let Some(peer) = peer.filter(|peer| peer.lease == lease.key) {
-            return Some(self.programmed(&held.side, subnet, peer));
+            return Some(self.programmed(&held.side, subnet, (peer, &holding.way(peer))));
         }
         let problem = held.peers.refused.get(&lease.key);
         let public_ip = if held.side.is_ipv6() {
@@ -390,8 +412,8 @@ impl Node {
         ))
     }
 
-    fn programmed(&self, side: &Side, subnet: IpNetwork, peer: &Peer) -> PeerStatus {
-        let state = desired::of_peer(side, subnet, peer);
+    fn programmed(&self, side: &Side, subnet: IpNetwork, (peer, way): (&Peer, &Way)) -> PeerStatus {
+        let state = desired::of_peer(side, subnet, peer, way);
         let routes: Vec<_> = state.routes.into_keys().map(ObjectKey::Route).collect();
         let neighs: Vec<_> = state.neighs.into_keys().map(ObjectKey::Neigh).collect();
         let fdb: Vec<_> = state.fdb.into_iter().map(ObjectKey::Fdb).collect();
@@ -401,7 +423,8 @@ impl Node {
         let parts = [routes, neighs, fdb, wg_peers].map(|keys| self.part(keys));
         let [route, neigh, fdb, wireguard] = parts;
         let refusal = failures.iter().find_map(|failure| failure.refusal.as_ref());
-        let is_off_link = refusal.is_some_and(telling::is_off_link);
+        let is_host_gw = matches!(side.carrier, Carrier::HostGw(_));
+        let is_off_link = is_host_gw && refusal.is_some_and(telling::is_off_link);
         let state = if is_off_link {
             PeerState::Refused
         } else if parts.contains(&Part::Failing) {
@@ -416,6 +439,7 @@ impl Node {
             public_ip: Some(peer.public_ip),
             vtep_mac: peer.vtep_mac.map(|mac| mac.to_string()),
             public_key: peer.wireguard.map(|end| end.public_key.to_string()),
+            way: PeerWay::of(&side.carrier, way),
             state,
             route,
             neigh,
@@ -474,6 +498,7 @@ fn refused(subnet: String, public_ip: Option<IpAddr>, error: Option<String>) -> 
         public_ip,
         vtep_mac: None,
         public_key: None,
+        way: None,
         state: PeerState::Refused,
         route: Part::None,
         neigh: Part::None,

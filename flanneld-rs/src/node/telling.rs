@@ -26,27 +26,30 @@ pub(super) fn is_off_link(refusal: &KernelError) -> bool {
     )
 }
 
-/// Logs what the reconciler has to report.
-pub(super) fn log_reports(reports: Vec<Report>) {
+/// Logs what the reconciler has to report; `off_link` tells what it means that a next hop is not on the link, where that
+/// is not mended by itself.
+pub(super) fn log_reports(reports: Vec<Report>, off_link: Option<&str>) {
     let untold = reports.len().saturating_sub(MAX_REPORTS);
     for report in reports.into_iter().take(MAX_REPORTS) {
-        log_report(report);
+        log_report(report, off_link);
     }
     if untold > 0 {
         info!(untold, "more objects failed or recovered");
     }
 }
 
-fn log_report(report: Report) {
+fn log_report(report: Report, off_link: Option<&str>) {
     match report {
         Report::Failed(object, failure) => match failure.refusal {
             Some(err) if err.class == ErrorClass::Exists && matches!(object, ObjectKey::Route(_)) => {
                 warn!(%object, "a route that is not flannel's is in the way: remove it to reach this peer");
             }
-            Some(err) if is_off_link(&err) && matches!(object, ObjectKey::Route(_)) => {
-                warn!(%object, %err, "{OFF_LINK}");
+            Some(err) => {
+                match off_link.filter(|_| is_off_link(&err) && matches!(object, ObjectKey::Route(_))) {
+                    Some(meaning) => warn!(%object, %err, "{meaning}"),
+                    None => warn!(%object, %err, "the kernel refused a change, will try again"),
+                }
             }
-            Some(err) => warn!(%object, %err, "the kernel refused a change, will try again"),
             None => debug!(%object, "a change had no effect, will try again"),
         },
         Report::Recovered(object) => debug!(%object, "as desired again"),

@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flannel_types::UnixTime;
 use ipnetwork::IpNetwork;
 use net_types::IfName;
-use netstate::{AdminState, ErrorClass, LinkKind};
+use netstate::{AdminState, ErrorClass, LinkKind, ObjectKey};
 
 use super::*;
-use crate::desired::{FilterMode, RuleSettings, Side};
+use crate::desired::{FilterMode, RuleSettings, Side, Way};
+use crate::status::PeerWay;
 use crate::testing::{dual_lease, key, lease, mac, mac_v6, public_ip, side, side_settings, side_v6, subnet};
 
 use bench::Bench;
 
 mod bench;
+mod direct;
 mod strangers;
 mod wireguard;
 
@@ -272,7 +274,7 @@ fn peers_are_watched_once_the_lease_is_held_and_nothing_goes_before_a_snapshot()
 #[test]
 fn in_dual_stack_each_device_announces_its_own_mac() {
     let mut kernel = device_state(mac(8), LinkKindOf::Vxlan);
-    let mut v6 = desired::desired(&side_v6(), &BTreeMap::new());
+    let mut v6 = desired::desired(&side_v6(), &BTreeMap::new(), |_| Way::Carrier);
     v6.links.get_mut(&"flannel-v6.1".parse().unwrap()).unwrap().mac = Some(mac_v6(8));
     kernel.absorb(v6);
     for (found, v4, v6) in [
@@ -470,7 +472,7 @@ enum LinkKindOf {
 }
 
 fn device_state(mac: MacAddr, kind: LinkKindOf) -> State {
-    let mut state = desired::desired(&side(), &BTreeMap::new());
+    let mut state = desired::desired(&side(), &BTreeMap::new(), |_| Way::Carrier);
     let link = state.links.get_mut(&device_name()).unwrap();
     link.mac = Some(mac);
     if matches!(kind, LinkKindOf::Bridge) {
@@ -549,5 +551,6 @@ fn settings_of(sides: &[Side], conf: &str) -> Settings {
         rules_audit: Duration::from_secs(60),
         blackhole: false,
         former_devices: Vec::new(),
+        direct_routing: false,
     }
 }

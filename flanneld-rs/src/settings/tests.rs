@@ -50,6 +50,19 @@ fn net_conf_decides_the_device() {
 }
 
 #[test]
+fn direct_routing_is_an_option_of_vxlan() {
+    for (backend, expected) in [
+        ("{\"Type\": \"vxlan\"}", false),
+        ("{\"Type\": \"vxlan\", \"DirectRouting\": false}", false),
+        ("{\"Type\": \"vxlan\", \"directrouting\": true}", true),
+        ("{\"Type\": \"alloc\", \"DirectRouting\": true}", false),
+    ] {
+        let settings = settings_of(&with_backend(backend), 1500).unwrap();
+        assert_eq!(settings.direct_routing, expected, "{backend}");
+    }
+}
+
+#[test]
 fn ipv6_has_a_device_of_its_own_and_pods_get_what_both_carry() {
     let both = "{\"Network\": \"10.244.0.0/16\", \"EnableIPv6\": true, \"IPv6Network\": \"fd00::/48\"}";
     let settings = settings_of(both, 1500).unwrap();
@@ -255,12 +268,6 @@ fn what_cannot_be_used_is_refused_with_the_way_out() {
             147,
             "the MTU 147 is too small: WireGuard takes 80 bytes of it, and 68 must be left; raise the MTU of eth0 or in the \
              network configuration",
-        ),
-        (
-            with_backend("{\"Type\": \"vxlan\", \"DirectRouting\": true}"),
-            1500,
-            "Backend.DirectRouting in the network configuration is not supported yet: set it to false: all peers are \
-             tunnelled",
         ),
         (
             "{\"Network\": \"10.244.0.0/16\"}".to_owned(),

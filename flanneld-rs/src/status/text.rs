@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::{KernelStatus, LeaseStatus, NodeStatus, PeerState, PeerStatus, Status};
+use super::{KernelStatus, LeaseStatus, NodeStatus, PeerState, PeerStatus, PeerWay, Status};
 
 /// Of peers without trouble, so many are listed unless all are asked for.
 const MAX_LISTED: usize = 20;
@@ -77,13 +77,14 @@ fn head(text: &mut String, status: &Status, now: SystemTime) {
 /// What carries packets.
 fn data_plane(text: &mut String, node: &NodeStatus) {
     if let Some(backend) = &node.backend {
-        line(
-            text,
-            &format!(
-                "backend   {} over {}, MTU of pods {}",
-                backend.name, backend.link, backend.pod_mtu_bytes
-            ),
+        let mut backend_line = format!(
+            "backend   {} over {}, MTU of pods {}",
+            backend.name, backend.link, backend.pod_mtu_bytes
         );
+        for (family, peers) in &backend.direct_peers {
+            let _infallible = write!(backend_line, ", {peers} peers direct in {family}");
+        }
+        line(text, &backend_line);
     }
     for device in node.device.iter().chain(&node.second_device) {
         let vni = device.vni.map_or_else(String::new, |vni| format!("VNI {vni} "));
@@ -185,14 +186,15 @@ fn table(text: &mut String, peers: &[PeerStatus]) {
     text.push('\n');
     line(
         text,
-        "SUBNET             PUBLIC IP       MAC OR KEY        STATE      ROUTE   NEIGH   FDB     LAST ERROR",
+        "SUBNET             PUBLIC IP       MAC OR KEY        WAY    STATE      ROUTE   NEIGH   FDB     LAST ERROR",
     );
     for peer in peers {
         let row = format!(
-            "{:<18} {:<15} {:<17} {:<10} {:<7} {:<7} {:<7} {}",
+            "{:<18} {:<15} {:<17} {:<6} {:<10} {:<7} {:<7} {:<7} {}",
             peer.subnet,
             shown(peer.public_ip),
             device(peer),
+            peer.way.map_or("-", PeerWay::name),
             peer.state.name(),
             peer.route.name(),
             peer.neigh.name(),

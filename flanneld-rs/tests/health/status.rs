@@ -33,7 +33,7 @@ fn status_prints_the_node_and_each_peer_with_its_state() {
             "store     in reach, 4 leases",
             "device    flannel.1 ok: VNI 1 port 8472 on eth0 (192.168.77.1), MTU 1450",
             "peers     3: 2 programmed, 0 pending, 0 failing, 1 refused",
-            "10.244.0.32/28     192.168.0.2     02:00:00:00:00:02 programmed ok      ok      ok\n",
+            "10.244.0.32/28     192.168.0.2     02:00:00:00:00:02 tunnel programmed ok      ok      ok\n",
             "its subnet is outside the pod network",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");

@@ -1,11 +1,12 @@
 //! Carries out what a node decides, at once, in virtual time.
 
-use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use fake_kernel::FakeKernel;
 use flannel_types::{NetConf, PreviousSubnets, SubnetEnv, UnixTime};
 use flanneld_rs::desired::{FilterMode, Masquerade, RuleSettings, Underlay, WireguardDevice};
 use flanneld_rs::node::{
@@ -15,7 +16,8 @@ use flanneld_rs::node::{
 use flanneld_rs::reconciler::Work;
 use lease_store::{LeaseRequest, LeaseStore, LeaseWatch, MemoryStore, MemoryWatch};
 use net_types::registry::{VXLAN_PORT, WIREGUARD_DEVICE};
-use net_types::{MacAddr, Vni, WgPublicKey, WgSecret};
+use net_types::{IfName, MacAddr, Vni, WgPublicKey, WgSecret};
+use netlink::RealKernel;
 use netstate::{Kernel, Op, Spot};
 
 /// The address of the node on the underlay.
@@ -32,6 +34,7 @@ const MAX_EVENTS: u32 = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
     Vxlan,
+    DirectRouting,
     HostGw,
     Wireguard,
     Alloc,
@@ -40,7 +43,7 @@ pub(crate) enum Backend {
 impl Backend {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Vxlan => "vxlan",
+            Self::Vxlan | Self::DirectRouting => "vxlan",
             Self::HostGw => "host-gw",
             Self::Wireguard => "wireguard",
             Self::Alloc => "alloc",
@@ -49,20 +52,40 @@ impl Backend {
 
     pub(crate) fn net_conf(self) -> NetConf {
         let name = self.name();
-        let text = format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "{name}"}}}}"#);
+        let direct = self == Self::DirectRouting;
+        let text = format!(
+            r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "{name}", "DirectRouting": {direct}}}}}"#
+        );
         NetConf::parse(&text).unwrap()
     }
 }
 
 /// The two sides of one kernel.
 pub(crate) struct Kernels {
-    pub(crate) kernel: Box<dyn Kernel>,
+    pub(crate) kernel: Box<dyn Host>,
     pub(crate) rules: Box<dyn Kernel>,
+}
+
+/// A kernel whose routes can be looked up.
+pub(crate) trait Host: Kernel {
+    fn on_link(&mut self, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, IfName>;
+}
+
+impl Host for FakeKernel {
+    fn on_link(&mut self, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, IfName> {
+        Self::on_link(self, addresses)
+    }
+}
+
+impl Host for RealKernel {
+    fn on_link(&mut self, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, IfName> {
+        Self::on_link(self, addresses).unwrap()
+    }
 }
 
 /// A node with its kernel, its store and its clock.
 pub(crate) struct Driver {
-    pub(crate) kernel: Box<dyn Kernel>,
+    pub(crate) kernel: Box<dyn Host>,
     /// The kernel's packet filter rules.
     pub(crate) rules: Box<dyn Kernel>,
     pub(crate) store: MemoryStore,
@@ -226,6 +249,9 @@ impl Driver {
                 self.subnet_file = Some(env);
                 vec![Event::SubnetFileWritten(Ok(()))]
             }
+            Action::LookUpRoutes(addresses) => {
+                vec![Event::RoutesFound(Ok(self.kernel.on_link(&addresses)))]
+            }
             Action::Stop(reason) => {
                 self.stopped = Some(reason);
                 self.run = None;
@@ -259,7 +285,7 @@ fn settings(backend: Backend) -> Settings {
         random_mac: RANDOM_MAC,
     };
     let (carrier, pod_mtu_bytes) = match backend {
-        Backend::Vxlan => (CarrierSettings::Vxlan(vxlan), 1450),
+        Backend::Vxlan | Backend::DirectRouting => (CarrierSettings::Vxlan(vxlan), 1450),
         Backend::HostGw => (CarrierSettings::HostGw, 1500),
         Backend::Wireguard => (CarrierSettings::Wireguard(wireguard()), 1420),
         Backend::Alloc => (CarrierSettings::Alloc, 1500),
@@ -283,6 +309,7 @@ fn settings(backend: Backend) -> Settings {
         },
         rules_audit: Duration::from_secs(60),
         blackhole: false,
+        direct_routing: backend == Backend::DirectRouting,
         former_devices: FORMER_DEVICES.map(|name| name.parse().unwrap()).into(),
     }
 }

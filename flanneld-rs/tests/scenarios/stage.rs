@@ -7,7 +7,7 @@
 //! | line | meaning |
 //! |---|---|
 //! | `underlay made` / `deleted` | makes `eth0` with the node's address, one end of a veth pair, or deletes it |
-//! | `backend vxlan` / `host-gw` / `wireguard` / `alloc` | the configuration names another backend; leases are of that one from then on |
+//! | `backend vxlan [with DirectRouting]` / `host-gw` / `wireguard` / `alloc` | the configuration names another backend; leases are of that one from then on |
 //! | `start` / `crash` | starts the daemon, or ends it at once |
 //! | `stranger CHANGE` | another program changes the kernel, which says so |
 //! | `stranger unnoticed CHANGE` | the same, but the notice is lost |
@@ -111,6 +111,7 @@ impl Stage {
             "config restored" => driver.store.set_config(Some(driver.backend.net_conf())),
             "backend vxlan" => configure(driver, Backend::Vxlan),
             "backend wireguard" => configure(driver, Backend::Wireguard),
+            "backend vxlan with DirectRouting" => configure(driver, Backend::DirectRouting),
             "backend host-gw" => configure(driver, Backend::HostGw),
             "backend alloc" => configure(driver, Backend::Alloc),
             "subnet file refused" => driver.subnet_file_refused = true,
@@ -350,7 +351,7 @@ fn lease_of(backend: Backend, number: u8) -> Lease {
     let mac = format!("02:00:00:00:00:{number:02x}");
     let public_key = WgPublicKey::new([number; 32]).to_string();
     let device: &[&str] = match backend {
-        Backend::Vxlan => &["mac", &mac],
+        Backend::Vxlan | Backend::DirectRouting => &["mac", &mac],
         Backend::Wireguard => &["public-key", &public_key],
         Backend::HostGw | Backend::Alloc => &[],
     };

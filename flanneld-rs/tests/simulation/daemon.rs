@@ -1,6 +1,7 @@
 //! A daemon's run: its node, its watch, and how its actions take effect and are answered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use fake_kernel::FakeKernel;
@@ -63,6 +64,7 @@ pub(crate) enum Effect {
     Acquire(LeaseAttrs),
     Renew(Lease),
     Write(SubnetEnv),
+    LookUp(BTreeSet<IpAddr>),
 }
 
 impl World {
@@ -127,6 +129,7 @@ impl World {
             rules_audit: Duration::from_secs(60),
             blackhole: false,
             former_devices: Vec::new(),
+            direct_routing: false,
         }
     }
 
@@ -212,6 +215,7 @@ impl World {
             Action::AcquireLease(attrs) => (Effect::Acquire(attrs), self.rng.ms(1..=30)),
             Action::RenewLease(lease) => (Effect::Renew(lease), self.rng.ms(1..=30)),
             Action::WriteSubnetFile(env) => (Effect::Write(env), self.rng.ms(0..=2)),
+            Action::LookUpRoutes(addresses) => (Effect::LookUp(addresses), self.rng.ms(0..=20)),
             Action::Stop(_) => {
                 self.kill(id);
                 let delay = self.rng.ms(500..=2000);
@@ -288,6 +292,7 @@ impl World {
                 Event::LeaseRenewed(answer)
             }
             Effect::Write(env) => Event::SubnetFileWritten(self.write(id, &env)),
+            Effect::LookUp(addresses) => Event::RoutesFound(Ok(self.kernel(id).on_link(&addresses))),
         };
         let delay = self.rng.ms(0..=4);
         self.after(delay, Item::Event(id, life, event));
@@ -430,6 +435,8 @@ fn brief(event: &Event) -> String {
         | Event::SubnetFileWritten(_)
         | Event::SubnetFileLost
         | Event::HostAddrs(_)
+        | Event::HostRoutesChanged
+        | Event::RoutesFound(_)
         | Event::Tick => format!("{event:?}"),
     }
 }
@@ -449,6 +456,7 @@ fn deed(action: &Action) -> String {
         | Action::WatchLeases
         | Action::RenewLease(_)
         | Action::WriteSubnetFile(_)
+        | Action::LookUpRoutes(_)
         | Action::Stop(_) => {
             format!("does {action:?}")
         }

@@ -66,6 +66,8 @@ impl Ledger {
             | Event::RulesApplied(_)
             | Event::RulesChanged
             | Event::HostAddrs(_)
+            | Event::HostRoutesChanged
+            | Event::RoutesFound(_)
             | Event::Tick => {}
         }
     }

@@ -8,7 +8,7 @@ use ipnetwork::Ipv4Network;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::super::{Probe, TunnelEnd};
-use crate::status::{PeerState, PeerStatus};
+use crate::status::{PeerState, PeerStatus, PeerWay};
 
 const ECHO: u8 = 8;
 const ECHO_REPLY: u8 = 0;
@@ -30,6 +30,7 @@ pub(super) fn all(peers: &[PeerStatus], limit: usize) -> Vec<Probe> {
             tunnel: match peer.vtep_mac.as_ref().or(peer.public_key.as_ref()) {
                 Some(_) => Some(TunnelEnd {
                     vtep_ip: subnet.network(),
+                    way: peer.way.unwrap_or(PeerWay::Tunnel),
                     answers: answers(subnet.network()).ok()?,
                 }),
                 None => None,

@@ -45,6 +45,7 @@ pub(super) fn good() -> Facts {
             tunnel: Some(TunnelEnd {
                 vtep_ip: [10, 244, 2, 0].into(),
                 answers: true,
+                way: PeerWay::Tunnel,
             }),
         }],
     };
@@ -193,6 +194,7 @@ fn backend(name: &str) -> BackendStatus {
         name: name.to_owned(),
         link: "eth0".to_owned(),
         pod_mtu_bytes: 1450,
+        direct_peers: BTreeMap::new(),
     }
 }
 
@@ -202,6 +204,7 @@ fn peer() -> PeerStatus {
         public_ip: Some([192, 168, 77, 2].into()),
         vtep_mac: Some("02:00:00:00:00:02".to_owned()),
         public_key: None,
+        way: None,
         state: PeerState::Programmed,
         route: Part::Ok,
         neigh: Part::Ok,

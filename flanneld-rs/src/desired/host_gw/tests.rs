@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::super::{Carrier, Side, desired, scope};
+use super::super::{Carrier, Side, Way, desired, scope};
 use crate::testing::{dual_lease, host_gw, lease, peer, side, side_v6, subnet};
 
 /// The reference's routes for the same leases, as its captured state shows them (spec §5.4), but with our mark.
@@ -18,8 +18,11 @@ fn each_peer_has_a_route_by_its_own_address_and_nothing_else() {
 route 10.244.47.0/24 via 192.168.77.47 dev eth0 proto 102
 route 10.244.84.0/24 via 192.168.77.84 dev eth0 proto 102
 ";
-    assert_eq!(desired(&side, &BTreeMap::from(peers)).to_string(), expected);
-    assert_eq!(desired(&side, &BTreeMap::new()).to_string(), "");
+    assert_eq!(
+        desired(&side, &BTreeMap::from(peers), |_| Way::Carrier).to_string(),
+        expected
+    );
+    assert_eq!(desired(&side, &BTreeMap::new(), |_| Way::Carrier).to_string(), "");
 }
 
 #[test]
@@ -32,7 +35,7 @@ fn in_ipv6_the_route_has_the_metric_that_the_kernel_gives_it() {
     );
     assert!(peers.refused.is_empty(), "{:?}", peers.refused);
     assert_eq!(
-        desired(&side, &peers.accepted).to_string(),
+        desired(&side, &peers.accepted, |_| Way::Carrier).to_string(),
         "route fd00:10:244:7::/64 via fd00:77::7 dev eth0 proto 102 metric 1024\n"
     );
 }

@@ -4,6 +4,7 @@ use flannel_types::Lease;
 
 use super::super::{Peers, desired, scope};
 use super::*;
+use crate::desired::Way;
 use crate::testing::{
     dual_lease, key, shared_wireguard, side, side_v6, wireguard, wireguard_key, wireguard_lease,
 };
@@ -14,7 +15,7 @@ fn each_family_has_a_device_a_route_for_all_pods_and_a_peer_a_lease() {
     let mut state = State::default();
     for side in [wireguard(side()), wireguard(side_v6())] {
         let peers = accepted(&side, &leases);
-        join(&mut state, desired(&side, &peers));
+        join(&mut state, desired(&side, &peers, |_| Way::Carrier));
     }
     let [one, other] = [47, 84].map(wireguard_key);
     let expected = format!(
@@ -50,7 +51,7 @@ fn families_that_share_a_device_share_its_peers() {
             let side = shared_wireguard(side, underlay);
             join(
                 &mut state,
-                desired(&side, &accepted(&side, &[wireguard_lease(47)])),
+                desired(&side, &accepted(&side, &[wireguard_lease(47)]), |_| Way::Carrier),
             );
         }
         let peer = format!(

@@ -11,6 +11,12 @@ pub(super) struct Bench {
     pub(super) rules: State,
     pub(super) now: Duration,
     pub(super) file_fails: bool,
+    /// The addresses that a look-up finds on a link.
+    pub(super) on_link: BTreeMap<IpAddr, IfName>,
+    /// Look-ups are not answered.
+    pub(super) holds_back_look_ups: bool,
+    /// What the changes hold that the kernel refuses, because nothing is reached there.
+    pub(super) refused: Option<String>,
     actions: Vec<Action>,
 }
 
@@ -26,20 +32,16 @@ impl Bench {
             now: Duration::ZERO,
             actions: Vec::new(),
             file_fails: false,
+            on_link: BTreeMap::new(),
+            holds_back_look_ups: false,
+            refused: None,
         }
     }
 
     /// A node that has just got its lease, with these peers.
     pub(super) fn holding(peers: &[u8]) -> Self {
-        let own = own_lease(mac(250), Some(DAY_SECS));
-        let leases: Vec<_> = peers
-            .iter()
-            .map(|n| lease(*n, None))
-            .chain([own.clone()])
-            .collect();
-        let mut bench = Self::found(State::default(), Some(own));
-        bench.acquire();
-        bench.deliver(snapshot(&leases));
+        let mut bench = Self::found(State::default(), Some(own_lease(mac(250), Some(DAY_SECS))));
+        bench.hold(peers);
         bench
     }
 
@@ -49,6 +51,31 @@ impl Bench {
             node,
             ..Self::found(State::default(), None)
         }
+    }
+
+    /// A node that holds its lease, with `DirectRouting`, on a kernel that holds something from an earlier run.
+    pub(super) fn direct(kernel: State, on_link: &[u8], peers: &[u8]) -> Self {
+        let mut node = Node::new(Settings {
+            direct_routing: true,
+            ..settings()
+        });
+        asks_for_lease(&mut node, kernel.clone(), Some(own_lease(mac(250), None)));
+        let eth0 = || "eth0".parse().unwrap();
+        let mut bench = Self {
+            node,
+            kernel,
+            on_link: on_link.iter().map(|n| (public_ip(*n).into(), eth0())).collect(),
+            ..Self::found(State::default(), None)
+        };
+        bench.hold(peers);
+        bench
+    }
+
+    fn hold(&mut self, peers: &[u8]) {
+        self.acquire();
+        let own = own_lease(mac(250), Some(DAY_SECS));
+        let leases: Vec<_> = peers.iter().map(|n| lease(*n, None)).chain([own]).collect();
+        self.deliver(snapshot(&leases));
     }
 
     /// A node in dual stack that has just got its lease, with these leases of others.
@@ -79,6 +106,34 @@ impl Bench {
         self.actions.extend(actions);
     }
 
+    /// Puts a lease into the store.
+    pub(super) fn put(&mut self, lease: Lease) {
+        self.deliver(Event::Lease(LeaseEvent::Put(lease)));
+    }
+
+    /// Lets some seconds pass, carries out what that leads to, and returns it.
+    pub(super) fn tick_after(&mut self, secs: u64) -> Vec<Action> {
+        let mut done = self.run(|_, _| {});
+        self.now += Duration::from_secs(secs);
+        done.extend(self.tick());
+        done
+    }
+
+    fn change(&mut self, op: &Op) -> Result<(), KernelError> {
+        if self
+            .refused
+            .as_ref()
+            .is_some_and(|refused| op.to_string().contains(refused))
+        {
+            return Err(KernelError {
+                class: ErrorClass::Unreachable,
+                message: "ENETUNREACH".to_owned(),
+            });
+        }
+        apply(&mut self.kernel, op);
+        Ok(())
+    }
+
     /// Lets time pass that is due, carries out what that leads to, and returns it.
     pub(super) fn tick(&mut self) -> Vec<Action> {
         self.deliver(Event::Tick);
@@ -105,8 +160,8 @@ impl Bench {
             Action::Kernel(Work::Observe(_)) => Some(Event::Observed(Ok(self.kernel.clone()))),
             Action::Kernel(Work::ObserveAt(_, spots)) => Some(Event::Observed(Ok(self.kernel.at(spots)))),
             Action::Kernel(Work::Apply(ops)) => {
-                ops.iter().for_each(|op| apply(&mut self.kernel, op));
-                Some(Event::Applied(vec![Ok(()); ops.len()]))
+                let results = ops.iter().map(|op| self.change(op)).collect();
+                Some(Event::Applied(results))
             }
             Action::Rules(Work::Observe(_)) => Some(Event::RulesObserved(Ok(self.rules.clone()))),
             Action::Rules(Work::ObserveAt(_, spots)) => Some(Event::RulesObserved(Ok(self.rules.at(spots)))),
@@ -118,6 +173,15 @@ impl Bench {
                 Some(Event::SubnetFileWritten(Err("the disk is full".to_owned())))
             }
             Action::WriteSubnetFile(_) => Some(Event::SubnetFileWritten(Ok(()))),
+            Action::LookUpRoutes(_) if self.holds_back_look_ups => None,
+            Action::LookUpRoutes(asked) => {
+                let found = self
+                    .on_link
+                    .iter()
+                    .filter(|(address, _)| asked.contains(*address));
+                let found = found.map(|(address, link)| (*address, link.clone()));
+                Some(Event::RoutesFound(Ok(found.collect())))
+            }
             Action::FindLease(_)
             | Action::AcquireLease(_)
             | Action::WatchLeases

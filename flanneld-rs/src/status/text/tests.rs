@@ -15,7 +15,7 @@ ready     no: 1 objects in the kernel are not as they should be
 lease     10.244.9.0/24 at 192.168.77.9, ends in 23h
           announced by another host, with the VTEP MAC 02:00:00:00:00:77
 store     out of reach, 3 leases, nothing is removed for now: no route to the store
-backend   vxlan over eth0, MTU of pods 1450
+backend   vxlan over eth0, MTU of pods 1450, 1 peers direct in ipv4
 device    flannel.1 ok: VNI 1 port 8472 on eth0 (192.168.77.9), MTU 1450, MAC 02:00:00:00:00:09
           0 rounds, 0 changes, 0 refused, drift repaired 0
           route 10.244.2.0/24 missing for 12 s: File exists
@@ -23,9 +23,9 @@ rules     nftables ok: masquerade yes, accept forwarded no
           0 rounds, 0 changes, 0 refused, drift repaired 0
 peers     2: 1 programmed, 0 pending, 1 failing, 0 refused
 
-SUBNET             PUBLIC IP       MAC OR KEY        STATE      ROUTE   NEIGH   FDB     LAST ERROR
-10.244.2.0/24      192.168.77.2    02:00:00:00:00:02 failing    failing ok      ok      File exists
-10.244.1.0/24      192.168.77.1    02:00:00:00:00:01 programmed ok      ok      ok
+SUBNET             PUBLIC IP       MAC OR KEY        WAY    STATE      ROUTE   NEIGH   FDB     LAST ERROR
+10.244.2.0/24      192.168.77.2    02:00:00:00:00:02 tunnel failing    failing ok      ok      File exists
+10.244.1.0/24      192.168.77.1    02:00:00:00:00:01 direct programmed ok      ok      ok
 ";
     assert_eq!(render(&status(), peers, false, now()), expected);
 }
@@ -73,6 +73,7 @@ fn peer(n: u8, state: PeerState) -> PeerStatus {
         public_ip: Some([192, 168, 77, n].into()),
         vtep_mac: Some(format!("02:00:00:00:00:{n:02x}")),
         public_key: None,
+        way: Some(if failing { PeerWay::Tunnel } else { PeerWay::Direct }),
         state,
         route: if failing { Part::Failing } else { Part::Ok },
         neigh: Part::Ok,
@@ -103,6 +104,7 @@ fn status() -> Status {
             name: "vxlan".to_owned(),
             link: "eth0".to_owned(),
             pod_mtu_bytes: 1450,
+            direct_peers: [("ipv4".to_owned(), 1)].into(),
         }),
         device: Some(DeviceStatus {
             name: "flannel.1".to_owned(),
