@@ -238,6 +238,7 @@ impl<S: LeaseStore> Driver<'_, S> {
                 self.file = written.map(|env| watch_file(self.config.subnet_file.clone(), env));
             }
             let actions = self.node.handle(now, event);
+            self.kernel_watch.follow_parent(self.node.parent());
             if let Some(recorder) = &mut self.recorder {
                 recorder.record(self.node.take_inputs());
             }
@@ -305,10 +306,12 @@ impl<S: LeaseStore> Driver<'_, S> {
     fn kernel_changed(&mut self, changes: Changes) -> Event {
         match changes.own {
             Change::Anything => {
-                // A look that is under way may be too old.
-                self.addrs_changed = self.addrs.is_some();
-                self.addrs.get_or_insert_with(look_at_addrs);
+                self.addrs_may_differ();
                 Event::KernelChanged
+            }
+            Change::Renamed(parent) => {
+                self.addrs_may_differ();
+                Event::ParentRenamed(parent)
             }
             Change::At(spots) if spots.is_empty() => Event::HostRoutesChanged,
             Change::At(spots) => {
@@ -324,6 +327,12 @@ impl<S: LeaseStore> Driver<'_, S> {
             self.kernel_watch.follow(on_link.values());
         }
         answer
+    }
+
+    fn addrs_may_differ(&mut self) {
+        // A look that is under way may be too old.
+        self.addrs_changed = self.addrs.is_some();
+        self.addrs.get_or_insert_with(look_at_addrs);
     }
 
     fn carry_out(&mut self, action: Action) -> Result<(), DaemonError> {

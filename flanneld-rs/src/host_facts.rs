@@ -1,7 +1,6 @@
 //! What the daemon must know of its host: the interface that carries the outer packets.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use flannel_types::NetConf;
 use net_types::IfName;
@@ -12,6 +11,7 @@ use tracing::warn;
 use crate::config::Config;
 use crate::desired::is_former_device;
 use crate::iface_match::{self, External, Families, IfaceError};
+use crate::node::HostAddrs;
 
 /// Why the external interface is not known.
 #[derive(Debug, thiserror::Error)]
@@ -80,14 +80,20 @@ pub fn former_devices(kernel: &mut RealKernel) -> Result<Vec<IfName>, HostFactsE
     Ok(names.filter(is_former_device).collect())
 }
 
-/// All addresses of this host.
+/// All addresses of this host. One that only the loopback link has is on none: no other host reaches it.
 ///
 /// # Errors
 /// The kernel cannot be asked.
-pub fn addrs() -> Result<BTreeSet<IpAddr>, KernelError> {
+pub fn addrs() -> Result<HostAddrs, KernelError> {
     let inventory = RealKernel::open()?.inventory()?;
-    let addrs = inventory.links.iter().flat_map(|link| &link.addrs);
-    Ok(addrs.map(|held| held.addr.ip()).collect())
+    let mut addrs: HostAddrs = BTreeMap::new();
+    for link in &inventory.links {
+        for held in &link.addrs {
+            let links = addrs.entry(held.addr.ip()).or_default();
+            links.extend((!link.loopback).then(|| link.name.clone()));
+        }
+    }
+    Ok(addrs)
 }
 
 const fn families(conf: &NetConf) -> Families {

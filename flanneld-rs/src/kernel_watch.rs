@@ -2,6 +2,7 @@
 //! may be reached without the tunnel, also those about the routes to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use net_types::{IfIndex, IfName};
@@ -24,6 +25,8 @@ struct Filter {
     parent: IfName,
     /// The pod networks: a route into one, by whatever link, may take the place of one of ours.
     networks: Vec<IpNetwork>,
+    /// This node's addresses, wherever they are.
+    locals: BTreeSet<IpAddr>,
     /// The number that the parent has.
     parent_index: Option<IfIndex>,
     /// Numbers that the devices have; content is reported by number.
@@ -44,6 +47,7 @@ impl KernelWatch {
             devices: settings.devices().cloned().collect(),
             parent: settings.parent.clone(),
             networks: settings.networks(),
+            locals: settings.sides.iter().map(|side| side.local).collect(),
             indexes: BTreeMap::new(),
             parent_index: None,
             minds_host_routes: settings.direct_routing,
@@ -55,6 +59,14 @@ impl KernelWatch {
         };
         watch.learn();
         Ok(watch)
+    }
+
+    /// Takes this link for the interface below from here on.
+    pub fn follow_parent(&mut self, parent: &IfName) {
+        if self.filter.parent != *parent {
+            self.filter.parent = parent.clone();
+            self.filter.parent_index = index_of(parent);
+        }
     }
 
     /// Asks for the links' numbers: what happened before, or was lost, told nothing of them.
@@ -133,6 +145,8 @@ pub enum Change {
     Anything,
     /// What stands at these spots.
     At(BTreeSet<Spot>),
+    /// Anything, and the interface below has this name now.
+    Renamed(IfName),
 }
 
 impl Default for Change {
@@ -144,7 +158,9 @@ impl Default for Change {
 impl Change {
     fn add(&mut self, other: Option<Self>) {
         match (&mut *self, other) {
-            (_, None) | (Self::Anything, _) => {}
+            (_, None) => {}
+            (change, Some(Self::Renamed(name))) => *change = Self::Renamed(name),
+            (Self::Anything | Self::Renamed(_), _) => {}
             (_, Some(Self::Anything)) => *self = Self::Anything,
             (Self::At(spots), Some(Self::At(more))) => spots.extend(more),
         }
@@ -160,12 +176,11 @@ impl Filter {
                 index,
                 name,
                 presence,
-            } => self
-                .judge_link(index, &name, presence)
-                .then_some(Change::Anything),
-            Notice::Addr { link } => {
+            } => self.judge_link(index, &name, presence),
+            Notice::Addr { link, ip } => {
                 let is_followed = self.followed.values().any(|index| *index == Some(link));
-                let concerns = is_ours(link) || self.parent_index == Some(link) || is_followed;
+                let is_below = self.parent_index == Some(link) || self.locals.contains(&ip);
+                let concerns = is_ours(link) || is_below || is_followed;
                 concerns.then_some(Change::Anything)
             }
             Notice::Route { link, key } => {
@@ -200,8 +215,12 @@ impl Filter {
     }
 
     /// A link that was renamed away, or into our name, concerns us as well.
-    fn judge_link(&mut self, index: IfIndex, name: &IfName, presence: Presence) -> bool {
-        if *name == self.parent {
+    fn judge_link(&mut self, index: IfIndex, name: &IfName, presence: Presence) -> Option<Change> {
+        let is_renamed =
+            self.parent_index == Some(index) && *name != self.parent && presence == Presence::Present;
+        if is_renamed {
+            self.parent = name.clone();
+        } else if *name == self.parent {
             self.parent_index = (presence == Presence::Present).then_some(index);
         }
         let is_followed = self.followed.get_mut(name).is_some_and(|known| {
@@ -214,7 +233,11 @@ impl Filter {
         } else {
             self.indexes.remove(&index)
         };
-        is_device || before.is_some() || *name == self.parent || is_followed
+        if is_renamed {
+            return Some(Change::Renamed(name.clone()));
+        }
+        let concerns = is_device || before.is_some() || *name == self.parent || is_followed;
+        concerns.then_some(Change::Anything)
     }
 }
 
@@ -234,33 +257,24 @@ mod tests {
     fn only_what_concerns_the_device_or_its_parent_is_told() {
         let mut filter = filter();
         assert_eq!(filter.judge(Notice::Lost), Some(Change::Anything));
-        assert_eq!(
-            filter.judge(Notice::Addr { link: index(2) }),
-            Some(Change::Anything)
-        );
+        assert_eq!(filter.judge(addr(index(2))), Some(Change::Anything));
         assert_eq!(
             filter.judge(link(2, "eth0", Presence::Gone)),
             Some(Change::Anything)
         );
         assert_eq!(filter.judge(link(7, "veth1234", Presence::Present)), None);
-        assert_eq!(filter.judge(Notice::Addr { link: index(2) }), None);
+        assert_eq!(filter.judge(addr(index(2))), None);
         assert_eq!(
             filter.judge(link(3, "eth0", Presence::Present)),
             Some(Change::Anything)
         );
-        assert_eq!(
-            filter.judge(Notice::Addr { link: index(3) }),
-            Some(Change::Anything)
-        );
-        assert_eq!(filter.judge(Notice::Addr { link: index(5) }), None);
+        assert_eq!(filter.judge(addr(index(3))), Some(Change::Anything));
+        assert_eq!(filter.judge(addr(index(5))), None);
         assert_eq!(
             filter.judge(link(5, "flannel.1", Presence::Present)),
             Some(Change::Anything)
         );
-        assert_eq!(
-            filter.judge(Notice::Addr { link: index(5) }),
-            Some(Change::Anything)
-        );
+        assert_eq!(filter.judge(addr(index(5))), Some(Change::Anything));
         let at_route = Some(Change::At([Spot::Route(route())].into()));
         assert_eq!(filter.judge(route_through(Some(index(5)))), at_route);
         assert_eq!(filter.judge(route_through(None)), at_route);
@@ -320,19 +334,16 @@ mod tests {
         for elsewhere in ["10.244.7.0/24", "10.244.7.9/32", "fe80::/64", "ff00::/8"] {
             assert!(!filter.is_host_route(&to(elsewhere)), "{elsewhere}");
         }
-        assert!(!filter.is_host_route(&Notice::Addr { link: index(2) }));
+        assert!(!filter.is_host_route(&addr(index(2))));
 
         let eth1 = |presence| link(9, "eth1", presence);
         assert_eq!(filter.judge(eth1(Presence::Present)), None);
         filter.followed.insert("eth1".parse().unwrap(), None);
-        assert_eq!(filter.judge(Notice::Addr { link: index(9) }), None);
+        assert_eq!(filter.judge(addr(index(9))), None);
         assert_eq!(filter.judge(eth1(Presence::Present)), Some(Change::Anything));
-        assert_eq!(
-            filter.judge(Notice::Addr { link: index(9) }),
-            Some(Change::Anything)
-        );
+        assert_eq!(filter.judge(addr(index(9))), Some(Change::Anything));
         assert_eq!(filter.judge(eth1(Presence::Gone)), Some(Change::Anything));
-        assert_eq!(filter.judge(Notice::Addr { link: index(9) }), None);
+        assert_eq!(filter.judge(addr(index(9))), None);
     }
 
     #[test]
@@ -366,8 +377,46 @@ mod tests {
             let mut filter = filter();
             filter.judge(link(5, "flannel.1", Presence::Present));
             assert_eq!(filter.judge(notice), Some(Change::Anything));
-            assert_eq!(filter.judge(Notice::Addr { link: index(5) }), None);
+            assert_eq!(filter.judge(addr(index(5))), None);
         }
+    }
+
+    #[test]
+    fn a_parent_that_is_renamed_is_followed() {
+        let mut filter = filter();
+        let renamed = Change::Renamed("lan0".parse().unwrap());
+        assert_eq!(
+            filter.judge(link(2, "lan0", Presence::Present)),
+            Some(renamed.clone())
+        );
+        let anything = Some(Change::Anything);
+        assert_eq!(filter.judge(addr(index(2))), anything);
+        // Another one under the old name is nothing to us.
+        assert_eq!(filter.judge(link(3, "eth0", Presence::Present)), None);
+        assert_eq!(filter.judge(link(2, "lan0", Presence::Gone)), anything);
+        for others in [[None, anything.clone()], [anything, None]] {
+            let mut change = Change::At(BTreeSet::new());
+            let [before, after] = others;
+            change.add(before);
+            change.add(Some(renamed.clone()));
+            change.add(after);
+            assert_eq!(change, renamed);
+        }
+    }
+
+    #[test]
+    fn an_own_address_concerns_us_on_any_link() {
+        let notice = |ip: &str| Notice::Addr {
+            link: index(9),
+            ip: ip.parse().unwrap(),
+        };
+        assert_eq!(filter().judge(notice("192.168.77.250")), Some(Change::Anything));
+        assert_eq!(filter().judge(notice("192.168.77.251")), None);
+    }
+
+    fn addr(link: IfIndex) -> Notice {
+        let ip = [192, 168, 77, 9].into();
+        Notice::Addr { link, ip }
     }
 
     fn route() -> RouteKey {
@@ -389,6 +438,7 @@ mod tests {
             devices: [name("flannel.1"), name("flannel-v6.1")].into(),
             parent: name("eth0"),
             networks: vec!["10.244.0.0/16".parse().unwrap()],
+            locals: [[192, 168, 77, 250].into()].into(),
             parent_index: Some(index(2)),
             indexes: BTreeMap::new(),
             minds_host_routes: false,

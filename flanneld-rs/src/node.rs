@@ -5,8 +5,7 @@
 //! leases say. Peers that an earlier life programmed stay untouched through all of this. The driver only carries
 //! actions out and brings their answers back; the simulation tests do the same with kernels in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, VxlanData, WireguardData};
@@ -23,8 +22,8 @@ use crate::reconciler::{Goal, Input, Reconciler, Work};
 use found::{Found, found};
 use holding::{Holding, NewGoal, SubnetFile, Wants};
 pub use protocol::{
-    Action, CarrierSettings, Event, Now, Outlook, Settings, SideSettings, StopReason, StoreFailure,
-    VxlanSettings,
+    Action, CarrierSettings, Event, HostAddrs, Now, Outlook, Settings, SideSettings, StopReason,
+    StoreFailure, VxlanSettings,
 };
 pub use standing::NotReady;
 use standing::Standing;
@@ -37,6 +36,7 @@ mod standing;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod underlay;
 mod ways;
 
 /// A lease store that did not answer is asked again after this long.
@@ -122,6 +122,11 @@ impl Node {
             Event::HostAddrs(addrs) => self.note_host_addrs(&addrs),
             Event::HostRoutesChanged => self.host_changed(),
             Event::RoutesFound(found) => self.routes_found(now, found),
+            Event::ParentRenamed(parent) => {
+                self.follow(parent);
+                self.engine.look_again();
+                self.host_changed();
+            }
             Event::Tick => {}
         }
         actions.extend(self.due(now));
@@ -500,16 +505,6 @@ impl Node {
         warn!("somebody removed or changed the subnet file, writing it again");
         holding.file = SubnetFile::Writing;
         Some(Action::WriteSubnetFile(holding.wants.subnet_env.clone()))
-    }
-
-    /// Tells when an address goes by which this node and the others reach each other, and when it is back.
-    fn note_host_addrs(&mut self, addrs: &BTreeSet<IpAddr>) {
-        let sides = self.settings.sides.iter();
-        let carrying = sides.filter(|side| !matches!(side.carrier, CarrierSettings::Alloc));
-        let locals = carrying.map(|side| side.local);
-        let lost: BTreeSet<_> = locals.filter(|local| !addrs.contains(local)).collect();
-        telling::compare_addrs(&self.standing.lost_addrs, &lost);
-        self.standing.lost_addrs = lost;
     }
 
     /// What is due by time alone.

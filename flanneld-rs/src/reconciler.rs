@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use net_types::IfName;
-use netstate::{ErrorClass, KernelError, ObjectKey, Op, Prune, Scope, Spot, State, plan};
+use netstate::{KernelError, ObjectKey, Op, Prune, Scope, Spot, State, plan};
 
 use attempted::Attempted;
 use effect::{adds, difference, flushes};
@@ -26,6 +26,7 @@ use input::Tape;
 use insight::Insight;
 use mirror::{Mirror, Unseen};
 use pace::Pace;
+use retry::delay;
 
 mod attempted;
 mod effect;
@@ -35,6 +36,7 @@ mod input;
 pub mod insight;
 mod mirror;
 mod pace;
+mod retry;
 #[cfg(test)]
 mod tests;
 
@@ -48,10 +50,6 @@ const AUDITED_PER_INTERVAL: usize = 10_000;
 const OBSERVE_RETRY: Duration = Duration::from_millis(200);
 /// How often one round may apply and observe before the others get their turn.
 const MAX_PASSES: u32 = 3;
-const REFUSED_FIRST_DELAY: Duration = Duration::from_millis(100);
-const REFUSED_MAX_DELAY: Duration = Duration::from_secs(30);
-/// Used where the next attempt is cheap and the cause may vanish unnoticed: no such link, or no visible effect.
-const SHORT_MAX_DELAY: Duration = Duration::from_secs(1);
 
 /// What the kernel should hold, and how far this may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -569,7 +567,7 @@ impl Reconciler {
             Some(failure) if failure.retry_at > now => failure.refusal.is_none() || !self.retry_refused,
             Some(_) | None => false,
         };
-        let makes = |op: &&Op| matches!(op, Op::AddLink(..));
+        let makes = |op: &&Op| matches!(op, Op::AddLink(..) | Op::ReplaceLink(..));
         let missing: BTreeSet<IfName> = ops
             .iter()
             .filter(makes)
@@ -589,20 +587,4 @@ impl Reconciler {
 fn intervals_for(desired: &State) -> u32 {
     let objects = desired.routes.len() + desired.neighs.len() + desired.fdb.len();
     u32::try_from(objects / AUDITED_PER_INTERVAL).map_or(u32::MAX, |more| more.saturating_add(1))
-}
-
-fn delay(refusal: Option<&KernelError>, attempts: u32) -> Duration {
-    let max = match refusal.map(|err| err.class) {
-        None | Some(ErrorClass::NoDevice | ErrorClass::LinkDown | ErrorClass::Busy) => SHORT_MAX_DELAY,
-        Some(
-            ErrorClass::Exists
-            | ErrorClass::NotFound
-            | ErrorClass::Unreachable
-            | ErrorClass::Denied
-            | ErrorClass::Unsupported
-            | ErrorClass::Other(_),
-        ) => REFUSED_MAX_DELAY,
-    };
-    let doubled = REFUSED_FIRST_DELAY.saturating_mul(1 << attempts.saturating_sub(1).min(16));
-    doubled.min(max)
 }

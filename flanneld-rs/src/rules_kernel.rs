@@ -165,6 +165,7 @@ impl RulesKernel {
             Op::DelNftTable(key) => self.change_nft(&[Change::DelTable(key.clone())]),
             Op::SetIptables(key, change) => self.change_iptables(key, change),
             Op::AddLink(..)
+            | Op::ReplaceLink(..)
             | Op::SetLink(..)
             | Op::DelLink(_)
             | Op::AddAddr(..)

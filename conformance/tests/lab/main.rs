@@ -29,4 +29,5 @@ mod rules;
 mod scale;
 mod support;
 mod takeover;
+mod underlay;
 mod upstream;

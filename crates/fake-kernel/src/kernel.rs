@@ -37,7 +37,22 @@ impl Kernel for FakeKernel {
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
-        ops.iter().map(|op| self.apply_one(op)).collect()
+        // What was to be made on a new link says nothing of the old one that stayed.
+        let mut kept: BTreeMap<&IfName, KernelError> = BTreeMap::new();
+        let mut results = Vec::with_capacity(ops.len());
+        for op in ops {
+            let result = match op.link().and_then(|link| kept.get(link)) {
+                Some(refusal) => Err(refusal.clone()),
+                None => self.apply_one(op),
+            };
+            if let (Op::ReplaceLink(name, _), Err(refusal)) = (op, &result)
+                && self.namespace.device(name).is_ok()
+            {
+                kept.insert(name, refusal.clone());
+            }
+            results.push(result);
+        }
+        results
     }
 }
 

@@ -17,10 +17,19 @@ const SMALLEST_MTU: u32 = 68;
 const LARGEST_MTU: u32 = 65535;
 
 impl Namespace {
+    pub(crate) fn replace_link(&mut self, name: &IfName, link: &Link) -> Answer {
+        self.has_needed_links(link)?;
+        self.del_link(name)?;
+        self.add_link(name, link)
+    }
+
+    /// The links that a new link refers to are looked up before anything is asked of the kernel.
+    fn has_needed_links(&self, link: &Link) -> Answer {
+        needed_links(link).try_for_each(|needed| self.device(needed).map(|_| ()))
+    }
+
     pub(crate) fn add_link(&mut self, name: &IfName, link: &Link) -> Answer {
-        for needed in needed_links(link) {
-            self.device(needed)?;
-        }
+        self.has_needed_links(link)?;
         if self.links.contains_key(name) {
             return Err(exists("the name of the link is taken"));
         }
@@ -340,7 +349,7 @@ impl Namespace {
     }
 }
 
-/// The links that a new link refers to, which are looked up before anything is asked of the kernel.
+/// The links that a new link refers to.
 fn needed_links(link: &Link) -> impl Iterator<Item = &IfName> {
     let parent = match &link.kind {
         LinkKind::Vxlan(vxlan) => vxlan.parent.as_ref(),

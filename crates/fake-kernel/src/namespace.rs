@@ -103,6 +103,7 @@ impl Namespace {
         self.forget_ends_of_deleted_pairs();
         match op {
             Op::AddLink(name, link) => self.add_link(name, link),
+            Op::ReplaceLink(name, link) => self.replace_link(name, link),
             Op::SetLink(name, change) => self.set_link(name, change),
             Op::DelLink(name) => self.del_link(name),
             Op::AddAddr(key, addr) => self.add_addr(key, *addr),

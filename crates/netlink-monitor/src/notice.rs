@@ -23,6 +23,8 @@ pub enum Notice {
     Addr {
         /// The link.
         link: IfIndex,
+        /// The address.
+        ip: IpAddr,
     },
     /// A route of the main table was added, replaced or removed.
     Route {

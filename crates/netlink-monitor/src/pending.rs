@@ -50,7 +50,8 @@ mod tests {
 
     fn addr(link: u32) -> Notice {
         let link = IfIndex::new(link).unwrap();
-        Notice::Addr { link }
+        let ip = [10, 0, 0, 1].into();
+        Notice::Addr { link, ip }
     }
 
     #[test]

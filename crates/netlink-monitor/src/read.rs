@@ -21,6 +21,7 @@ use crate::notice::{NeighChange, NeighEntry, Notice, Presence};
 
 /// Lengths of the fixed parts before the attributes (linux `struct ifinfomsg`, `rtmsg`, `ndmsg`).
 const LINK_HEADER_LEN: usize = 16;
+const ADDR_HEADER_LEN: usize = 8;
 const ROUTE_HEADER_LEN: usize = 12;
 const NEIGH_HEADER_LEN: usize = 12;
 
@@ -75,7 +76,10 @@ fn link(payload: &[u8], presence: Presence) -> Result<Option<Notice>, Malformed>
 fn addr(payload: &[u8]) -> Result<Option<Notice>, Malformed> {
     let header = AddressHeader::parse(payload).map_err(|_| Malformed)?;
     let link = IfIndex::new(header.index).ok_or(Malformed)?;
-    Ok(Some(Notice::Addr { link }))
+    // At a point-to-point link the other attribute is the other end's.
+    let local = attribute(payload, ADDR_HEADER_LEN, libc::IFA_LOCAL, ip);
+    let ip = local.or_else(|| attribute(payload, ADDR_HEADER_LEN, libc::IFA_ADDRESS, ip));
+    Ok(ip.map(|ip| Notice::Addr { link, ip }))
 }
 
 fn route(frame: &Frame<'_>) -> Result<Option<Notice>, Malformed> {

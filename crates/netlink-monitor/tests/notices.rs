@@ -176,7 +176,8 @@ fn addresses_of_both_families_are_noticed() {
         ] {
             settle(&mut monitor).await;
             ip(&format!("addr {change} {addr} dev eth0"));
-            expect(&mut monitor, Notice::Addr { link }).await;
+            let ip = addr.split('/').next().unwrap().parse().unwrap();
+            expect(&mut monitor, Notice::Addr { link, ip }).await;
         }
     });
 }
@@ -285,7 +286,11 @@ fn a_wait_given_up_loses_nothing() {
         let mut found = false;
         for _ in 0..1000 {
             let taken = timeout(Duration::from_micros(10), monitor.next()).await;
-            found |= taken == Ok(Notice::Addr { link });
+            found |= taken
+                == Ok(Notice::Addr {
+                    link,
+                    ip: [192, 168, 77, 11].into(),
+                });
         }
         assert!(found);
     });

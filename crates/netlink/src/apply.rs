@@ -24,6 +24,7 @@ pub(crate) fn apply(edges: &mut Edges<'_>, ops: &[Op]) -> Vec<Result<(), KernelE
         requests: Requests::default(),
         owners: Vec::new(),
         indexes: BTreeMap::new(),
+        kept: BTreeMap::new(),
     };
     for (number, op) in ops.iter().enumerate() {
         if let Err(e) = run.make(number, op) {
@@ -56,6 +57,8 @@ struct Run<'a, 'b> {
     owners: Vec<Owner>,
     /// The numbers of links looked up so far, or why there is none.
     indexes: BTreeMap<IfName, Result<IfIndex, KernelError>>,
+    /// Links that were not replaced, and why: what was to be made on the new one says nothing of the old one.
+    kept: BTreeMap<IfName, KernelError>,
 }
 
 /// What a request is for.
@@ -105,8 +108,15 @@ impl Run<'_, '_> {
     }
 
     fn encode(&mut self, op: &Op) -> Result<Vec<Request>, KernelError> {
+        if let Some(refusal) = op.link().and_then(|link| self.kept.get(link)) {
+            return Err(refusal.clone());
+        }
         let request = match op {
-            Op::AddLink(name, link) => return self.add_link(name, link),
+            Op::ReplaceLink(name, link) => return self.replace_link(name, link),
+            Op::AddLink(name, link) => {
+                let refs = self.link_refs(link)?;
+                return self.add_link(name, link, &refs);
+            }
             Op::SetLink(name, change) => return self.set_link(name, change),
             Op::DelLink(name) => encode::del_link(name),
             Op::AddAddr(key, addr) => encode::add_addr(self.index(&key.link)?, key.addr, *addr),
@@ -131,7 +141,20 @@ impl Run<'_, '_> {
         Ok(vec![request])
     }
 
-    fn add_link(&mut self, name: &IfName, link: &Link) -> Result<Vec<Request>, KernelError> {
+    fn replace_link(&mut self, name: &IfName, link: &Link) -> Result<Vec<Request>, KernelError> {
+        let refs = self.link_refs(link);
+        let removed = refs.and_then(|refs| self.change_now(encode::del_link(name)).map(|()| refs));
+        match removed {
+            Ok(refs) => self.add_link(name, link, &refs),
+            Err(refusal) => {
+                self.kept.insert(name.clone(), refusal.clone());
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The links that a new one needs.
+    fn link_refs(&mut self, link: &Link) -> Result<LinkRefs, KernelError> {
         let mut refs = LinkRefs::default();
         if let Some(port) = &link.port {
             refs.master = Some(self.index(&port.bridge)?);
@@ -150,7 +173,11 @@ impl Run<'_, '_> {
             }
             LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(None) | LinkKind::Other(_) => {}
         }
-        let creation = encode::add_link(name, link, &refs)?;
+        Ok(refs)
+    }
+
+    fn add_link(&mut self, name: &IfName, link: &Link, refs: &LinkRefs) -> Result<Vec<Request>, KernelError> {
+        let creation = encode::add_link(name, link, refs)?;
         if let Some(port) = link.port.as_ref().filter(|port| port.hairpin || port.isolated) {
             // The kernel ignores the flags at creation; set afterwards, they must not meet a stranger's link.
             self.change_now(creation)?;
@@ -244,7 +271,7 @@ impl Run<'_, '_> {
                 }
             }
             // Others go with it: a veth's peer, the VXLAN devices on a parent.
-            Op::DelLink(_) => self.indexes.clear(),
+            Op::DelLink(_) | Op::ReplaceLink(..) => self.indexes.clear(),
             Op::SetLink(..)
             | Op::AddAddr(..)
             | Op::DelAddr(_)
@@ -334,13 +361,13 @@ impl Run<'_, '_> {
     /// Names what stands in the way of devices that were refused.
     fn explain(&mut self, ops: &[Op]) {
         for (op, result) in ops.iter().zip(&mut self.results) {
-            if let (Op::AddLink(_, link), Err(refusal)) = (op, &mut *result)
+            if let (Op::AddLink(_, link) | Op::ReplaceLink(_, link), Err(refusal)) = (op, &mut *result)
                 && link.kind == LinkKind::Wireguard
                 && refusal.class == ErrorClass::Unsupported
             {
                 *refusal = wireguard::absent();
             }
-            if let Op::AddLink(name, link) = op
+            if let Op::AddLink(name, link) | Op::ReplaceLink(name, link) = op
                 && let LinkKind::Vxlan(vxlan) = &link.kind
                 && let Err(refusal) = result
             {

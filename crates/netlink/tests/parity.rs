@@ -12,7 +12,7 @@ mod common;
 
 use common::*;
 use netlink::RealKernel;
-use netstate::{AdminState, ErrorClass, Kernel, KernelError, LinkChange, Neigh, Op};
+use netstate::{AdminState, ErrorClass, Kernel, KernelError, LinkChange, LinkKind, Neigh, Op};
 
 fn with_device(test: impl FnOnce(&mut RealKernel) + Send + 'static) {
     in_netns(|| {
@@ -204,6 +204,31 @@ fn removing_the_last_address_flushes_unless_the_new_one_is_there_first() {
             (state.neighs.len(), state.routes.len(), state.fdb.len()),
             (0, 0, 1)
         );
+    });
+}
+
+#[test]
+fn a_link_is_replaced_only_where_the_new_one_can_be_made() {
+    with_device(|kernel| {
+        all_ok(kernel.apply(&peer("10.244.5.0/24", "02:00:00:00:00:05", "192.168.77.5")));
+        let before = observe(kernel, "flannel.1");
+        let on = |parent: &str| {
+            let mut link = flannel_link();
+            if let LinkKind::Vxlan(vxlan) = &mut link.kind {
+                vxlan.parent = Some(name(parent));
+            }
+            Op::ReplaceLink(name("flannel.1"), link)
+        };
+        let fdb = Op::SetFdb(fdb_key("flannel.1", "02:00:00:00:00:05", "192.168.77.6"));
+        // What was to be made on the new one is not made on the old one.
+        for result in kernel.apply(&[on("missing"), fdb]) {
+            assert_eq!(result.unwrap_err().class, ErrorClass::NoDevice);
+        }
+        assert_eq!(observe(kernel, "flannel.1"), before);
+        all_ok(kernel.apply(&[on("eth0"), up("flannel.1")]));
+        let after = observe(kernel, "flannel.1");
+        assert_eq!(after.links, before.links);
+        assert!(after.routes.is_empty() && after.fdb.is_empty());
     });
 }
 

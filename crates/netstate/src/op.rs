@@ -15,6 +15,9 @@ use crate::{
 pub enum Op {
     /// Creates a link **down**, with all that [`Link`] gives but its admin state. Fails if the name is taken.
     AddLink(IfName, Link),
+    /// Deletes a link, with its content, and creates it anew, **down**. Fails, and leaves the old one as it is, if a link
+    /// that the new one needs is not there. If the new one is refused, the old one is gone.
+    ReplaceLink(IfName, Link),
     /// Changes attributes of a link in place.
     SetLink(IfName, LinkChange),
     /// Deletes a link; its content and, for a veth, its peer go with it.
@@ -113,9 +116,10 @@ impl Op {
     #[must_use]
     pub fn object(&self) -> ObjectKey {
         match self {
-            Self::AddLink(name, _) | Self::SetLink(name, _) | Self::DelLink(name) => {
-                ObjectKey::Link(name.clone())
-            }
+            Self::AddLink(name, _)
+            | Self::ReplaceLink(name, _)
+            | Self::SetLink(name, _)
+            | Self::DelLink(name) => ObjectKey::Link(name.clone()),
             Self::AddAddr(key, _) | Self::DelAddr(key) => ObjectKey::Addr(key.clone()),
             Self::AddRoute(key, _) | Self::ReplaceRoute(key, _) | Self::DelRoute(key, _) => {
                 ObjectKey::Route(key.clone())
@@ -135,6 +139,7 @@ impl Op {
     pub const fn link(&self) -> Option<&IfName> {
         match self {
             Self::AddLink(name, _)
+            | Self::ReplaceLink(name, _)
             | Self::SetLink(name, _)
             | Self::DelLink(name)
             | Self::SetWireguard(name, _) => Some(name),

@@ -120,10 +120,7 @@ fn plan_links(desired: &State, observed: &State, prune: Prune) -> LinkPlan {
     for (name, link) in wanted {
         match observed.links.get(name) {
             Some(present) if is_changeable_into(present, link) => plan.change(name, link, present),
-            Some(_) => {
-                plan.delete(name);
-                plan.create(name, link);
-            }
+            Some(_) => plan.replace(name, link),
             None => plan.create(name, link),
         }
     }
@@ -136,8 +133,17 @@ impl LinkPlan {
         self.gone.insert(name.clone());
     }
 
+    fn replace(&mut self, name: &IfName, link: &Link) {
+        self.gone.insert(name.clone());
+        self.make(Op::ReplaceLink(name.clone(), link.clone()), name, link);
+    }
+
     fn create(&mut self, name: &IfName, link: &Link) {
-        self.ops.push(Op::AddLink(name.clone(), link.clone()));
+        self.make(Op::AddLink(name.clone(), link.clone()), name, link);
+    }
+
+    fn make(&mut self, op: Op, name: &IfName, link: &Link) {
+        self.ops.push(op);
         self.made.insert(name.clone());
         if link.admin == AdminState::Up {
             self.ups

@@ -54,9 +54,9 @@ proptest! {
         let observed = kernel.observe(&scope()).unwrap();
         let ops = plan(&desired, &observed, Prune::Keep);
         let keeps = |op: &Op| match op {
-            Op::DelLink(name) => desired.links.contains_key(name),
-            Op::DelAddr(_) | Op::DelRoute(..) | Op::DelNeigh(_) | Op::DelFdb(_) | Op::DelWgPeer(_) => false,
+            Op::DelLink(_) | Op::DelAddr(_) | Op::DelRoute(..) | Op::DelNeigh(_) | Op::DelFdb(_) | Op::DelWgPeer(_) => false,
             Op::AddLink(..)
+            | Op::ReplaceLink(..)
             | Op::SetLink(..)
             | Op::AddAddr(..)
             | Op::AddRoute(..)
@@ -82,7 +82,7 @@ proptest! {
             let text = format!("{op:?}");
             prop_assert!(seen.insert(text), "twice: {op:?}");
         }
-        let recreated = ops.iter().any(|op| matches!(op, Op::AddLink(..)));
+        let recreated = ops.iter().any(|op| matches!(op, Op::AddLink(..) | Op::ReplaceLink(..)));
         if !recreated && desired.addrs.is_empty() == observed.addrs.is_empty() {
             let mac_set = ops.iter().any(|op| matches!(op, Op::SetLink(_, LinkChange::Mac(_))));
             for op in &ops {

@@ -196,6 +196,19 @@ impl Holding {
         }
     }
 
+    /// Takes this link for the one that carries the outer packets from here on.
+    pub(super) fn follow(&mut self, parent: &IfName) {
+        for held in &mut self.sides {
+            match &mut held.side.carrier {
+                Carrier::Vxlan(device) => device.parent = parent.clone(),
+                Carrier::HostGw(link) => *link = parent.clone(),
+                Carrier::Wireguard(_) | Carrier::Alloc => {}
+            }
+        }
+        // The goal is made anew.
+        self.goal_made_for = None;
+    }
+
     pub(super) fn side_of(&self, subnet: IpNetwork) -> Option<&HeldSide> {
         let mut sides = self.sides.iter();
         sides.find(|held| held.side.is_ipv6() == subnet.is_ipv6())

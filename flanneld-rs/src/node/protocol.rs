@@ -13,12 +13,15 @@ use netstate::{KernelError, Spot, State};
 use crate::desired::{RuleSettings, WireguardDevice};
 use crate::reconciler::Work;
 
-/// What is fixed for the life of the daemon.
+/// The addresses that a host has, each with the links that others reach it on.
+pub type HostAddrs = BTreeMap<IpAddr, BTreeSet<IfName>>;
+
+/// What is fixed for the life of the daemon, but for the interface's name.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What each enabled family needs, IPv4 before IPv6; one at least.
     pub sides: Vec<SideSettings>,
-    /// The interface that carries the outer packets.
+    /// The interface that carries the outer packets: the one with this node's addresses, which is followed.
     pub parent: IfName,
     /// MTU for pods in bytes: what every family's tunnel carries.
     pub pod_mtu_bytes: u32,
@@ -161,7 +164,9 @@ pub enum Event {
     /// The subnet file that was written is gone, or says something else.
     SubnetFileLost,
     /// The addresses that this host has, after they may have changed.
-    HostAddrs(BTreeSet<IpAddr>),
+    HostAddrs(HostAddrs),
+    /// The interface that carries the outer packets has this name now.
+    ParentRenamed(IfName),
     /// Routes of this host changed that lead to no pods.
     HostRoutesChanged,
     /// Answer to [`Action::LookUpRoutes`]: the addresses that are on a link, with the link; or why there is none.

@@ -23,6 +23,7 @@ pub(super) fn flushes(op: &Op) -> bool {
 pub(super) const fn adds(op: &Op) -> bool {
     match op {
         Op::AddLink(..)
+        | Op::ReplaceLink(..)
         | Op::SetLink(..)
         | Op::AddAddr(..)
         | Op::AddRoute(..)

@@ -1,7 +1,9 @@
 use std::net::Ipv4Addr;
 
 use net_types::MacAddr;
-use netstate::{AdminState, Link, LinkKind, LinkScope, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind};
+use netstate::{
+    AdminState, ErrorClass, Link, LinkKind, LinkScope, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind,
+};
 
 use super::*;
 

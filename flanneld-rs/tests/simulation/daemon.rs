@@ -437,6 +437,7 @@ fn brief(event: &Event) -> String {
         | Event::HostAddrs(_)
         | Event::HostRoutesChanged
         | Event::RoutesFound(_)
+        | Event::ParentRenamed(_)
         | Event::Tick => format!("{event:?}"),
     }
 }

@@ -68,6 +68,7 @@ impl Ledger {
             | Event::HostAddrs(_)
             | Event::HostRoutesChanged
             | Event::RoutesFound(_)
+            | Event::ParentRenamed(_)
             | Event::Tick => {}
         }
     }
@@ -172,6 +173,7 @@ fn is_of(op: &Op, lease: &Lease) -> bool {
         Op::DelNeigh(key) => key.ip == gateway,
         Op::DelFdb(key) => key.mac == vtep_mac(lease) && key.remote == outer(lease),
         Op::AddLink(..)
+        | Op::ReplaceLink(..)
         | Op::SetLink(..)
         | Op::DelLink(_)
         | Op::AddAddr(..)

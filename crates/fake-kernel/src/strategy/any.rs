@@ -35,6 +35,7 @@ pub fn any_state() -> impl Strategy<Value = State> {
 pub fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         (name(), link()).prop_map(|(name, link)| Op::AddLink(name, link)),
+        (name(), link()).prop_map(|(name, link)| Op::ReplaceLink(name, link)),
         (name(), change()).prop_map(|(name, change)| Op::SetLink(name, change)),
         name().prop_map(Op::DelLink),
         (addr_key(), addr()).prop_map(|(key, addr)| Op::AddAddr(key, addr)),

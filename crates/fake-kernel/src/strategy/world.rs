@@ -117,7 +117,8 @@ fn add_link() -> impl Strategy<Value = String> {
         .prop_map(|(name, id, local, parent, learning, (mac, mtu))| {
             format!("{name} vxlan {id} {local} {parent} {learning} mac {mac} {mtu}")
         });
-    prop_oneof![veth, bridge, vxlan].prop_map(|link| format!("add link {link} down"))
+    let verb = word(&["add", "add", "add", "replace"]);
+    (verb, prop_oneof![veth, bridge, vxlan]).prop_map(|(verb, link)| format!("{verb} link {link} down"))
 }
 
 fn set_link() -> impl Strategy<Value = String> {

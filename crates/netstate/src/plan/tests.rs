@@ -88,8 +88,7 @@ fn peers_are_made_again_on_a_device_that_must_be_recreated() {
     let ops = plan(&node(&[peer(1)]), &observed, Prune::Keep);
 
     let expected = [
-        "del link",
-        "add link",
+        "replace link",
         "set sysctl",
         "set link",
         "add addr",
@@ -120,7 +119,7 @@ fn a_device_of_the_other_family_is_made_anew() {
         let mut desired = node(&[]);
         vxlan_of(&mut desired).local = Some("fd00::1".parse().unwrap());
         let ops = plan(&desired, &observed, Prune::Keep);
-        assert_eq!(kinds(&ops)[..2], ["del link", "add link"]);
+        assert_eq!(kinds(&ops)[0], "replace link");
     }
 }
 
@@ -262,6 +261,7 @@ fn node(peers: &[Peer]) -> State {
 fn kinds(ops: &[Op]) -> Vec<&'static str> {
     let kind = |op: &Op| match op {
         Op::AddLink(..) => "add link",
+        Op::ReplaceLink(..) => "replace link",
         Op::SetLink(..) => "set link",
         Op::DelLink(..) => "del link",
         Op::AddAddr(..) => "add addr",

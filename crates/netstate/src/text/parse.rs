@@ -45,6 +45,7 @@ impl FromStr for Op {
         let object = words.next(OBJECT)?;
         let op = match (verb.as_str(), object.as_str()) {
             ("add", "link") => link(&mut words).map(|(name, link)| Self::AddLink(name, link)),
+            ("replace", "link") => link(&mut words).map(|(name, link)| Self::ReplaceLink(name, link)),
             ("set", "link") => Ok(Self::SetLink(words.value(LINK_NAME)?, change(&mut words)?)),
             ("del", "link") => words.value(LINK_NAME).map(Self::DelLink),
             ("add", "addr") => addr(&mut words).map(|(key, addr)| Self::AddAddr(key, addr)),

@@ -76,7 +76,7 @@ impl Display for Op {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AddLink(..) | Self::AddAddr(..) | Self::AddRoute(..) => "add ",
-            Self::ReplaceRoute(..) => "replace ",
+            Self::ReplaceLink(..) | Self::ReplaceRoute(..) => "replace ",
             Self::SetLink(..)
             | Self::SetNeigh(..)
             | Self::SetFdb(_)
@@ -94,7 +94,7 @@ impl Display for Op {
             | Self::DelNftTable(_) => "del ",
         })?;
         match self {
-            Self::AddLink(name, link) => print_link(f, name.as_str(), link),
+            Self::AddLink(name, link) | Self::ReplaceLink(name, link) => print_link(f, name.as_str(), link),
             Self::SetLink(name, change) => {
                 write!(f, "link {} ", Word(name.as_str()))?;
                 print_change(f, change)

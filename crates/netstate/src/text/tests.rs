@@ -33,6 +33,7 @@ fn a_state_reads_back_as_it_prints() {
 fn changes_read_back_as_they_print() {
     for text in [
         "add link cni0 bridge down",
+        "replace link cni0 bridge down",
         "set link flannel.1 mtu 1450",
         "set link flannel.1 up",
         "set link flannel.1 nolearning",

@@ -199,7 +199,7 @@ impl Bench {
 /// Does what a change says, and nothing else.
 fn apply(state: &mut State, op: &Op) {
     match op.clone() {
-        Op::AddLink(name, link) => drop(state.links.insert(name, link)),
+        Op::AddLink(name, link) | Op::ReplaceLink(name, link) => drop(state.links.insert(name, link)),
         Op::SetLink(..) => {}
         Op::DelLink(name) => drop(state.links.remove(&name)),
         Op::AddAddr(key, addr) => drop(state.addrs.insert(key, addr)),

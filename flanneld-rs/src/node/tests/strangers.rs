@@ -61,7 +61,7 @@ fn the_address_that_other_nodes_send_to_is_told_when_it_goes_and_when_it_is_back
             settings.sides[0].carrier = carrier;
             let mut node = Node::new(settings);
             for held in [vec![own, other], vec![other], vec![], vec![own]] {
-                node.handle(at(0), Event::HostAddrs(held.into_iter().collect()));
+                node.handle(at(0), Event::HostAddrs(addrs_on("eth0", &held)));
             }
         });
         let count = |words: &str| log.matches(words).count();
@@ -72,4 +72,51 @@ fn the_address_that_other_nodes_send_to_is_told_when_it_goes_and_when_it_is_back
         );
         assert_eq!(count("reach this host by is back"), told, "{what}: {log}");
     }
+}
+
+#[test]
+fn the_own_address_is_followed_to_the_link_that_has_it() {
+    let own = IpAddr::from(public_ip(250));
+    let other = IpAddr::from(public_ip(251));
+    let on_both = [(own, [if_name("br0"), if_name("eth0")].into())].into();
+    let on_loopback = [(own, BTreeSet::new())].into();
+    let rows = [
+        (addrs_on("lan0", &[own, other]), "lan0"),
+        (addrs_on("lan0", &[other]), "eth0"),
+        (on_both, "eth0"),
+        (on_loopback, "eth0"),
+        (HostAddrs::new(), "eth0"),
+    ];
+    for (addrs, parent) in rows {
+        let mut node = Node::new(settings());
+        node.handle(at(0), Event::HostAddrs(addrs.clone()));
+        assert_eq!(node.parent().as_str(), parent, "{addrs:?}");
+    }
+}
+
+#[test]
+fn the_device_lies_on_the_link_that_has_the_own_address() {
+    let renamed = |name: &str| Event::ParentRenamed(if_name(name));
+    let moved = |name| Event::HostAddrs(addrs_on(name, &[public_ip(250).into()]));
+    let mut bench = Bench::holding(&[1, 2]);
+    bench.run(|_, _| {});
+    for event in [renamed("lan0"), moved("br0"), renamed("eth0")] {
+        bench.deliver(event);
+        bench.run(|_, _| {});
+        let parent = bench.node.parent().clone();
+        let LinkKind::Vxlan(vxlan) = &bench.kernel.links[&device_name()].kind else {
+            panic!("the device is gone");
+        };
+        assert_eq!(vxlan.parent, Some(parent));
+        assert!(bench.node.engine().is_clean());
+    }
+}
+
+fn if_name(name: &str) -> IfName {
+    name.parse().unwrap()
+}
+
+fn addrs_on(link: &str, addrs: &[IpAddr]) -> HostAddrs {
+    let links: BTreeSet<_> = [if_name(link)].into();
+    addrs.iter().map(|addr| (*addr, links.clone())).collect()
 }
