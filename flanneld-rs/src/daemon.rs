@@ -167,7 +167,7 @@ async fn run_until_signal<S: LeaseStore>(
         recorder,
         job: None,
         file: None,
-        addrs: None,
+        addrs: Some(look_at_addrs()),
         addrs_changed: false,
         routes: None,
         heard: None,
@@ -291,8 +291,10 @@ impl<S: LeaseStore> Driver<'_, S> {
             answer = finish(&mut self.addrs) => {
                 if std::mem::take(&mut self.addrs_changed) {
                     self.addrs = Some(look_at_addrs());
+                    Event::Tick
+                } else {
+                    answer
                 }
-                answer
             }
             answer = finish(&mut self.routes) => self.routes_found(answer),
             event = next_news(&mut self.watch) => Event::Lease(event),

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use net_types::{IfIndex, IfName};
 use netlink_monitor::{Monitor, MonitorError, NeighEntry, Notice, Presence};
 use netstate::{NeighKey, Spot};
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use crate::node::Settings;
 
@@ -93,6 +93,16 @@ impl KernelWatch {
         }
     }
 
+    /// What the interface below is called now, which the kernel knows: notices that come together are in no order.
+    fn renamed(&mut self) -> Change {
+        let now = self.filter.parent_index.and_then(name_of);
+        let Some(name) = now.filter(|name| *name != self.filter.parent) else {
+            return Change::Anything;
+        };
+        self.filter.parent = name.clone();
+        Change::Renamed(name)
+    }
+
     fn watch_closely(&mut self) {
         let indexes = self.filter.indexes.keys().copied();
         self.monitor.watch_closely(indexes.collect());
@@ -121,7 +131,10 @@ impl KernelWatch {
             return Some(Change::Anything);
         }
         let before = self.filter.indexes.clone();
-        let change = self.filter.judge(notice);
+        let mut change = self.filter.judge(notice);
+        if matches!(change, Some(Change::Renamed(_))) {
+            change = Some(self.renamed());
+        }
         if self.filter.indexes != before {
             self.watch_closely();
         }
@@ -218,15 +231,14 @@ impl Filter {
     fn judge_link(&mut self, index: IfIndex, name: &IfName, presence: Presence) -> Option<Change> {
         let is_renamed =
             self.parent_index == Some(index) && *name != self.parent && presence == Presence::Present;
-        if is_renamed {
-            self.parent = name.clone();
-        } else if *name == self.parent {
+        if *name == self.parent {
             self.parent_index = (presence == Presence::Present).then_some(index);
         }
-        let is_followed = self.followed.get_mut(name).is_some_and(|known| {
+        let mut is_followed = self.followed.values().any(|known| *known == Some(index));
+        if let Some(known) = self.followed.get_mut(name) {
             *known = (presence == Presence::Present).then_some(index);
-            true
-        });
+            is_followed = true;
+        }
         let is_device = self.devices.contains(name) && presence == Presence::Present;
         let before = if is_device {
             self.indexes.insert(index, name.clone())
@@ -239,6 +251,11 @@ impl Filter {
         let concerns = is_device || before.is_some() || *name == self.parent || is_followed;
         concerns.then_some(Change::Anything)
     }
+}
+
+fn name_of(index: IfIndex) -> Option<IfName> {
+    let name = if_indextoname(index.get()).ok()?;
+    IfName::new(name.to_str().ok()?).ok()
 }
 
 fn index_of(link: &IfName) -> Option<IfIndex> {
@@ -391,6 +408,7 @@ mod tests {
         );
         let anything = Some(Change::Anything);
         assert_eq!(filter.judge(addr(index(2))), anything);
+        filter.parent = "lan0".parse().unwrap();
         // Another one under the old name is nothing to us.
         assert_eq!(filter.judge(link(3, "eth0", Presence::Present)), None);
         assert_eq!(filter.judge(link(2, "lan0", Presence::Gone)), anything);

@@ -84,6 +84,10 @@ fn rename_if_absent(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|err| is_absent(err.kind()))
+}
+
 /// Removes a file; `false` if there was none.
 ///
 /// # Errors
@@ -93,7 +97,7 @@ pub fn remove(path: &Path, durability: Durability) -> Result<bool, Error> {
         Ok(()) => {}
         Err(err) if is_absent(err.kind()) || err.kind() == ErrorKind::NotADirectory => return Ok(false),
         // A file system that cannot be written says so before it looks whether there is such a file.
-        Err(err) if err.kind() == ErrorKind::ReadOnlyFilesystem && fs::symlink_metadata(path).is_err() => {
+        Err(err) if err.kind() == ErrorKind::ReadOnlyFilesystem && is_missing(path) => {
             return Ok(false);
         }
         // Nobody's file: an empty directory gives way, and one that holds something is left.

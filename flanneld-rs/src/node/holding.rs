@@ -197,13 +197,16 @@ impl Holding {
     }
 
     /// Takes this link for the one that carries the outer packets from here on.
-    pub(super) fn follow(&mut self, parent: &IfName) {
+    pub(super) fn follow(&mut self, before: &IfName, parent: &IfName) {
         for held in &mut self.sides {
             match &mut held.side.carrier {
                 Carrier::Vxlan(device) => device.parent = parent.clone(),
                 Carrier::HostGw(link) => *link = parent.clone(),
                 Carrier::Wireguard(_) | Carrier::Alloc => {}
             }
+        }
+        if let Some(reach) = &mut self.reach {
+            reach.rename(before, parent);
         }
         // The goal is made anew.
         self.goal_made_for = None;

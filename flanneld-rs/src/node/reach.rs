@@ -66,6 +66,15 @@ impl Reach {
         self.refused.clear();
     }
 
+    /// Takes one link for another, until the next look-up: what is on it is most likely on the other.
+    pub(super) fn rename(&mut self, before: &IfName, now: &IfName) {
+        for way in self.known.values_mut() {
+            if *way == Way::Direct(before.clone()) {
+                *way = Way::Direct(now.clone());
+            }
+        }
+    }
+
     /// Notes that the kernel refused a plain route to an address; true if it was to have one.
     pub(super) fn refuse(&mut self, address: IpAddr) -> bool {
         let Some(way) = self.known.get_mut(&address) else {

@@ -25,11 +25,12 @@ impl Node {
             locals.into_iter().partition(|local| addrs.contains_key(local));
         telling::compare_addrs(&self.standing.lost_addrs, &lost);
         self.standing.lost_addrs = lost;
-        let mut holders = kept.iter().filter_map(|local| addrs.get(local));
-        if holders
-            .clone()
-            .all(|links| !links.contains(&self.settings.parent))
-            && let Some(parent) = holders.find_map(BTreeSet::first)
+        // Of two families that are on different links the first one decides, whose tunnel is the more common.
+        let holders = kept.iter().filter_map(|local| addrs.get(local));
+        let mut reachable = holders.filter(|links| !links.is_empty());
+        if let Some(links) = reachable.next()
+            && !links.contains(&self.settings.parent)
+            && let Some(parent) = links.first()
         {
             self.follow(parent.clone());
         }
@@ -44,7 +45,7 @@ impl Node {
         }
         info!(%before, now = %parent, "the interface with this node's addresses is another one, or has another name: following it");
         if let Stage::Holding(holding) = &mut self.stage {
-            holding.follow(parent);
+            holding.follow(&before, parent);
         }
     }
 }

@@ -132,6 +132,16 @@ fn where_the_kernel_refuses_a_plain_route_the_tunnel_serves_until_something_chan
 }
 
 /// Nodes that were found on a link at second 0.
+
+#[test]
+fn what_is_on_a_link_is_on_it_under_its_new_name() {
+    let mut reach = known(&[1, 2], "eth0");
+    reach.rename(&name("eth0"), &name("lan0"));
+    assert_eq!([1, 2].map(|node| reach.way(ip(node))), [Some(&direct("lan0")); 2]);
+    reach.rename(&name("eth1"), &name("eth0"));
+    assert_eq!(reach.way(ip(1)), Some(&direct("lan0")));
+}
+
 fn known(nodes: &[u8], link: &str) -> Reach {
     let mut reach = Reach::default();
     let all: BTreeSet<_> = nodes.iter().map(|n| ip(*n)).collect();

@@ -82,6 +82,7 @@ fn the_own_address_is_followed_to_the_link_that_has_it() {
     let on_loopback = [(own, BTreeSet::new())].into();
     let rows = [
         (addrs_on("lan0", &[own, other]), "lan0"),
+        (addrs_on("eth0", &[own, other]), "eth0"),
         (addrs_on("lan0", &[other]), "eth0"),
         (on_both, "eth0"),
         (on_loopback, "eth0"),
@@ -91,6 +92,18 @@ fn the_own_address_is_followed_to_the_link_that_has_it() {
         let mut node = Node::new(settings());
         node.handle(at(0), Event::HostAddrs(addrs.clone()));
         assert_eq!(node.parent().as_str(), parent, "{addrs:?}");
+    }
+}
+
+#[test]
+fn of_two_families_on_different_links_the_first_one_is_followed() {
+    let [own, own_v6] = [side(), side_v6()].map(|side| side.local);
+    for (v4, v6, parent) in [("br0", "eth0", "br0"), ("eth0", "br0", "eth0")] {
+        let mut addrs = addrs_on(v4, &[own]);
+        addrs.extend(addrs_on(v6, &[own_v6]));
+        let mut node = Node::new(dual_settings());
+        node.handle(at(0), Event::HostAddrs(addrs));
+        assert_eq!(node.parent().as_str(), parent);
     }
 }
 
