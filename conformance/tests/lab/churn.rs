@@ -112,8 +112,9 @@ pub(crate) fn lease(dir: &Path, number: u64) -> PathBuf {
     dir.join(name(number))
 }
 
+/// Nodes get one of the first hundred subnets.
 fn name(number: u64) -> String {
-    format!("10.244.{}.0-24", 100 + number)
+    format!("10.244.{}.0-24", 110 + number)
 }
 
 pub(crate) fn mac(number: u64, round: u64) -> String {
