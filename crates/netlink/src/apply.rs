@@ -142,15 +142,15 @@ impl Run<'_, '_> {
     }
 
     fn replace_link(&mut self, name: &IfName, link: &Link) -> Result<Vec<Request>, KernelError> {
-        let refs = self.link_refs(link);
-        let removed = refs.and_then(|refs| self.change_now(encode::del_link(name)).map(|()| refs));
-        match removed {
-            Ok(refs) => self.add_link(name, link, &refs),
-            Err(refusal) => {
-                self.kept.insert(name.clone(), refusal.clone());
-                Err(refusal)
-            }
+        let is_complete = self.link_refs(link);
+        if let Err(refusal) = is_complete.and_then(|_| self.change_now(encode::del_link(name))) {
+            self.kept.insert(name.clone(), refusal.clone());
+            return Err(refusal);
         }
+        // What the new one needs may have gone with the old one, as a veth's peer does.
+        self.indexes.clear();
+        let refs = self.link_refs(link)?;
+        self.add_link(name, link, &refs)
     }
 
     /// The links that a new one needs.
