@@ -25,6 +25,7 @@ pub use protocol::{
     Action, CarrierSettings, Event, HostAddrs, Now, Outlook, Settings, SideSettings, StopReason,
     StoreFailure, VxlanSettings,
 };
+use reach::Reach;
 pub use standing::NotReady;
 use standing::Standing;
 
@@ -289,13 +290,13 @@ impl Node {
         self.rules.set_goal(rules);
         let keeper = LeaseKeeper::new(lease, self.settings.renew_margin);
         let leftovers = found.leftovers.clone();
+        let reach = self.settings.direct_routing.then(Reach::default);
         let wants = Wants {
             subnet_env: holding::subnet_env(&sides, self.settings.pod_mtu_bytes, ip_masq),
             blackhole: self.settings.blackhole,
             leftovers,
-            direct_routing: self.settings.direct_routing,
         };
-        self.stage = Stage::Holding(Box::new(Holding::new(sides, keeper, view, wants)));
+        self.stage = Stage::Holding(Box::new(Holding::new(sides, keeper, view, wants, reach)));
         // Only now, so that the first snapshot holds the own lease.
         Some(Action::WatchLeases)
     }

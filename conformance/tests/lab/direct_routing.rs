@@ -6,7 +6,7 @@ use conformance::lab::traffic::{End, dropped_when_busy, stream_during};
 use conformance::lab::{GATEWAY, Ip, Lab, NODE_LINK, Namespaces, Node, Pod, TUNNEL, text, wait_until};
 
 use crate::dual_stack::{configure, reaches, v6_of, with_ipv6};
-use crate::support::{Bed, LONG, bare, dump, run_all};
+use crate::support::{Bed, LONG, bare, dump, run_all, started};
 
 const DIRECT: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan","DirectRouting":true}}"#;
 const TUNNELLED: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan","DirectRouting":false}}"#;
@@ -20,7 +20,7 @@ const BEYOND: u8 = 3;
 fn nodes_on_one_link_need_no_tunnel_and_those_behind_a_router_do_until_it_is_switched_off() {
     let lab = with_ipv6(3, DIRECT);
     put_behind_the_router(&lab);
-    let mut bed = started(lab);
+    let mut bed = started(lab, 1);
     assert_ways(&bed, &[(1, 2), (2, 1)]);
     assert_all_reach_each_other(&bed);
     assert_eq!(
@@ -46,7 +46,7 @@ fn a_peer_moves_to_the_tunnel_and_back_without_losing_a_packet() {
     let lab = bare(2);
     configure(&lab, DIRECT_V4);
     forward(lab.namespaces());
-    let bed = started(lab);
+    let bed = started(lab, 1);
     assert_ways(&bed, &[(1, 2), (2, 1)]);
     // A foreign route, which must survive all of this.
     run_all(
@@ -83,7 +83,7 @@ fn a_peer_moves_in_ipv6_without_losing_a_packet_and_what_a_crash_left_on_the_way
     lab.namespaces()
         .ip(&router.split(' ').collect::<Vec<_>>())
         .unwrap();
-    let mut bed = started(lab);
+    let mut bed = started(lab, 1);
     assert_ways(&bed, &[(1, 2), (2, 1)]);
 
     let withdrawn = format!("fd00:77::12/128 via fd00:77::1 dev {NODE_LINK}");
@@ -166,18 +166,6 @@ fn losses<T>(ends: [(&Namespaces, IpAddr); 2], action: impl FnOnce() -> T) -> (T
     let (mut action, mut result) = (Some(action), None);
     let lost = measured(&mut || result = action.take().map(|action| action()));
     (result.unwrap(), lost.saturating_sub(control))
-}
-
-/// A daemon and a pod on each node of a lab.
-fn started(lab: Lab) -> Bed {
-    let daemons = lab
-        .nodes()
-        .iter()
-        .map(|node| node.start_flanneld(&[]).unwrap())
-        .collect();
-    let add = |node: &Node| node.add_pod(&format!("n{}-p1", node.number())).unwrap();
-    let pods = lab.nodes().iter().map(add).collect();
-    Bed { daemons, pods, lab }
 }
 
 fn restart(bed: &mut Bed) {

@@ -2,7 +2,7 @@ use std::fs;
 
 use conformance::lab::{Ip, Lab, NODE_LINK, Namespaces, Node, POD_LINK, Pod, SUBNET_FILE, text, wait_until};
 
-use crate::support::{Bed, LONG, bare, pinging_during};
+use crate::support::{self, Bed, LONG, bare, pinging_during};
 
 const DUAL: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan"}}"#;
 const V6_ONLY: &str =
@@ -118,15 +118,7 @@ fn a_cluster_gets_ipv6_node_by_node_without_losing_a_packet_of_ipv4() {
 
 /// A lab with this configuration whose nodes have IPv6 on the underlay, with a daemon and a pod on each.
 pub(crate) fn started(nodes: u8, conf: &str) -> Bed {
-    let lab = with_ipv6(nodes, conf);
-    let daemons = lab
-        .nodes()
-        .iter()
-        .map(|node| node.start_flanneld(&[]).unwrap())
-        .collect();
-    let add = |node: &Node| node.add_pod(&format!("n{}-p1", node.number())).unwrap();
-    let pods = lab.nodes().iter().map(add).collect();
-    Bed { daemons, pods, lab }
+    support::started(with_ipv6(nodes, conf), 1)
 }
 
 /// A lab with this configuration whose nodes have IPv6 on the underlay, on which nothing runs.

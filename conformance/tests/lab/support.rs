@@ -43,6 +43,13 @@ pub(crate) fn running(nodes: u8, pods: u8) -> Bed {
 
 /// The same in a lab on which nothing runs yet.
 pub(crate) fn running_in(lab: Lab, pods: u8) -> Bed {
+    let bed = started(lab, pods);
+    bed.assert_all_ping();
+    bed
+}
+
+/// The same, whether or not they reach each other.
+pub(crate) fn started(lab: Lab, pods: u8) -> Bed {
     let daemons = lab
         .nodes()
         .iter()
@@ -60,9 +67,7 @@ pub(crate) fn running_in(lab: Lab, pods: u8) -> Bed {
             .collect::<Vec<_>>()
     };
     let pods = lab.nodes().iter().flat_map(add).collect();
-    let bed = Bed { daemons, pods, lab };
-    bed.assert_all_ping();
-    bed
+    Bed { daemons, pods, lab }
 }
 
 impl Bed {

@@ -53,8 +53,6 @@ pub(super) struct Wants {
     pub(super) blackhole: bool,
     /// Devices of an earlier life, which are to go.
     pub(super) leftovers: BTreeSet<IfName>,
-    /// Whether peers on a link of this host have plain routes.
-    pub(super) direct_routing: bool,
 }
 
 /// How a goal differs from the one before.
@@ -79,7 +77,13 @@ pub(super) enum SubnetFile {
 }
 
 impl Holding {
-    pub(super) fn new(sides: Vec<Side>, keeper: LeaseKeeper, view: LeaseView, wants: Wants) -> Self {
+    pub(super) fn new(
+        sides: Vec<Side>,
+        keeper: LeaseKeeper,
+        view: LeaseView,
+        wants: Wants,
+        reach: Option<Reach>,
+    ) -> Self {
         let held = |side| HeldSide {
             side,
             peers: Peers::default(),
@@ -89,7 +93,7 @@ impl Holding {
             keeper,
             view,
             file: SubnetFile::NotReady,
-            reach: wants.direct_routing.then(Reach::default),
+            reach,
             wants,
             rival: None,
             goal_made_for: None,
