@@ -144,6 +144,7 @@ pub(crate) fn pinging_during<T>(
         let pinger = scope.spawn(|| {
             from.run(|| {
                 let (mut sent, mut lost) = (0, 0);
+                let start = Instant::now();
                 let patience = Patience {
                     tries: 1,
                     timeout: Duration::from_millis(500),
@@ -151,7 +152,17 @@ pub(crate) fn pinging_during<T>(
                 while !stop.load(Ordering::Relaxed) {
                     let answers = ping_all(targets, patience)?;
                     sent += answers.len();
-                    lost += answers.iter().filter(|answer| answer.is_none()).count();
+                    for (target, _) in targets
+                        .iter()
+                        .zip(&answers)
+                        .filter(|(_, answer)| answer.is_none())
+                    {
+                        println!(
+                            "{target} did not answer, {} ms after the first ping",
+                            start.elapsed().as_millis()
+                        );
+                        lost += 1;
+                    }
                     thread::sleep(Duration::from_millis(5));
                 }
                 Ok((sent, lost))

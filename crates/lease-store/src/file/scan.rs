@@ -50,7 +50,20 @@ pub(super) struct Scan {
     /// The files that are malformed, and whether they have a last good value.
     pub(super) malformed: Vec<Malformed>,
     /// Names that are not those of leases.
-    pub(super) strangers: Vec<PathBuf>,
+    pub(super) strangers: BTreeSet<PathBuf>,
+}
+
+impl Scan {
+    fn of(subnets: &Path, files: &BTreeMap<OsString, Known>, strangers: BTreeSet<PathBuf>) -> Self {
+        let mut scan = Self {
+            strangers,
+            ..Self::default()
+        };
+        for (name, file) in files {
+            file.add_to(&mut scan, subnets.join(name));
+        }
+        scan
+    }
 }
 
 /// A malformed file.
@@ -144,24 +157,46 @@ impl Scanner {
 
     /// Reads the leases.
     pub(super) fn leases(&mut self, dir: &Path) -> Result<Scan, StoreError> {
-        let subnets = subnets_path(dir);
-        let names = self.names(&subnets)?;
-        let mut scan = Scan::default();
-        let mut known = BTreeMap::new();
-        for name in names {
-            let path = subnets.join(&name);
-            let earlier = self.leases.remove(&name);
-            let Some(key) = earlier.as_ref().map(|known| known.key).or_else(|| key(&name)) else {
-                scan.strangers.push(path);
-                continue;
-            };
-            if let Some(file) = read(key, &path, earlier) {
-                file.add_to(&mut scan, path);
-                known.insert(name, file);
+        let mut read = BTreeMap::new();
+        let scan = self.read_all(&subnets_path(dir), &mut read);
+        self.leases.append(&mut read);
+        self.listed |= scan.is_ok();
+        scan
+    }
+
+    /// Reads all files into `files`.
+    ///
+    /// A lease that moves to a new name has it before the old one goes; a listing from before that has the old one
+    /// only. So where a name is found to be gone the names are listed once more.
+    fn read_all(
+        &mut self,
+        subnets: &Path,
+        files: &mut BTreeMap<OsString, Known>,
+    ) -> Result<Scan, StoreError> {
+        let mut strangers = BTreeSet::new();
+        for _ in 0..MAX_LISTINGS {
+            let mut is_complete = true;
+            for name in self.names(subnets)? {
+                if files.contains_key(&name) {
+                    continue;
+                }
+                let path = subnets.join(&name);
+                let earlier = self.leases.remove(&name);
+                let Some(key) = earlier.as_ref().map(|known| known.key).or_else(|| key(&name)) else {
+                    strangers.insert(path);
+                    continue;
+                };
+                match read(key, &path, earlier) {
+                    Some(file) => drop(files.insert(name, file)),
+                    // A link that leads nowhere stays so.
+                    None => is_complete &= path.is_symlink(),
+                }
+            }
+            if is_complete {
+                return Ok(Scan::of(subnets, files, strangers));
             }
         }
-        (self.leases, self.listed) = (known, true);
-        Ok(scan)
+        Err(too_busy(subnets))
     }
 
     /// The names of all files, and perhaps of some that are gone.
@@ -190,8 +225,7 @@ impl Scanner {
                 thread::sleep(SETTLING_TIME);
             }
         }
-        let busy = io::Error::new(ErrorKind::ResourceBusy, "it changes faster than it can be listed");
-        Err(io_error(subnets, busy))
+        Err(too_busy(subnets))
     }
 }
 
@@ -209,6 +243,11 @@ impl Known {
             scan.leases.insert(lease.key, lease.clone());
         }
     }
+}
+
+fn too_busy(subnets: &Path) -> StoreError {
+    let busy = io::Error::new(ErrorKind::ResourceBusy, "it changes faster than it can be listed");
+    io_error(subnets, busy)
 }
 
 /// The key that a file's name spells; only one spelling of each counts.

@@ -50,6 +50,32 @@ fn a_file_put_in_place_is_seen_without_a_notice() {
 }
 
 #[test]
+fn a_lease_that_moves_to_a_new_name_is_never_missed() {
+    const MOVES: usize = 1_000;
+    let names = ["10.5.1.0-24", "10.5.1.0-24&fd00:10:5:46::-64"];
+    let mut bench = Bench::new();
+    bench.put(names[0], GOOD);
+    assert_eq!(bench.keys(), names[..1]);
+    let paths = names.map(|name| bench.path(&format!("subnets/{name}")));
+    let mover = thread::spawn(move || {
+        for number in 0..MOVES {
+            let (from, to) = (&paths[number % 2], &paths[(number + 1) % 2]);
+            fs::copy(from, to.with_file_name(".new")).unwrap();
+            fs::rename(to.with_file_name(".new"), to).unwrap();
+            fs::remove_file(from).unwrap();
+        }
+    });
+    while !mover.is_finished() {
+        match bench.watcher.look(Depth::Full) {
+            Some(LeaseEvent::Snapshot { leases, .. }) => assert!(!leases.is_empty()),
+            Some(other) => panic!("{other:?}"),
+            None => {}
+        }
+    }
+    mover.join().unwrap();
+}
+
+#[test]
 fn a_file_written_in_place_is_seen_after_a_notice_or_in_a_full_look() {
     let mut bench = Bench::new();
     bench.put("10.5.1.0-24", GOOD);
