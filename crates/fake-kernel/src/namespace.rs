@@ -108,7 +108,7 @@ impl Namespace {
             Op::DelLink(name) => self.del_link(name),
             Op::AddAddr(key, addr) => self.add_addr(key, *addr),
             Op::DelAddr(key) => self.del_addr(key),
-            Op::AddRoute(key, route) => self.add_route(key, route),
+            Op::AddRoute(key, route) => self.make_route(key, route),
             Op::ReplaceRoute(key, route) => self.replace_route(key, route),
             Op::DelRoute(key, route) => self.del_route(key, route),
             Op::SetNeigh(key, neigh) => self.set_neigh(key, neigh.mac, true),

@@ -49,6 +49,10 @@ pub(crate) fn invalid(what: &str) -> KernelError {
     refusal(ErrorClass::Other(EINVAL), format!("EINVAL: {what}"))
 }
 
+pub(crate) fn is_invalid(refusal: &KernelError) -> bool {
+    refusal.class == ErrorClass::Other(EINVAL)
+}
+
 pub(crate) fn enslaves_itself() -> KernelError {
     refusal(
         ErrorClass::Other(ELOOP),

@@ -7,7 +7,9 @@ use netstate::{ErrorClass, Nexthop, Route, RouteKey, RouteKind};
 
 use crate::addrs::network;
 use crate::namespace::{Device, Namespace, is_unicast_link_local};
-use crate::refusal::{Answer, denied, exists, invalid, link_down, not_found, unreachable_v4, unreachable_v6};
+use crate::refusal::{
+    Answer, denied, exists, invalid, is_invalid, link_down, not_found, unreachable_v4, unreachable_v6,
+};
 
 /// Metric that the kernel stores for an IPv6 route without one (linux `IP6_RT_PRIO_USER`).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
@@ -27,19 +29,38 @@ impl Namespace {
         Ok(())
     }
 
+    /// Over a stepping stone where the gateway is refused.
+    pub(crate) fn make_route(&mut self, key: &RouteKey, route: &Route) -> Answer {
+        let added = self.add_route(key, route);
+        if added.as_ref().is_err_and(is_invalid)
+            && let Some(added) = self.over_stepping_stone(key, route, Self::add_route)
+        {
+            return added;
+        }
+        added
+    }
+
     /// With the steps of which the change consists.
     pub(crate) fn replace_route(&mut self, key: &RouteKey, route: &Route) -> Answer {
-        let Some((stone_key, stone)) = route.stepping_stone(key) else {
-            return self.put_route(key, route);
-        };
+        let replaced = self.over_stepping_stone(key, route, Self::put_route);
+        replaced.unwrap_or_else(|| self.put_route(key, route))
+    }
+
+    fn over_stepping_stone(
+        &mut self,
+        key: &RouteKey,
+        route: &Route,
+        make: impl FnOnce(&mut Self, &RouteKey, &Route) -> Answer,
+    ) -> Option<Answer> {
+        let (stone_key, stone) = route.stepping_stone(key)?;
         // Whether it could be made is told by what it helps with.
         drop(self.add_route(&stone_key, &stone));
-        let put = self.put_route(key, route);
+        let made = make(self, key, route);
         let removed = match self.del_route(&stone_key, &stone) {
             Err(refusal) if refusal.class == ErrorClass::NotFound => Ok(()),
             removed => removed,
         };
-        put.and(removed)
+        Some(made.and(removed))
     }
 
     fn put_route(&mut self, key: &RouteKey, route: &Route) -> Answer {

@@ -5,11 +5,12 @@ use net_types::registry::RTPROT_BOOT;
 use net_types::{IfIndex, IfName};
 use netlink_packet_route::link::InfoVxlan;
 use netstate::{
-    ErrorClass, KernelError, Link, LinkChange, LinkKind, NetnsLabel, Op, Route, RouteKind, SysctlKey,
+    ErrorClass, KernelError, Link, LinkChange, LinkKind, NetnsLabel, Op, Route, RouteKey, RouteKind,
+    SysctlKey,
 };
 
 use crate::encode::{self, LinkRefs, Presence, Request};
-use crate::errno::other;
+use crate::errno::{is_invalid, other};
 use crate::observe::index_of;
 use crate::raw::Requests;
 use crate::socket::{Socket, is_full};
@@ -33,6 +34,7 @@ pub(crate) fn apply(edges: &mut Edges<'_>, ops: &[Op]) -> Vec<Result<(), KernelE
         run.note(op);
     }
     run.flush();
+    run.step(ops);
     run.take_over(ops);
     run.explain(ops);
     run.results
@@ -95,15 +97,25 @@ impl Run<'_, '_> {
         if let Op::ReplaceRoute(key, route) = op
             && let Some((key, stone)) = route.stepping_stone(key)
         {
-            let oif = self.oif(&stone)?;
-            let laid = encode::add_route(&key, &stone, oif, Presence::MustBeAbsent);
-            let lifted = encode::del_route(&key, &stone, oif);
-            self.enqueue_pardoned(number, Pardoned::All, laid);
-            self.enqueue(number, requests);
-            self.enqueue_pardoned(number, Pardoned::Absence, lifted);
-            return Ok(());
+            return self.over_stepping_stone(number, requests, &key, &stone);
         }
         self.enqueue(number, requests);
+        Ok(())
+    }
+
+    fn over_stepping_stone(
+        &mut self,
+        number: usize,
+        requests: Vec<Request>,
+        key: &RouteKey,
+        stone: &Route,
+    ) -> Result<(), KernelError> {
+        let oif = self.oif(stone)?;
+        let laid = encode::add_route(key, stone, oif, Presence::MustBeAbsent);
+        let lifted = encode::del_route(key, stone, oif);
+        self.enqueue_pardoned(number, Pardoned::All, laid);
+        self.enqueue(number, requests);
+        self.enqueue_pardoned(number, Pardoned::Absence, lifted);
         Ok(())
     }
 
@@ -354,6 +366,28 @@ impl Run<'_, '_> {
                 number,
                 vec![encode::add_route(key, route, oif, Presence::Replace)],
             );
+        }
+        self.flush();
+    }
+
+    /// Makes those routes over a stepping stone whose gateways the kernel refused: mostly there is no need for one.
+    fn step(&mut self, ops: &[Op]) {
+        for (number, op) in ops.iter().enumerate() {
+            let Some(result) = self.results.get_mut(number) else {
+                continue;
+            };
+            if let Op::AddRoute(key, route) = op
+                && result.as_ref().is_err_and(is_invalid)
+                && let Some((key, stone)) = route.stepping_stone(key)
+            {
+                *result = Ok(());
+                let again = self
+                    .encode(op)
+                    .and_then(|requests| self.over_stepping_stone(number, requests, &key, &stone));
+                if let Err(e) = again {
+                    self.fail(number, e);
+                }
+            }
         }
         self.flush();
     }

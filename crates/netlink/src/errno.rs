@@ -28,6 +28,11 @@ pub(crate) fn failed_call(what: &str, error: &io::Error) -> KernelError {
     }
 }
 
+/// Whether the kernel takes a request for impossible.
+pub(crate) fn is_invalid(error: &KernelError) -> bool {
+    error.class == ErrorClass::Other(Errno::EINVAL as i32)
+}
+
 /// An error that the kernel did not report by a number.
 pub(crate) fn other(message: impl Into<String>) -> KernelError {
     KernelError {

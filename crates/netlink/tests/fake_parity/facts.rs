@@ -82,6 +82,23 @@ fn an_ipv6_route_moves_between_links_although_its_gateway_is_in_its_own_destinat
 }
 
 #[test]
+fn an_ipv6_route_is_made_although_another_one_leads_its_gateway_elsewhere() {
+    with_vxlan(|twin| {
+        twin.apply_all("add addr u0 fd00::1/64 nodad");
+        let covering = "route fd00::/8 via fd00::3 dev u0 proto 80 metric 1024";
+        let tunnelled = "route fd02::/64 via fd02:: dev x0 onlink proto 3 metric 1024";
+        twin.apply_all(&format!("add {covering}\nadd {tunnelled}"));
+        assert!(twin.holds(tunnelled) && twin.holds(covering) && !twin.holds("route fd02::/128"));
+        // A stranger's route to the gateway is not touched.
+        let strangers = "route fd03::/128 via fd00::3 dev u0 proto 80 metric 1024";
+        twin.apply_all(&format!("add {strangers}"));
+        let refused = "add route fd03::/64 via fd03:: dev x0 onlink proto 3 metric 1024";
+        assert!(twin.apply(refused).is_err());
+        assert!(twin.holds(strangers));
+    });
+}
+
+#[test]
 fn link_down_flushes_routes_neighbours_and_ipv6_addresses_and_up_restores_none() {
     with_peer(|twin| {
         twin.apply_all(
