@@ -11,32 +11,32 @@
 //!
 //! It names nothing of flannel's: any desired state will do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use net_types::IfName;
 use netstate::{KernelError, ObjectKey, Op, Prune, Scope, Spot, State, plan};
 
-use attempted::Attempted;
 use effect::{adds, difference, flushes};
 use endpoints::ToldEndpoints;
+pub use failures::Failure;
+use failures::Failures;
 use held::HeldRoutes;
 pub use input::Input;
 use input::Tape;
 use insight::Insight;
 use mirror::{Mirror, Unseen};
 use pace::Pace;
-use retry::delay;
 
 mod attempted;
 mod effect;
 mod endpoints;
+mod failures;
 mod held;
 mod input;
 pub mod insight;
 mod mirror;
 mod pace;
-mod retry;
 #[cfg(test)]
 mod tests;
 
@@ -73,16 +73,6 @@ pub enum Work {
     Apply(Vec<Op>),
 }
 
-/// An object that differs from the desired state although a change was tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// What the kernel said; `None` when it acknowledged the change but nothing changed.
-    pub refusal: Option<KernelError>,
-    /// How often a change was tried in vain.
-    pub attempts: u32,
-    retry_at: Duration,
-}
-
 /// Something worth telling a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
@@ -115,8 +105,7 @@ pub struct Reconciler {
     pace: Pace,
     audit_at: Duration,
     observe_retry_at: Option<Duration>,
-    attempted: Attempted,
-    failures: BTreeMap<ObjectKey, Failure>,
+    failures: Failures,
     held_routes: HeldRoutes,
     told_endpoints: ToldEndpoints,
     /// Why the last observation failed, so that it is reported once.
@@ -173,8 +162,7 @@ impl Reconciler {
             pace: Pace::default(),
             audit_at: Duration::ZERO,
             observe_retry_at: None,
-            attempted: Attempted::default(),
-            failures: BTreeMap::new(),
+            failures: Failures::default(),
             held_routes: HeldRoutes::default(),
             told_endpoints: ToldEndpoints::default(),
             unobservable: None,
@@ -207,9 +195,12 @@ impl Reconciler {
     pub(crate) fn take_goal(&mut self, mut goal: Goal) {
         self.tape.note(|| Input::Goal(goal.desired.clone(), goal.prune));
         goal.desired.pack();
-        self.forget_acknowledged(|_| true);
         let old = self.goal.as_ref().map(|goal| &goal.desired);
         self.held_routes.change_goal(old, &goal.desired);
+        self.failures.forget_acknowledged();
+        self.failures
+            .renew(|spot| !old.is_some_and(|old| old.agrees_at(&goal.desired, spot)));
+        self.outdate();
         self.goal = Some(goal);
         self.mirror = None;
         self.insight.goal_changes();
@@ -234,14 +225,14 @@ impl Reconciler {
         if let Some(mirror) = &mut self.mirror {
             mirror.change_goal(&goal.desired, &before, &spots);
         }
-        self.forget_acknowledged(|object| Spot::of(object).is_some_and(|spot| spots.contains(&spot)));
+        self.failures.renew(|spot| spots.contains(spot));
+        self.outdate();
         self.insight.goal_changes_at(&spots);
         self.goal_is_unmet();
     }
 
-    /// What was acknowledged for an old goal says nothing about a new one.
-    fn forget_acknowledged(&mut self, is_changed: impl Fn(&ObjectKey) -> bool) {
-        self.attempted.forget_acknowledged(is_changed);
+    /// What is acknowledged of changes under way says nothing about a new goal.
+    const fn outdate(&mut self) {
         if let Phase::Applying(applying) = &mut self.phase {
             applying.outdated = true;
         }
@@ -267,11 +258,7 @@ impl Reconciler {
     /// Tells that what stands at some spots may have changed. A change that was refused there is tried again at once.
     pub fn look_at(&mut self, spots: BTreeSet<Spot>) {
         self.tape.note(|| Input::LookAt(spots.clone()));
-        for (object, failure) in &mut self.failures {
-            if failure.refusal.is_some() && Spot::of(object).is_some_and(|spot| spots.contains(&spot)) {
-                failure.retry_at = Duration::ZERO;
-            }
-        }
+        self.failures.retry_refused_at(&spots);
         self.unseen.add(spots);
     }
 
@@ -315,7 +302,7 @@ impl Reconciler {
     /// Whether a change was tried in vain, or the kernel cannot be observed.
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        !self.failures.is_empty() || self.unobservable.is_some()
+        !self.failures.is_none() || self.unobservable.is_some()
     }
 
     /// What differs since when, and what was done until now.
@@ -392,7 +379,7 @@ impl Reconciler {
         if self.goal_changed || !self.unseen.is_nothing() {
             return Duration::ZERO;
         }
-        let retries = self.failures.values().map(|failure| failure.retry_at);
+        let retries = self.failures.retry_at().into_iter();
         retries
             .chain(self.observe_retry_at)
             .fold(self.audit_at, Duration::min)
@@ -410,10 +397,8 @@ impl Reconciler {
         }
         self.goal_changed = false;
         self.observe_retry_at = None;
-        for (object, failure) in &self.failures {
-            if failure.retry_at <= now {
-                self.unseen.add_object(object);
-            }
+        for object in self.failures.due(now) {
+            self.unseen.add_object(object);
         }
         if self.audit_at <= now || self.mirror.is_none() || self.flush_ahead {
             self.unseen = Unseen::Anything;
@@ -490,12 +475,16 @@ impl Reconciler {
         if let Some(mirror) = &self.mirror {
             self.held_routes.observed(mirror);
         }
-        self.count_failures(now, &ops);
+        self.reports.extend(self.failures.count(now, &ops));
         self.insight.observed(now, ops.iter().map(difference));
         self.settled = !ops.iter().any(adds);
         self.clean = ops.is_empty();
         self.flush_ahead = ops.iter().any(flushes);
-        let due = self.due_ops(now, ops);
+        let mut due = ops;
+        if let Some(mirror) = &self.mirror {
+            mirror.spare_needed(&mut due);
+        }
+        self.failures.hold_back(now, self.retry_refused, &mut due);
         // A notice during the observation may be newer than what was observed.
         self.retry_refused = matches!(self.unseen, Unseen::Anything);
         if due.is_empty() {
@@ -525,61 +514,9 @@ impl Reconciler {
             if outdated && result.is_ok() {
                 continue;
             }
-            self.attempted.add(object, result);
+            self.failures.attempted(object, result);
         }
         self.verify = true;
-    }
-
-    /// What was attempted and still differs has failed; what differs no more has recovered.
-    fn count_failures(&mut self, now: Duration, ops: &[Op]) {
-        if self.failures.is_empty() && self.attempted.is_empty() {
-            return;
-        }
-        let differing: BTreeSet<ObjectKey> = ops.iter().map(Op::object).collect();
-        let recovered: Vec<_> = self
-            .failures
-            .keys()
-            .filter(|key| !differing.contains(*key))
-            .cloned()
-            .collect();
-        for key in recovered {
-            self.failures.remove(&key);
-            self.reports.push(Report::Recovered(key));
-        }
-        for (key, refusal) in self.attempted.take_vain(|key| differing.contains(key)) {
-            let attempts = self.failures.get(&key).map_or(0, |failure| failure.attempts) + 1;
-            let retry_at = now + delay(refusal.as_ref(), attempts);
-            let failure = Failure {
-                refusal,
-                attempts,
-                retry_at,
-            };
-            if attempts == 1 {
-                self.reports.push(Report::Failed(key.clone(), failure.clone()));
-            }
-            self.failures.insert(key, failure);
-        }
-    }
-
-    /// The changes to make now: not those whose back-off has not run out, nor those on a link that cannot be made.
-    fn due_ops(&self, now: Duration, mut ops: Vec<Op>) -> Vec<Op> {
-        let waits = |op: &Op| match self.failures.get(&op.object()) {
-            Some(failure) if failure.retry_at > now => failure.refusal.is_none() || !self.retry_refused,
-            Some(_) | None => false,
-        };
-        let makes = |op: &&Op| matches!(op, Op::AddLink(..) | Op::ReplaceLink(..));
-        let missing: BTreeSet<IfName> = ops
-            .iter()
-            .filter(makes)
-            .filter(|op| waits(op))
-            .filter_map(|op| op.link().cloned())
-            .collect();
-        let is_blocked = |op: &Op| match op.link() {
-            Some(link) => missing.contains(link),
-            None => !missing.is_empty(),
-        };
-        ops.retain(|op| !waits(op) && !is_blocked(op));
-        ops
     }
 }
 

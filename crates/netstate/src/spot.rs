@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use net_types::{IfName, MacAddr};
 
-use crate::{FdbKey, NeighKey, ObjectKey, RouteKey, State, WgPeerKey};
+use crate::{FdbKey, NeighKey, ObjectKey, RouteKey, RouteKind, State, WgPeerKey};
 
 #[cfg(test)]
 mod tests;
@@ -156,6 +156,25 @@ impl State {
             Spot::WgPeer(key) => self.wg_peers.get(key) == other.wg_peers.get(key),
             Spot::Fdb(link, mac) => self.fdb_at(link, *mac).eq(other.fdb_at(link, *mac)),
         }
+    }
+
+    /// What a route needs to lead to its gateway: the permanent neighbour, and the forwarding entries of that one's MAC.
+    #[must_use]
+    pub fn needed_by(&self, route: &RouteKey) -> Vec<ObjectKey> {
+        let hop = match self.routes.get(route).map(|route| &route.kind) {
+            Some(RouteKind::Unicast(hop)) => hop,
+            Some(RouteKind::Blackhole) | None => return Vec::new(),
+        };
+        let neigh = hop.gateway.map(|ip| NeighKey {
+            link: hop.link.clone(),
+            ip,
+        });
+        let found = neigh.and_then(|key| self.neighs.get_key_value(&key));
+        let needed = found.map(|(key, neigh)| {
+            let fdb = self.fdb_at(&key.link, neigh.mac).cloned().map(ObjectKey::Fdb);
+            fdb.chain([ObjectKey::Neigh(key.clone())])
+        });
+        needed.into_iter().flatten().collect()
     }
 
     fn fdb_at(&self, link: &IfName, mac: MacAddr) -> impl Iterator<Item = &FdbKey> {

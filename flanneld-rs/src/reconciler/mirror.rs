@@ -119,6 +119,20 @@ impl Mirror {
         plan(&desired, &self.there, goal.prune)
     }
 
+    /// Leaves out removals of what routes still need that are yet to be replaced: should the kernel refuse the new one, the
+    /// old one goes on working.
+    pub(super) fn spare_needed(&self, ops: &mut Vec<Op>) {
+        let replaced = ops.iter().filter_map(|op| {
+            let Op::ReplaceRoute(key, _) = op else {
+                return None;
+            };
+            Some(key)
+        });
+        let needed: BTreeSet<_> = replaced.flat_map(|key| self.there.needed_by(key)).collect();
+        let is_removal = |op: &Op| matches!(op, Op::DelNeigh(_) | Op::DelFdb(_));
+        ops.retain(|op| !is_removal(op) || !needed.contains(&op.object()));
+    }
+
     /// All that the kernel holds.
     pub(super) fn state(&self, desired: &State) -> State {
         let mut state = desired.clone();

@@ -7,6 +7,8 @@ use netstate::{
 
 use super::*;
 
+mod refused_route;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
