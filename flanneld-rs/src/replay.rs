@@ -1,7 +1,7 @@
 //! `--replay FILE --dry-run`: what the engine does on the inputs of a record, without any kernel.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,16 +52,20 @@ pub fn replay(path: &Path, out: &mut dyn Write) -> Result<(), ReplayError> {
         path: path.to_owned(),
         source,
     };
-    let mut lines = BufReader::new(File::open(path).map_err(failed)?)
-        .lines()
-        .enumerate();
-    let header = lines.next().map(|(_, line)| line).transpose().map_err(failed)?;
-    if header.as_deref() != Some(HEADER) {
-        return Err(ReplayError::NotARecord(path.to_owned()));
+    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
+    let mut header = String::new();
+    // What is no record may have no end.
+    let limit = HEADER.len().saturating_add(1) as u64;
+    match reader.by_ref().take(limit).read_to_string(&mut header) {
+        Ok(_) if header.strip_suffix('\n') == Some(HEADER) => {}
+        Err(err) if err.kind() != io::ErrorKind::InvalidData => return Err(failed(err)),
+        Ok(_) | Err(_) => return Err(ReplayError::NotARecord(path.to_owned())),
     }
+    // The header was the first line.
+    let lines = reader.lines().zip(2..).map(|(line, number)| (number, line));
     let mut engine = Reconciler::default();
     let mut lines = lines.peekable();
-    while let Some((index, text)) = lines.next() {
+    while let Some((number, text)) = lines.next() {
         let text = text.map_err(failed)?;
         let input = match line::parse(&text) {
             Ok(input) => input,
@@ -69,7 +73,7 @@ pub fn replay(path: &Path, out: &mut dyn Write) -> Result<(), ReplayError> {
             Err(source) => {
                 return Err(ReplayError::Line {
                     path: path.to_owned(),
-                    number: index + 1,
+                    number,
                     source,
                 });
             }
@@ -161,5 +165,7 @@ mod tests {
         assert!(told("").contains("is not a record"));
         assert!(told("{\"flanneld_record\":9}\n").contains("is not a record"));
         assert!(told(&format!("{HEADER}\nnonsense\n\"look_again\"\n")).starts_with("line 2 of the record"));
+        let endless = replay(Path::new("/dev/zero"), &mut Vec::new()).unwrap_err();
+        assert!(endless.to_string().contains("is not a record"));
     }
 }

@@ -100,8 +100,8 @@ impl Desk {
         }
         let path = status_socket(config);
         let socket = match socket::listen(&path) {
-            Ok((listener, file)) => {
-                servers.push(Owned(tokio::spawn(socket::serve(listener, asker.clone()))));
+            Ok((listening, file)) => {
+                servers.push(Owned(tokio::spawn(socket::serve(listening, asker.clone()))));
                 Some(file)
             }
             Err(err) => {

@@ -3,13 +3,16 @@
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{ACCEPT_PAUSE, Asker, Connections};
 use crate::status::{PeerQuery, PeerStatus, shown};
@@ -22,19 +25,68 @@ const BACKLOG: u32 = 128;
 /// A request in bytes.
 const MAX_REQUEST_BYTES: u64 = 4096;
 
-/// The socket's file, removed with its owner.
+/// Nobody but a person who asks misses the file.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The socket's file, removed with its owner if it is still this one.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// The number of the file that was made last.
+    inode: Arc<AtomicU64>,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may have gone already; a stale one is replaced at the next start.
-        let _gone = fs::remove_file(&self.0);
+        if inode_of(&self.path) == Some(self.inode.load(Ordering::Relaxed)) {
+            // It may go at this very moment; a stale one is replaced at the next start.
+            let _gone = fs::remove_file(&self.path);
+        }
     }
 }
 
+/// A socket that listens, and the means to make its file again.
+#[derive(Debug)]
+pub(super) struct Listening {
+    listener: UnixListener,
+    path: PathBuf,
+    inode: Arc<AtomicU64>,
+}
+
 /// Begins to listen. A socket that a killed daemon left is replaced; one that answers is not.
-pub(super) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+pub(super) fn listen(path: &Path) -> io::Result<(Listening, SocketFile)> {
+    let listener = listener(path)?;
+    let inode = Arc::new(AtomicU64::new(inode_of(path).unwrap_or_default()));
+    let file = SocketFile {
+        path: path.to_owned(),
+        inode: Arc::clone(&inode),
+    };
+    let listening = Listening {
+        listener,
+        path: path.to_owned(),
+        inode,
+    };
+    Ok((listening, file))
+}
+
+impl Listening {
+    /// Makes the file anew if it is gone, as after `rm -r /run/flannel`.
+    fn audit(&mut self) -> io::Result<()> {
+        if fs::symlink_metadata(&self.path).is_err_and(|err| err.kind() == io::ErrorKind::NotFound) {
+            self.listener = listener(&self.path)?;
+            self.inode
+                .store(inode_of(&self.path).unwrap_or_default(), Ordering::Relaxed);
+            info!(path = %self.path.display(), "the socket for the status was removed: it is back");
+        }
+        Ok(())
+    }
+}
+
+fn inode_of(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|metadata| metadata.ino())
+}
+
+fn listener(path: &Path) -> io::Result<UnixListener> {
     if StdStream::connect(path).is_ok() {
         let text = "another flanneld answers on it";
         return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
@@ -45,10 +97,9 @@ pub(super) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let hidden = hidden(path);
     // What a daemon left that was killed in between.
     let _absent = fs::remove_file(&hidden);
-    let listener = place(&hidden, path).inspect_err(|_| {
+    place(&hidden, path).inspect_err(|_| {
         let _absent = fs::remove_file(&hidden);
-    })?;
-    Ok((listener, SocketFile(path.to_owned())))
+    })
 }
 
 /// Where a socket is made ready.
@@ -71,10 +122,23 @@ fn place(hidden: &Path, path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves until it is dropped.
-pub(super) async fn serve(listener: UnixListener, asker: Asker) {
+pub(super) async fn serve(mut listening: Listening, asker: Asker) {
     let mut connections = Connections::default();
+    let mut audit = tokio::time::interval(AUDIT_INTERVAL);
+    let mut told = None;
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listening.listener.accept() => accepted,
+            _ = audit.tick() => {
+                let failure = listening.audit().err().map(|err| err.to_string());
+                if let Some(reason) = failure.as_ref().filter(|_| failure != told) {
+                    warn!(path = %listening.path.display(), reason, "flanneld status does not work: no socket");
+                }
+                told = failure;
+                continue;
+            }
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let asker = asker.clone();
                 connections.add(async move {
@@ -128,6 +192,25 @@ fn matches(query: &PeerQuery, peer: &PeerStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_was_removed_with_its_directory_is_made_again_and_another_daemons_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flannel/flanneld.sock");
+        let (mut listening, file) = listen(&path).unwrap();
+        listening.audit().unwrap();
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        listening.audit().unwrap();
+        StdStream::connect(&path).unwrap();
+        assert!(listen(&path).is_err());
+        // Somebody else's.
+        fs::remove_file(&path).unwrap();
+        let other = listener(&path).unwrap();
+        listening.audit().unwrap();
+        drop(file);
+        StdStream::connect(&path).unwrap();
+        drop(other);
+    }
 
     #[tokio::test]
     async fn a_socket_half_made_by_a_killed_daemon_is_replaced() {
