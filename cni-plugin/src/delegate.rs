@@ -88,8 +88,18 @@ impl CniError for DelegateError {
     }
 }
 
-/// Runs a program's ADD and reads its result.
+/// Runs a program's ADD and reads its result; where that fails, it runs its DEL (CNI SPEC 1.1.0 §Delegated plugin
+/// execution procedure).
 pub(crate) fn exec_add(context: &Context<'_>, name: &str, conf: &NetConf) -> Result<AddResult, Failure> {
+    result_of_add(context, name, conf).map_err(|mut failure| {
+        if let Err(e) = exec(context, name, Verb::Del, conf) {
+            failure.append_details(&e.msg);
+        }
+        failure
+    })
+}
+
+fn result_of_add(context: &Context<'_>, name: &str, conf: &NetConf) -> Result<AddResult, Failure> {
     let printed = exec(context, name, Verb::Add, conf)?;
     let unreadable = |reason: String| DelegateError::NoResult {
         name: name.to_owned(),

@@ -378,6 +378,15 @@ fn a_delegate_that_fails_is_asked_to_clean_up_and_its_error_is_passed_on() {
             "{conf}"
         );
         node.assert_nothing_left(&[]);
+        // Address management is a delegate too.
+        fs::remove_file(node.path("bin/failing.log")).unwrap();
+        call.conf = node.bridge_conf("1.0.0");
+        call.conf["ipam"] = json!({"type": "failing"});
+        call.program = "/opt/cni/bin/bridge".to_owned();
+        assert_eq!(call.fails()["code"], 123);
+        let log = fs::read_to_string(node.path("bin/failing.log")).unwrap();
+        assert_eq!(log, "ADD\nDEL\n");
+        node.assert_nothing_left(&[]);
     });
 }
 

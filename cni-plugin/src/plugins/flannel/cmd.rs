@@ -71,7 +71,7 @@ pub(crate) fn add(
     let earlier = before.as_ref().map_or(Earlier::None, |_| Earlier::Possible);
     let added = match &delegate {
         Delegate::Bridge => bridge::add(context, &delegate_conf, target, sandbox, earlier),
-        Delegate::Program(name) => program_add(context, name, &delegate_conf),
+        Delegate::Program(name) => delegate::exec_add(context, name, &delegate_conf),
     };
     match added {
         Ok(result) => {
@@ -87,16 +87,6 @@ pub(crate) fn add(
             Err(failure)
         }
     }
-}
-
-/// Runs a program's ADD, and its DEL if that fails (CNI SPEC 1.1.0 §Delegated plugin execution procedure).
-fn program_add(context: &Context<'_>, name: &str, conf: &NetConf) -> Result<AddResult, Failure> {
-    delegate::exec_add(context, name, conf).map_err(|mut failure| {
-        if let Err(e) = delegate::exec(context, name, Verb::Del, conf) {
-            failure.append_details(&e.msg);
-        }
-        failure
-    })
 }
 
 /// The file that belongs to this attachment.
