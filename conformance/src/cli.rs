@@ -9,6 +9,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::bench;
+use crate::cni;
 use crate::demo::{self, DemoConfig};
 use crate::lab::{MAX_NODES, Store};
 
@@ -32,6 +33,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match matches.subcommand() {
         Some(("bench", arguments)) => bench::cli::run(arguments),
+        Some(("cni", arguments)) => cni::cli::run(arguments),
         Some(("demo", arguments)) => demo::run(&demo_config(arguments)),
         Some(_) | None => Ok(false),
     };
@@ -50,6 +52,7 @@ fn command() -> Command {
         .about("Proves any CNI plugin and any node network")
         .subcommand_required(true)
         .subcommand(bench::cli::command())
+        .subcommand(cni::cli::command())
         .subcommand(demo_command())
 }
 

@@ -5,10 +5,12 @@
 //! them; it never touches the host's links, mounts or files, except for the one record file of a lab that the user
 //! asked to keep.
 //!
-//! Start at [`lab::Lab`], or at [`guest::GuestLab`] for real kernels; [`cli::run`] is the program.
+//! Start at [`lab::Lab`], or at [`guest::GuestLab`] for real kernels; [`cli::run`] is the program, whose
+//! subcommand `cni` judges plugins one call at a time.
 
 pub mod bench;
 pub mod cli;
+mod cni;
 pub mod demo;
 pub mod guest;
 pub mod lab;

@@ -1,4 +1,5 @@
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -19,6 +20,11 @@ pub const LOG_DIR: &str = "/run/lab/log";
 pub const CNI_BIN_DIR: &str = "/opt/cni/bin";
 /// Where the runtime reads its network configuration.
 pub const CNI_CONF_DIR: &str = "/etc/cni/net.d";
+
+/// Where the programs are that are judged one call at a time.
+pub(crate) const STAGE_PLUGINS: &str = "/run/stage/plugins";
+/// What is written below `/var/lib` of a stage.
+pub(crate) const STAGE_VAR_LIB: &str = "/run/layer/var/lib/upper";
 
 /// A node's `/run` while it is put together, in the lab's mount namespace.
 const NEXT_RUN: &str = "/run/next";
@@ -73,14 +79,27 @@ pub(super) fn prepare_node() -> Result<()> {
     make_dir(CNI_BIN_DIR)?;
     bind(BIN_DIR, CNI_BIN_DIR)?;
     tmpfs("/tmp")?;
-    mount(
-        Some("sysfs"),
-        "/sys",
-        Some("sysfs"),
-        MsFlags::empty(),
-        None::<&str>,
-    )
-    .context("mounting /sys")
+    fresh_sysfs()
+}
+
+/// Gives the calling thread's fresh mount namespace its own files wherever plugins write by default (`/run`, `/tmp`,
+/// `/var/lib`), a directory of programs at [`STAGE_PLUGINS`], and a `/sys` that shows the thread's links.
+///
+/// # Errors
+/// Fails when the directory is not there, or when the kernel refuses a mount.
+pub(crate) fn prepare_stage(programs: &Path) -> Result<()> {
+    make_private()?;
+    // Opened first, because it may be in a directory that memory covers.
+    let dir = File::open(programs).with_context(|| format!("opening {}", programs.display()))?;
+    tmpfs("/run")?;
+    make_dir(STAGE_PLUGINS)?;
+    bind(&format!("/proc/self/fd/{}", dir.as_raw_fd()), STAGE_PLUGINS)?;
+    overlay("/var/lib")?;
+    // What the host's own containers have there is nobody's business here.
+    make_dir("/var/lib/cni")?;
+    tmpfs("/var/lib/cni")?;
+    tmpfs("/tmp")?;
+    fresh_sysfs()
 }
 
 /// Cuts the tie to the host: no mount made here is seen there.
@@ -104,6 +123,18 @@ fn overlay(dir: &str) -> Result<()> {
         Some(options.as_str()),
     )
     .with_context(|| format!("laying a memory layer over {dir}"))
+}
+
+/// A `/sys` that shows the links of the calling thread's network namespace.
+fn fresh_sysfs() -> Result<()> {
+    mount(
+        Some("sysfs"),
+        "/sys",
+        Some("sysfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .context("mounting /sys")
 }
 
 fn tmpfs(dir: &str) -> Result<()> {

@@ -124,7 +124,7 @@ impl Namespaces {
 ///
 /// # Errors
 /// Fails when no thread can be made, when the function panics, or with the function's own error.
-pub(super) fn on_own_thread<T: Send>(function: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(crate) fn on_own_thread<T: Send>(function: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new()
             .spawn_scoped(scope, function)

@@ -1,0 +1,21 @@
+//! Judges CNI plugins by what the specification asks, as black boxes: environment, standard input and output, exit
+//! status, and the kernel's state.
+//!
+//! A [`case::Case`] is run on a [`stage::Stage`], a host of its own that ends with it. The cases are in [`groups`], what
+//! they are about in [`requirement`]; [`runner::run`] runs them, and what it found is shown by [`render`].
+
+mod call;
+mod case;
+pub(crate) mod cli;
+mod container;
+mod groups;
+mod known;
+mod outcome;
+mod probe;
+mod render;
+mod requirement;
+mod runner;
+mod shape;
+mod snapshot;
+mod stage;
+mod subject;

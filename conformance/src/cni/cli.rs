@@ -1,0 +1,94 @@
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::builder::RangedU64ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use super::render;
+use super::runner::{self, Config};
+
+/// The subcommand `cni`.
+pub(crate) fn command() -> Command {
+    let path = |name: &'static str, value: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name(value)
+            .value_parser(value_parser!(PathBuf))
+    };
+    Command::new("cni")
+        .about("Proves CNI plugins: runs what the specification asks against the programs of a directory")
+        .arg(path("plugin-dir", "DIR").required(true).help("Directory of the plugins' programs"))
+        .arg(path("conf", "FILE").help(
+            "Network configuration (list) that they are called with [default: one for flannel or bridge, with portmap]",
+        ))
+        .arg(path("known", "FILE").help("Cases that are known to fail: lines of `ID | plugin | case | reason`"))
+        .arg(
+            Arg::new("only")
+                .long("only")
+                .value_name("ID")
+                .action(ArgAction::Append)
+                .value_delimiter(',')
+                .help("Only requirements whose ids begin so, such as DEL or ENV-05"),
+        )
+        .arg(
+            Arg::new("jobs")
+                .long("jobs")
+                .value_name("N")
+                .value_parser(RangedU64ValueParser::<u8>::new().range(1..=64))
+                .help("How many cases at a time [default: three a processor]"),
+        )
+        .arg(path("json", "FILE").help("Write the report as JSON too"))
+        .arg(path("junit", "FILE").help("Write the report as JUnit XML too"))
+        .arg(path("html", "FILE").help("Write the report as one HTML page too"))
+}
+
+/// Runs the subcommand; true when no case failed that is not known to.
+///
+/// # Errors
+/// Fails when the cases cannot be run, or a report cannot be written.
+pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
+    let path = |name: &str| arguments.get_one::<PathBuf>(name).cloned();
+    let report = runner::run(&Config {
+        plugin_dir: path("plugin-dir").unwrap_or_default(),
+        conf: path("conf"),
+        known: path("known"),
+        only: arguments
+            .get_many("only")
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect(),
+        jobs: arguments.get_one("jobs").copied(),
+    })?;
+    let files = [
+        ("json", render::json(&report)?),
+        ("junit", render::junit(&report)),
+        ("html", render::html(&report)),
+    ];
+    for (name, text) in files {
+        if let Some(file) = path(name) {
+            fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    out.write_all(render::table(&report).as_bytes())
+        .context("writing the report")?;
+    Ok(report.is_good())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_needed_and_numbers_have_limits() {
+        for wrong in [&[][..], &["--plugin-dir=x", "--jobs=0"], &["--plugin-dir=x", "y"]] {
+            let arguments = ["cni"].iter().chain(wrong);
+            assert!(command().try_get_matches_from(arguments).is_err(), "{wrong:?}");
+        }
+        let right = ["cni", "--plugin-dir", "x", "--only", "DEL,ENV-01", "--only=GC"];
+        assert!(command().try_get_matches_from(right).is_ok());
+    }
+}

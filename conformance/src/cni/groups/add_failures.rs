@@ -1,0 +1,78 @@
+//! ADD that fails.
+
+use serde_json::json;
+
+use crate::cni::case::About::{First, List};
+use crate::cni::case::{Case, case};
+use crate::cni::outcome::expect;
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "ADD-06",
+        "a delegate that fails is called with DEL before the error is returned",
+        First,
+        |stage| {
+            let container = stage.container("a")?;
+            let (probe, call) = stage.probed("ADD", &container)?;
+            probe.fails("ADD", 111, "the probe refuses")?;
+            call.run()?.error()?;
+            let calls = probe.calls();
+            let cleaned = calls.first().is_some_and(|verb| verb == "ADD")
+                && calls.iter().skip(1).any(|verb| verb == "DEL");
+            expect(
+                cleaned,
+                "the delegate is called with ADD, then with DEL",
+                format!("the calls {calls:?}"),
+            )
+        },
+    ),
+    case(
+        "ADD-07",
+        "an ADD that fails because of its delegate leaves nothing, and DEL succeeds",
+        First,
+        |stage| {
+            let before = stage.settled()?;
+            let container = stage.container("a")?;
+            let (probe, call) = stage.probed("ADD", &container)?;
+            probe.fails("ADD", 111, "the probe refuses")?;
+            call.run()?.error()?;
+            expect(
+                !container.has_interface()?,
+                "no interface in the container",
+                "there is one",
+            )?;
+            stage.unchanged_since(&before, "an ADD whose delegate fails")?;
+            let (_, call) = stage.probed("DEL", &container)?;
+            call.run()?.silent()
+        },
+    ),
+    case(
+        "ADD-07",
+        "an ADD that fails because of its delegate's answer leaves nothing",
+        First,
+        |stage| {
+            let before = stage.settled()?;
+            let container = stage.container("a")?;
+            let (probe, call) = stage.probed("ADD", &container)?;
+            probe.answers(&json!({"cniVersion": stage.version(), "ips": "none"}))?;
+            call.run()?.error()?;
+            stage.unchanged_since(&before, "an ADD whose delegate answers nonsense")
+        },
+    ),
+    case(
+        "ADD-07",
+        "a list that fails on the way leaves nothing once it is detached",
+        List,
+        |stage| {
+            let before = stage.settled_by_list()?;
+            let container = stage.container("a")?;
+            let result = stage.list_add(&container)?;
+            stage.call("ADD", &container).run()?.error()?;
+            stage.list_del(&container, Some(&result))?;
+            stage.unchanged_since(
+                &before,
+                "a list that was attached, attached again in vain, and detached",
+            )
+        },
+    ),
+];

@@ -1,0 +1,145 @@
+//! CAP: what a runtime gives with a call, as runtimes were seen to write it.
+
+use serde_json::{Value, json};
+
+use crate::cni::case::About::{Each, First, Type};
+use crate::cni::case::{Case, case};
+use crate::cni::outcome::{Checked, expect};
+use crate::cni::shape::addresses;
+use crate::cni::snapshot::Snapshot;
+use crate::cni::stage::Stage;
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "CAP-01",
+        "a port is mapped as containerd writes it",
+        Type("portmap"),
+        |stage| {
+            mapped(
+                stage,
+                json!({"HostPort": 20_777, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}),
+            )
+        },
+    ),
+    case(
+        "CAP-01",
+        "a port is mapped as podman writes it",
+        Type("portmap"),
+        |stage| {
+            mapped(
+                stage,
+                json!({"hostPort": 20_777, "containerPort": 80, "protocol": "tcp"}),
+            )
+        },
+    ),
+    case(
+        "CAP-02",
+        "bandwidth is taken as containerd writes it",
+        Type("bandwidth"),
+        |stage| {
+            let container = stage.container("a")?;
+            let previous = stage.attach_before(&container)?;
+            let limits = json!({"IngressRate": 8_000_000, "IngressBurst": 4_294_967_295_u64, "EgressRate": 0, "EgressBurst": 0});
+            let call = stage.call("ADD", &container).with("/prevResult", previous);
+            call.set("/runtimeConfig", json!({"bandwidth": limits}))
+                .run()?
+                .result()
+                .map(drop)
+        },
+    ),
+    case(
+        "CAP-03",
+        "ranges come with the call",
+        Type("host-local"),
+        |stage| {
+            given(
+                stage,
+                json!({"ipRanges": [[{"subnet": "10.77.0.0/24"}]]}),
+                "10.77.0.2/24",
+            )
+        },
+    ),
+    case("CAP-04", "an address is asked for", Type("host-local"), |stage| {
+        given(stage, json!({"ips": ["10.99.0.77"]}), "10.99.0.77/24")?;
+        given(stage, json!({"ips": ["10.99.0.78/24"]}), "10.99.0.78/24")
+    }),
+    case("CAP-05", "a MAC is asked for", Type("bridge"), |stage| {
+        let container = stage.container("a")?;
+        let call = stage
+            .call("ADD", &container)
+            .set("/runtimeConfig", json!({"mac": "0a:00:00:00:00:09"}));
+        call.run()?.result()?;
+        let address = container.interface()?.get("address").cloned().unwrap_or_default();
+        expect(
+            address == "0a:00:00:00:00:09",
+            "the MAC 0a:00:00:00:00:09",
+            address.to_string(),
+        )
+    }),
+    case("CAP-06", "name service settings are taken", First, |stage| {
+        let dns = json!({"servers": ["192.0.2.53"], "searches": ["a.b"], "options": ["ndots:5"]});
+        stage.lives(|call| call.set("/runtimeConfig", json!({"dns": dns})))
+    }),
+    case(
+        "CAP-07",
+        "aliases are passed over as a list and as podman writes them",
+        First,
+        |stage| {
+            stage.lives(|call| call.set("/runtimeConfig", json!({"aliases": {"net": ["a"]}})))?;
+            stage.lives(|call| call.set("/runtimeConfig", json!({"aliases": ["a"]})))
+        },
+    ),
+    case(
+        "CAP-08",
+        "paths and ids of devices are passed over",
+        First,
+        |stage| {
+            let given = json!({"cgroupPath": "/x", "infinibandGUID": "y", "deviceID": "z"});
+            stage.lives(|call| call.set("/runtimeConfig", given.clone()))
+        },
+    ),
+    case("CAP-09", "unknown capabilities are passed over", First, |stage| {
+        stage.lives(|call| call.set("/runtimeConfig", json!({"unheard": {"of": 1}, "mac": null})))
+    }),
+    case("CAP-09", "DEL passes over unknown capabilities", Each, |stage| {
+        let container = stage.container("a")?;
+        stage
+            .call("DEL", &container)
+            .set("/runtimeConfig", json!({"unheard": {"of": 1}}))
+            .run()?
+            .silent()
+    }),
+];
+
+/// A mapping makes rules that name the port, and DEL takes them away.
+fn mapped(stage: &Stage<'_>, mapping: Value) -> Checked<()> {
+    let container = stage.container("a")?;
+    let previous = stage.attach_before(&container)?;
+    let call = |verb: &str| {
+        let call = stage.call(verb, &container).with("/prevResult", previous.clone());
+        call.set("/runtimeConfig", json!({"portMappings": [mapping]}))
+    };
+    let before = Snapshot::take()?;
+    call("ADD").run()?.result()?;
+    let change = Snapshot::take()?.since(&before);
+    expect(change.contains("20777"), "rules that name the port 20777", change)?;
+    call("DEL").run()?.silent()?;
+    let change = Snapshot::take()?.since(&before);
+    expect(
+        !change.contains("20777"),
+        "no rule that names the port 20777",
+        change,
+    )
+}
+
+/// With this in `runtimeConfig` the address is this one.
+fn given(stage: &Stage<'_>, runtime: Value, address: &str) -> Checked<()> {
+    let container = stage.container(&address.replace(['.', '/'], "-"))?;
+    let result = stage
+        .call("ADD", &container)
+        .set("/runtimeConfig", runtime)
+        .run()?
+        .result()?;
+    let has = addresses(&result).contains(&address);
+    expect(has, format!("the address {address}"), result.to_string())
+}

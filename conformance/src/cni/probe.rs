@@ -1,0 +1,134 @@
+//! A program of the runner's own that a plugin is made to run: it notes how it is called and answers as it is told.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::outcome::{Checked, expect};
+use super::requirement::place;
+
+const SCRIPT: &str = r#"#!/bin/sh
+cd /run/stage/probe || exit 99
+echo "$CNI_COMMAND" >>calls
+cat >"$CNI_COMMAND.stdin"
+env >"$CNI_COMMAND.env"
+echo "the probe was called" >&2
+if [ -e "$CNI_COMMAND.error" ]; then
+    cat "$CNI_COMMAND.error"
+    exit 1
+fi
+case "$CNI_COMMAND" in
+    ADD) cat answer ;;
+    VERSION) cat versions ;;
+esac
+"#;
+
+/// The program, installed on a stage.
+#[derive(Debug)]
+pub(super) struct Probe;
+
+impl Probe {
+    /// The type by which a configuration names it.
+    pub(super) const NAME: &'static str = "conformance-probe";
+    /// Where it is.
+    pub(super) const DIR: &'static str = "/run/stage/probe";
+    /// The address that it gives.
+    pub(super) const ADDRESS: &'static str = "10.88.9.9/16";
+
+    /// Writes the program, which answers ADD with one address in a version's form.
+    ///
+    /// # Errors
+    /// Fails when a file cannot be written.
+    pub(super) fn install(version: &str) -> Result<Self> {
+        let versions = json!({"cniVersion": "1.1.0", "supportedVersions": super::requirement::VERSIONS});
+        fs::create_dir_all(Self::DIR).with_context(|| format!("making {}", Self::DIR))?;
+        write("versions", &versions.to_string())?;
+        write(
+            "answer",
+            &json!({"cniVersion": version, "ips": [Self::address(version)]}).to_string(),
+        )?;
+        write(Self::NAME, SCRIPT)?;
+        let program = format!("{}/{}", Self::DIR, Self::NAME);
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755))
+            .context("making the probe executable")?;
+        Ok(Self)
+    }
+
+    /// The address that it gives, in a version's form.
+    pub(super) fn address(version: &str) -> Value {
+        let (address, gateway) = (Self::ADDRESS, "10.88.0.1");
+        if place(version).ok() < place("1.0.0").ok() {
+            return json!({"version": "4", "address": address, "gateway": gateway});
+        }
+        json!({"address": address, "gateway": gateway})
+    }
+
+    /// Lets ADD answer this.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be written.
+    pub(super) fn answers(&self, answer: &Value) -> Result<()> {
+        write("answer", &answer.to_string())
+    }
+
+    /// Lets a verb fail with this code and message.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be written.
+    pub(super) fn fails(&self, verb: &str, code: u64, msg: &str) -> Result<()> {
+        let error = json!({"cniVersion": "1.0.0", "code": code, "msg": msg});
+        write(&format!("{verb}.error"), &error.to_string())
+    }
+
+    /// The verbs that it was called with, but for VERSION, in their order.
+    pub(super) fn calls(&self) -> Vec<String> {
+        let text = fs::read_to_string(format!("{}/calls", Self::DIR)).unwrap_or_default();
+        text.lines()
+            .filter(|verb| *verb != "VERSION")
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Checks that a verb reached it.
+    ///
+    /// # Errors
+    /// Fails when it did not.
+    pub(super) fn got(&self, verb: &str) -> Checked<()> {
+        let calls = self.calls();
+        let observed = format!("the calls {calls:?}");
+        expect(
+            calls.iter().any(|call| call == verb),
+            format!("the delegate is called with {verb}"),
+            observed,
+        )
+    }
+
+    /// The configuration that it got with a verb.
+    ///
+    /// # Errors
+    /// Fails when it got none that is JSON.
+    pub(super) fn conf(&self, verb: &str) -> Result<Value> {
+        let text = read(&format!("{verb}.stdin"))?;
+        serde_json::from_str(&text).context("reading the delegate's configuration")
+    }
+
+    /// Its environment with a verb, a line a variable.
+    ///
+    /// # Errors
+    /// Fails when it was not called with it.
+    pub(super) fn env(&self, verb: &str) -> Result<String> {
+        read(&format!("{verb}.env"))
+    }
+}
+
+fn write(name: &str, text: &str) -> Result<()> {
+    let path = format!("{}/{name}", Probe::DIR);
+    fs::write(&path, text).with_context(|| format!("writing {path}"))
+}
+
+fn read(name: &str) -> Result<String> {
+    let path = format!("{}/{name}", Probe::DIR);
+    fs::read_to_string(&path).with_context(|| format!("reading {path}"))
+}

@@ -1,0 +1,106 @@
+use std::fmt::Write as _;
+
+use super::markup::escaped;
+use crate::cni::outcome::{Report, Row};
+
+const STYLE: &str = "
+:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif; }
+body { margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #8884; }
+code { font: 13px/1.4 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
+dt { font-weight: 600; } dd { margin: 0 0 .3rem 1rem; }
+td:first-child { font-weight: 600; white-space: nowrap; }
+.pass { color: #188038; } .bad { color: #d93025; } .known { color: #b06000; } .skip { color: #888; }
+.small { font-size: 13px; opacity: .8; }
+";
+
+/// The report as one HTML page, which needs no other file.
+pub(in crate::cni) fn html(report: &Report) -> String {
+    let title = format!("CNI conformance of {}", report.network);
+    let mut text = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
+         </head>\n<body>\n<h1>{title}</h1>\n<p><strong>{}</strong></p>\n<p>Programs in <code>{}</code>:</p>\n<ul>\n",
+        escaped(&report.summary()),
+        escaped(&report.plugin_dir.display().to_string()),
+        title = escaped(&title),
+    );
+    // Writing to a string cannot fail.
+    for (plugin, versions) in &report.plugins {
+        writeln!(
+            text,
+            "<li><code>{}</code> {}</li>",
+            escaped(plugin),
+            escaped(&versions.join(", "))
+        )
+        .ok();
+    }
+    text.push_str("</ul>\n");
+    let bad: Vec<_> = report.rows.iter().filter(|row| row.outcome.is_bad()).collect();
+    if !bad.is_empty() {
+        section(&mut text, "Failures", bad.into_iter());
+    }
+    section(&mut text, "All cases", report.rows.iter());
+    not_covered(&mut text, report);
+    text.push_str("</body>\n</html>\n");
+    text
+}
+
+fn section<'a>(text: &mut String, title: &str, rows: impl Iterator<Item = &'a Row>) {
+    let head = "<thead><tr><th>Outcome</th><th>Id</th><th>Plugin</th><th>Case</th></tr></thead>";
+    write!(text, "<h2>{}</h2>\n<table>\n{head}\n<tbody>\n", escaped(title)).ok();
+    rows.for_each(|one| row(text, one));
+    text.push_str("</tbody>\n</table>\n");
+}
+
+fn row(text: &mut String, row: &Row) {
+    let requirement = row.requirement;
+    let class = match row.outcome.name() {
+        "pass" => "pass",
+        "known" => "known",
+        "skip" => "skip",
+        _ => "bad",
+    };
+    write!(
+        text,
+        "<tr><td class=\"{class}\">{}</td><td>{}</td><td>{} {}</td><td>{}<div class=\"small\">{} ({}; versions: {}): {}</div>",
+        escaped(row.outcome.name()),
+        escaped(requirement.id),
+        escaped(&row.plugin),
+        escaped(&row.version),
+        escaped(row.case),
+        escaped(requirement.section),
+        escaped(requirement.level.name()),
+        escaped(&requirement.versions.text()),
+        escaped(requirement.text)
+    )
+    .ok();
+    let details = row.outcome.details();
+    if !details.is_empty() {
+        text.push_str("<dl>");
+        for (heading, detail) in details {
+            write!(
+                text,
+                "<dt>{}</dt><dd><code>{}</code></dd>",
+                escaped(heading),
+                escaped(detail)
+            )
+            .ok();
+        }
+        text.push_str("</dl>");
+    }
+    text.push_str("</td></tr>\n");
+}
+
+fn not_covered(text: &mut String, report: &Report) {
+    if report.not_covered.is_empty() {
+        return;
+    }
+    text.push_str("<h2>Not covered</h2>\n<ul>\n");
+    for (requirement, reason) in &report.not_covered {
+        let (id, what) = (escaped(requirement.id), escaped(requirement.text));
+        writeln!(text, "<li>{id} {what}: {}</li>", escaped(reason)).ok();
+    }
+    text.push_str("</ul>\n");
+}

@@ -1,0 +1,64 @@
+use std::fmt::Write as _;
+
+use super::markup::escaped;
+use crate::cni::outcome::{Outcome, Report, Row};
+
+/// The report as JUnit XML, in the form that Jenkins, GitLab and GitHub's actions read. A known difference counts as
+/// skipped there, because the form has no other word for what is no news.
+pub(in crate::cni) fn junit(report: &Report) -> String {
+    let counts = report.counts();
+    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
+    let head = format!(
+        "  <testsuite name=\"CNI {}\" tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\" time=\"{:.3}\">\n",
+        escaped(&report.network),
+        report.rows.len(),
+        counts.failed + counts.stale,
+        counts.broken,
+        counts.skipped + counts.known,
+        report.took.as_secs_f64()
+    );
+    text.push_str(&head);
+    report.rows.iter().for_each(|row| case(&mut text, row));
+    text.push_str("  </testsuite>\n</testsuites>\n");
+    text
+}
+
+fn case(text: &mut String, row: &Row) {
+    let name = format!("{} {} [{}]", row.requirement.id, row.case, row.plugin);
+    // Writing to a string cannot fail.
+    write!(
+        text,
+        "    <testcase classname=\"cni.{}\" name=\"{}\" time=\"{:.3}\"",
+        escaped(row.requirement.id),
+        escaped(&name),
+        row.took.as_secs_f64()
+    )
+    .ok();
+    let inside = match &row.outcome {
+        Outcome::Passed => None,
+        Outcome::Failed { expected, observed } => {
+            let body = format!("expected: {expected}\nobserved: {observed}\n");
+            Some(format!(
+                "<failure message=\"{}\">{}</failure>",
+                escaped(expected),
+                escaped(&body)
+            ))
+        }
+        Outcome::Stale { reason } => Some(format!(
+            "<failure message=\"passes, but is listed as known\">{}</failure>",
+            escaped(reason)
+        )),
+        Outcome::Known { reason, .. } => Some(format!(
+            "<skipped message=\"known difference: {}\"/>",
+            escaped(reason)
+        )),
+        Outcome::Skipped { reason } => Some(format!("<skipped message=\"{}\"/>", escaped(reason))),
+        Outcome::Broken { reason } => Some(format!("<error message=\"{}\"/>", escaped(reason))),
+    };
+    match inside {
+        None => text.push_str("/>\n"),
+        Some(inside) => {
+            write!(text, ">\n      {inside}\n    </testcase>\n").ok();
+        }
+    }
+}

@@ -1,0 +1,124 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{html, json, junit, table};
+use crate::cni::outcome::{Outcome, Report, Row};
+use crate::cni::requirement;
+
+/// A text with everything that must not be taken for markup.
+const HOSTILE: &str = "</failure><script>alert('\"&\u{1b}')</script>";
+
+fn report() -> Report {
+    let requirements = requirement::all().unwrap();
+    let outcomes = [
+        Outcome::Passed,
+        Outcome::Failed {
+            expected: "a".to_owned(),
+            observed: HOSTILE.to_owned(),
+        },
+        Outcome::Known {
+            reason: "old".to_owned(),
+            expected: "b".to_owned(),
+            observed: "c".to_owned(),
+        },
+        Outcome::Stale {
+            reason: "mended".to_owned(),
+        },
+        Outcome::Skipped {
+            reason: "none there".to_owned(),
+        },
+        Outcome::Broken {
+            reason: "no memory".to_owned(),
+        },
+    ];
+    let rows = outcomes
+        .into_iter()
+        .zip(&requirements)
+        .map(|(outcome, requirement)| Row {
+            requirement: *requirement,
+            case: "it does it",
+            plugin: "bridge".to_owned(),
+            version: "1.0.0".to_owned(),
+            outcome,
+            took: Duration::from_millis(1500),
+        });
+    Report {
+        plugin_dir: PathBuf::from("/opt/cni/bin"),
+        network: HOSTILE.to_owned(),
+        plugins: vec![("bridge".to_owned(), vec!["1.0.0".to_owned()])],
+        rows: rows.collect(),
+        not_covered: vec![(requirements[9], "nobody can see it")],
+        took: Duration::from_secs(2),
+    }
+}
+
+#[test]
+fn the_table_tells_each_case_and_sums_up() {
+    let text = table(&report());
+    assert!(
+        text.contains("FAIL   ENV-02  bridge  1.0.0  it does it\n       expected: a\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("skipped: none there") && text.contains("ENV-10"),
+        "{text}"
+    );
+    let sum = "1 passed, 1 failed, 1 known differences, 1 listed as known but passed, 1 skipped, \
+               1 errors of the runner in 2.0 s";
+    assert!(text.trim_end().ends_with(sum), "{text}");
+}
+
+#[test]
+fn markup_in_texts_stays_text() {
+    for text in [junit(&report()), html(&report())] {
+        assert!(!text.contains("<script>") && !text.contains('\u{1b}'), "{text}");
+        assert!(text.contains("&lt;script&gt;"), "{text}");
+    }
+}
+
+#[test]
+fn junit_counts_what_it_holds() {
+    let text = junit(&report());
+    assert!(
+        text.contains("tests=\"6\" failures=\"2\" errors=\"1\" skipped=\"2\""),
+        "{text}"
+    );
+    let count = |part: &str| text.matches(part).count();
+    assert_eq!(
+        (
+            count("<testcase "),
+            count("<failure "),
+            count("<error "),
+            count("<skipped ")
+        ),
+        (6, 2, 1, 2)
+    );
+}
+
+#[test]
+fn the_page_needs_no_other_file() {
+    let text = html(&report());
+    for part in ["http:", "https:", "src=", "href=", "<link", "@import", "url("] {
+        assert!(!text.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn json_has_every_case_with_its_outcome() {
+    let document: Value = serde_json::from_str(&json(&report()).unwrap()).unwrap();
+    let outcomes: Vec<_> = document["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|case| case["outcome"].clone())
+        .collect();
+    assert_eq!(
+        outcomes,
+        ["passed", "failed", "known", "stale", "skipped", "error"]
+    );
+    assert_eq!(document["cases"][1]["observed"], HOSTILE);
+    assert_eq!(document["summary"]["failed"], 1);
+    assert!(!report().is_good());
+}

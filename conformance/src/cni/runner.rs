@@ -1,0 +1,316 @@
+//! Runs the cases, many at a time.
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
+
+use super::case::{About, Candidate, Case};
+use super::groups;
+use super::known::Known;
+use super::outcome::{Checked, Outcome, Report, Row};
+use super::requirement::{self, Requirement, VERSIONS, Versions};
+use super::stage::{Stage, Target};
+use super::subject::{Subject, usual_conf};
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub(super) plugin_dir: PathBuf,
+    pub(super) conf: Option<PathBuf>,
+    pub(super) known: Option<PathBuf>,
+    /// Beginnings of ids: only cases of these; all if there is none.
+    pub(super) only: Vec<String>,
+    /// How many cases at a time; by the number of processors if it is not given.
+    pub(super) jobs: Option<u8>,
+}
+
+/// Runs every case that was asked for.
+///
+/// # Errors
+/// Fails without root, when the plugins or their configuration cannot be read, or when nothing is left to run.
+pub(super) fn run(config: &Config) -> Result<Report> {
+    let start = Instant::now();
+    if !nix::unistd::geteuid().is_root() {
+        bail!("judging plugins needs root, to make network namespaces");
+    }
+    let subject = Subject::load(&config.plugin_dir, config.conf.as_deref())?;
+    let all = groups::cases();
+    let known = match &config.known {
+        Some(file) => Known::load(file, &all)?,
+        None => Known::default(),
+    };
+    let wanted = |id: &str| config.only.is_empty() || config.only.iter().any(|start| id.starts_with(start));
+    let cases: Vec<_> = all.into_iter().filter(|case| wanted(case.id)).collect();
+    if cases.is_empty() {
+        bail!("no case has an id that begins with {}", config.only.join(" or "));
+    }
+    let requirements = requirement::all()?;
+    let supported = supported_versions(&subject, &cases);
+    let jobs = plan(&subject, &cases, &requirements, &supported)?;
+    let rows = in_parallel(jobs.len(), config.jobs, |index| {
+        let job = jobs.get(index).context("a job that there is not")?;
+        Ok(job.run(&subject, &known))
+    })?;
+    Ok(Report {
+        plugin_dir: subject.dir,
+        network: subject.network,
+        plugins: supported.into_iter().collect(),
+        rows,
+        not_covered: groups::not_covered(&requirements),
+        took: start.elapsed(),
+    })
+}
+
+/// One case with the plugin and the version that it is run on, or with the reason why it is not run.
+#[derive(Debug)]
+struct Job {
+    case: Case,
+    requirement: Requirement,
+    shown: String,
+    target: Result<Target, String>,
+}
+
+impl Job {
+    fn run(&self, subject: &Subject, known: &Known) -> Row {
+        let start = Instant::now();
+        let listed = known.reason(&self.case, &self.shown);
+        let outcome = match &self.target {
+            Ok(target) => {
+                let is_known = listed.is_some();
+                let target = Target {
+                    is_known,
+                    ..target.clone()
+                };
+                Outcome::of(Stage::with(subject, &target, self.case.run))
+            }
+            Err(reason) => Outcome::Skipped {
+                reason: reason.clone(),
+            },
+        };
+        Row {
+            requirement: self.requirement,
+            case: self.case.name,
+            plugin: self.shown.clone(),
+            version: self
+                .target
+                .as_ref()
+                .map(|target| target.version.clone())
+                .unwrap_or_default(),
+            outcome: outcome.known(listed),
+            took: if self.target.is_ok() {
+                start.elapsed()
+            } else {
+                Duration::ZERO
+            },
+        }
+    }
+}
+
+fn plan(
+    subject: &Subject,
+    cases: &[Case],
+    requirements: &[Requirement],
+    supported: &BTreeMap<String, Vec<String>>,
+) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    for case in cases {
+        let requirement = *requirements
+            .iter()
+            .find(|requirement| requirement.id == case.id)
+            .with_context(|| format!("there is no requirement {}", case.id))?;
+        let job = |shown: String, target| Job {
+            case: *case,
+            requirement,
+            shown,
+            target,
+        };
+        match case.about.candidates(subject) {
+            Err(reason) => jobs.push(job(case.about.shown().to_owned(), Err(reason))),
+            Ok(candidates) => jobs.extend(candidates.into_iter().map(|candidate| {
+                let shown = candidate.shown.clone();
+                job(shown, target(candidate, requirement.versions, subject, supported))
+            })),
+        }
+    }
+    Ok(jobs)
+}
+
+/// Chooses the version that a plugin is called with: the configuration's own, or else the newest that it supports.
+fn target(
+    candidate: Candidate,
+    asked: Versions,
+    subject: &Subject,
+    supported: &BTreeMap<String, Vec<String>>,
+) -> Result<Target, String> {
+    let has = |version: &&str| {
+        let lists = candidate
+            .programs
+            .iter()
+            .filter_map(|program| supported.get(program));
+        lists
+            .clone()
+            .all(|list| list.iter().any(|known| known == version))
+    };
+    let common: Vec<_> = VERSIONS.iter().copied().filter(has).collect();
+    let of_range = || common.iter().copied().filter(|version| asked.has(version));
+    let own = of_range().find(|version| *version == subject.version);
+    match own.or_else(|| of_range().next_back()) {
+        Some(version) => Ok(Target {
+            plugin: candidate.plugin,
+            conf: candidate.conf,
+            version: version.to_owned(),
+            supported: common.iter().map(|&version| version.to_owned()).collect(),
+            before: candidate.before,
+            is_known: false,
+        }),
+        None => {
+            let who = candidate.programs.join(" and ");
+            Err(format!(
+                "asked of versions {}, and {who} supports {}",
+                asked.text(),
+                common.join(", ")
+            ))
+        }
+    }
+}
+
+/// What each program answers to VERSION; the configuration's own version where it does not answer, which a case tells.
+fn supported_versions(subject: &Subject, cases: &[Case]) -> BTreeMap<String, Vec<String>> {
+    let types = cases.iter().filter_map(|case| match case.about {
+        About::Type(kind) => Some(kind.to_owned()),
+        About::First | About::Each | About::Chained | About::Ipam | About::List => None,
+    });
+    let programs = subject
+        .programs()
+        .into_iter()
+        .chain(types.filter(|kind| subject.has(kind)));
+    let mut supported = BTreeMap::new();
+    for program in programs {
+        supported.entry(program).or_insert_with_key(|program| {
+            ask(subject, program).unwrap_or_else(|_| vec![subject.version.clone()])
+        });
+    }
+    supported
+}
+
+fn ask(subject: &Subject, program: &str) -> Checked<Vec<String>> {
+    let target = Target {
+        plugin: program.to_owned(),
+        conf: usual_conf(program),
+        version: subject.version.clone(),
+        supported: Vec::new(),
+        before: 0,
+        is_known: false,
+    };
+    let answer = Stage::with(subject, &target, |stage| {
+        stage.host_call("VERSION").run()?.result()
+    })?;
+    let list = answer
+        .get("supportedVersions")
+        .and_then(Value::as_array)
+        .context("no versions")?;
+    Ok(list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+/// Does something for each index up to a count, on several threads; the results are in the order of the indices.
+fn in_parallel<T: Send>(
+    count: usize,
+    jobs: Option<u8>,
+    work: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    // A case mostly waits for the kernel and for programs.
+    let usual = thread::available_parallelism()
+        .map_or(2, NonZero::get)
+        .saturating_mul(3)
+        .min(24);
+    let threads = jobs.map_or(usual, usize::from).clamp(1, count.max(1));
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count {
+                        break;
+                    }
+                    let result = work(index);
+                    results
+                        .lock()
+                        .unwrap_or_else(|poisoned| poisoned.into_inner())
+                        .insert(index, result);
+                }
+            });
+        }
+    });
+    let results = results
+        .into_inner()
+        .map_err(|_| anyhow!("a thread of the runner panicked"))?;
+    results.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_order_whoever_is_first() {
+        for jobs in [None, Some(1), Some(7)] {
+            assert_eq!(in_parallel(20, jobs, Ok).unwrap(), (0..20).collect::<Vec<_>>());
+        }
+        assert!(in_parallel(0, None, Ok).unwrap().is_empty());
+        assert!(in_parallel(3, None, |index| if index == 1 { bail!("no") } else { Ok(index) }).is_err());
+    }
+
+    #[test]
+    fn the_version_is_the_configurations_own_or_else_the_newest_that_is_asked() {
+        let subject = Subject {
+            dir: PathBuf::new(),
+            network: "n".to_owned(),
+            version: "0.4.0".to_owned(),
+            plugins: Vec::new(),
+        };
+        let supported = [
+            ("a".to_owned(), VERSIONS.map(str::to_owned).to_vec()),
+            (
+                "b".to_owned(),
+                VERSIONS
+                    .iter()
+                    .take(6)
+                    .map(|&version| version.to_owned())
+                    .collect(),
+            ),
+        ];
+        let supported = supported.into();
+        let of = |id: &str, programs: &[&str]| {
+            let requirement = requirement::all()
+                .unwrap()
+                .into_iter()
+                .find(|one| one.id == id)
+                .unwrap();
+            let candidate = Candidate {
+                shown: "a".to_owned(),
+                programs: programs.iter().map(|&program| program.to_owned()).collect(),
+                plugin: "a".to_owned(),
+                conf: Value::Null,
+                before: 0,
+            };
+            target(candidate, requirement.versions, &subject, &supported).map(|target| target.version)
+        };
+        assert_eq!(of("ENV-01", &["a"]).unwrap(), "0.4.0");
+        assert_eq!(of("ADD-10", &["a"]).unwrap(), "1.1.0");
+        assert_eq!(of("ADD-10", &["a", "b"]).unwrap(), "1.0.0");
+        assert_eq!(of("RES-01", &["a"]).unwrap(), "0.2.0");
+        let reason = of("GC-01", &["b"]).unwrap_err();
+        assert!(
+            reason.contains("1.1.0") && reason.contains("b supports"),
+            "{reason}"
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! Plugins with one defect each: the cases that are about it fail, and tell what they saw.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::support::{KNOWN, REFERENCE, cases, judge, names, told};
+
+/// A program of the reference's that a script stands before.
+struct Defect {
+    program: &'static str,
+    /// What the script does; `$real` is the program.
+    script: &'static str,
+    /// The ids that are run.
+    only: &'static str,
+    /// The cases that have to fail, and what one of them sees.
+    fails: &'static [&'static str],
+    sees: &'static str,
+}
+
+const DEFECTS: [Defect; 6] = [
+    Defect {
+        program: "bridge",
+        script: "\"$real\"; status=$?; [ \"$CNI_COMMAND\" != DEL ] || echo done; exit $status",
+        only: "ENV-02,DEL-09",
+        fails: &[
+            "ENV-02 ADD prints the result alone, DEL nothing",
+            "DEL-09 nothing is on standard output",
+        ],
+        sees: "standard output: done",
+    },
+    Defect {
+        program: "host-local",
+        script: "[ \"$CNI_COMMAND\" != DEL ] || exit 0; exec \"$real\"",
+        only: "DEL-01,CHK-06",
+        fails: &[
+            "DEL-01 the second and the third DEL succeed, and nothing is left",
+            "DEL-01 the list can be deleted again and again, and nothing is left",
+        ],
+        sees: "+ file /var/lib/cni/networks/conformance/10.88.0.3",
+    },
+    Defect {
+        program: "bridge",
+        script: "case \"$CNI_COMMAND\" in ADD | DEL | CHECK | VERSION | '') exec \"$real\" ;; esac",
+        only: "ENV-03",
+        fails: &["ENV-03 an unknown command is refused by its name"],
+        sees: "exit 0",
+    },
+    Defect {
+        program: "bridge",
+        script: "if [ \"$CNI_COMMAND\" = CHECK ]; then exit 0; fi; exec \"$real\"",
+        only: "CHK",
+        fails: &[
+            "CHK-01 a configuration before 0.4.0, or of no version, is code 1",
+            "CHK-02 without a previous result it is an error",
+            "CHK-03 an address that is gone is found",
+            "CHK-03 a route that is gone is found",
+            "CHK-03 an interface that is down is found",
+            "CHK-03 an interface that is gone is found",
+            "CHK-03 a namespace that is gone is found",
+            "CHK-07 a delegate is asked, and its error returned",
+        ],
+        sees: "exit 0",
+    },
+    Defect {
+        program: "bridge",
+        script: "\"$real\" | sed 's/\"cniVersion\": \"0.3.1\"/\"cniVersion\": \"0.4.0\"/'",
+        only: "ADD-03,VER-03",
+        fails: &["ADD-03 the result tells the version of the configuration, whichever it is"],
+        sees: "\"cniVersion\":\"0.4.0\"",
+    },
+    Defect {
+        program: "portmap",
+        script: "[ \"$CNI_COMMAND\" != ADD ] || { echo '{\"cniVersion\": \"1.0.0\"}'; exit 0; }; exec \"$real\"",
+        only: "ADD-04,PRV-01",
+        fails: &[
+            "ADD-04 the answer holds the previous result",
+            "PRV-01 who has nothing to do passes on what it got",
+        ],
+        sees: "{\"cniVersion\":\"1.0.0\"}",
+    },
+];
+
+#[test]
+fn each_defect_fails_the_cases_that_are_about_it_and_no_other() {
+    for defect in &DEFECTS {
+        let dir = tempfile::tempdir().unwrap();
+        install(dir.path(), defect);
+        // What is known of the plugins themselves is no news.
+        let run = judge(dir.path(), &["--only", defect.only, "--known", KNOWN]);
+        let wanted: BTreeSet<_> = defect.fails.iter().map(|&name| name.to_owned()).collect();
+        assert_eq!(
+            names(&run.report, "failed"),
+            wanted,
+            "{}\n{}",
+            defect.script,
+            told(&run.report)
+        );
+        assert!(!run.good);
+        let failed = cases(&run.report, "failed");
+        let sees = |case: &&serde_json::Value| case["observed"].as_str().unwrap().contains(defect.sees);
+        assert!(failed.iter().any(sees), "{}", told(&run.report));
+    }
+}
+
+#[test]
+fn a_difference_that_is_known_but_not_there_fails_the_run() {
+    let known = tempfile::NamedTempFile::new().unwrap();
+    fs::write(
+        known.path(),
+        "DEL-09 | bridge | nothing is on standard output | it was so once\n",
+    )
+    .unwrap();
+    let run = judge(
+        REFERENCE.as_ref(),
+        &["--only=DEL-09", "--known", known.path().to_str().unwrap()],
+    );
+    assert_eq!((run.good, cases(&run.report, "stale").len()), (false, 1));
+}
+
+/// The reference's plugins, one of them behind a script.
+fn install(dir: &Path, defect: &Defect) {
+    for name in ["bridge", "host-local", "portmap", "loopback"] {
+        let real = format!("{REFERENCE}/{name}");
+        if name == defect.program {
+            let path = dir.join(name);
+            fs::write(&path, format!("#!/bin/sh\nreal={real}\n{}\n", defect.script)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        } else {
+            symlink(real, dir.join(name)).unwrap();
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The judge of plugins is judged: by plugins that are known to be right, and by some that are broken on purpose.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test code: a panic is a failed test"
+)]
+
+mod broken;
+mod support;
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use support::{KNOWN, REFERENCE, cases, judge, names, ours, told};
+
+/// Every plugin that the binary has, chained; what `flannel` hands on by itself is here in the open.
+fn every_plugin() -> Value {
+    json!({"name": "conformance", "cniVersion": "1.0.0", "plugins": [
+        {"type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]]}},
+        {"type": "portmap", "capabilities": {"portMappings": true}},
+        {"type": "firewall"},
+        {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}},
+        {"type": "bandwidth", "capabilities": {"bandwidth": true}},
+    ]})
+}
+
+#[test]
+fn the_references_plugins_pass_but_for_what_is_known() {
+    let run = judge(REFERENCE.as_ref(), &["--known", KNOWN]);
+    assert!(run.good, "{}", told(&run.report));
+    assert!(cases(&run.report, "passed").len() > 150, "{}", run.table);
+    assert!(cases(&run.report, "known").len() >= 25, "{}", run.table);
+    // What came after the plugins is passed over, and nothing else.
+    for case in cases(&run.report, "skipped") {
+        let reason = case["reason"].as_str().unwrap();
+        let newer = case["versions"] == "1.1.0 and later" && reason.contains("supports");
+        assert!(newer || reason == "the directory has no flannel", "{case}");
+    }
+}
+
+#[test]
+fn our_plugins_pass() {
+    let dir = ours();
+    let flannel = judge(dir.path(), &[]);
+    assert!(flannel.good, "{}", told(&flannel.report));
+    assert!(cases(&flannel.report, "passed").len() > 150, "{}", flannel.table);
+    let conf = dir.path().join("every.conflist");
+    std::fs::write(&conf, every_plugin().to_string()).unwrap();
+    let every = judge(dir.path(), &["--conf", conf.to_str().unwrap()]);
+    assert!(every.good, "{}", told(&every.report));
+    assert!(cases(&every.report, "passed").len() > 300, "{}", every.table);
+    // What one run skips is shown by the other.
+    let passed: BTreeSet<_> = [&flannel, &every]
+        .into_iter()
+        .flat_map(|run| names(&run.report, "passed"))
+        .collect();
+    let skipped = names(&flannel.report, "skipped");
+    let never: Vec<_> = skipped.difference(&passed).collect();
+    assert!(never.is_empty(), "{never:?}");
+}
+
+#[test]
+fn every_form_of_the_report_is_written() {
+    let dir = ours();
+    let file = |name: &str| dir.path().join(name);
+    let (junit, html) = (file("report.xml"), file("report.html"));
+    let arguments = [
+        "--only=VER",
+        "--junit",
+        junit.to_str().unwrap(),
+        "--html",
+        html.to_str().unwrap(),
+    ];
+    let run = judge(dir.path(), &arguments);
+    let count = run.report["cases"].as_array().unwrap().len();
+    let junit = std::fs::read_to_string(junit).unwrap();
+    assert_eq!(junit.matches("<testcase ").count(), count);
+    let html = std::fs::read_to_string(html).unwrap();
+    assert_eq!(html.matches("<tr><td class=").count(), count);
+    assert_eq!(
+        run.table.lines().filter(|line| line.starts_with("pass ")).count(),
+        count
+    );
+    assert!(!run.report["notCovered"].as_array().unwrap().is_empty() && run.table.contains("not covered:"));
+}
+
+#[test]
+fn what_cannot_be_judged_is_told() {
+    let dir = ours();
+    let list = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let missing = list("missing", "{\"name\":\"a\",\"type\":\"macvlan\"}");
+    let (broken, known) = (list("broken", "{"), list("known", "ENV-01 | * | sings | x"));
+    for (arguments, words) in [
+        (
+            ["--plugin-dir=/nonexistent", "--jobs=1"],
+            "looking for /nonexistent",
+        ),
+        (["--plugin-dir=/proc", "--jobs=1"], "give the configuration"),
+        (
+            [
+                &format!("--plugin-dir={}", dir.path().display()),
+                &format!("--conf={missing}"),
+            ],
+            "no program macvlan",
+        ),
+        (
+            [
+                &format!("--plugin-dir={}", dir.path().display()),
+                &format!("--conf={broken}"),
+            ],
+            "as JSON",
+        ),
+        (
+            [
+                &format!("--plugin-dir={}", dir.path().display()),
+                &format!("--known={known}"),
+            ],
+            "no case \"sings\"",
+        ),
+        (
+            [&format!("--plugin-dir={}", dir.path().display()), "--only=XYZ"],
+            "no case has an id",
+        ),
+    ] {
+        let output = support::program().arg("cni").args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+}
