@@ -25,6 +25,11 @@ case "$CNI_COMMAND" in
 esac
 "#;
 
+const DECOY: &str = r#"#!/bin/sh
+echo '{"cniVersion": "1.0.0", "code": 118, "msg": "another program was to be run"}'
+exit 1
+"#;
+
 /// The program, installed on a stage.
 #[derive(Debug)]
 pub(super) struct Probe;
@@ -49,10 +54,7 @@ impl Probe {
             "answer",
             &json!({"cniVersion": version, "ips": [Self::address(version)]}).to_string(),
         )?;
-        write(Self::NAME, SCRIPT)?;
-        let program = format!("{}/{}", Self::DIR, Self::NAME);
-        fs::set_permissions(program, fs::Permissions::from_mode(0o755))
-            .context("making the probe executable")?;
+        write_program(&format!("{}/{}", Self::DIR, Self::NAME), SCRIPT)?;
         Ok(Self)
     }
 
@@ -63,6 +65,17 @@ impl Probe {
             return json!({"version": "4", "address": address, "gateway": gateway});
         }
         json!({"address": address, "gateway": gateway})
+    }
+
+    /// Makes a program of the same name that always fails, and tells the directory that it is in.
+    ///
+    /// # Errors
+    /// Fails when it cannot be written.
+    pub(super) fn decoy(&self) -> Result<String> {
+        let dir = "/run/stage/decoy";
+        fs::create_dir_all(dir).with_context(|| format!("making {dir}"))?;
+        write_program(&format!("{dir}/{}", Self::NAME), DECOY)?;
+        Ok(dir.to_owned())
     }
 
     /// Lets ADD answer this.
@@ -121,6 +134,12 @@ impl Probe {
     pub(super) fn env(&self, verb: &str) -> Result<String> {
         read(&format!("{verb}.env"))
     }
+}
+
+fn write_program(path: &str, script: &str) -> Result<()> {
+    fs::write(path, script).with_context(|| format!("writing {path}"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("making {path} executable"))
 }
 
 fn write(name: &str, text: &str) -> Result<()> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::support::{KNOWN, REFERENCE, cases, judge, names, told};
+use crate::support::{KNOWN, REFERENCE, cases, judge, names, ours, told};
 
 /// A program of the reference's that a script stands before.
 struct Defect {
@@ -104,6 +104,31 @@ fn each_defect_fails_the_cases_that_are_about_it_and_no_other() {
     }
 }
 
+/// The reference's plugins know neither verb, so that these cases fail on ours alone.
+#[test]
+fn status_and_gc_that_do_nothing_fail_their_cases() {
+    let (dir, real) = (tempfile::tempdir().unwrap(), ours());
+    fs::create_dir(dir.path().join("real")).unwrap();
+    fs::copy(real.path().join("flannel"), dir.path().join("real/flannel")).unwrap();
+    symlink("real/flannel", dir.path().join("portmap")).unwrap();
+    let script =
+        "#!/bin/sh\ncase \"$CNI_COMMAND\" in GC | STATUS) exit 0 ;; esac\nexec \"${0%/*}/real/flannel\"\n";
+    program(&dir.path().join("flannel"), script);
+    let run = judge(dir.path(), &["--only=STA,GC"]);
+    let wanted = [
+        "GC-01 a configuration before 1.1.0, or of no version, is code 1",
+        "GC-02 what is not valid goes, what is valid stays",
+        "GC-03 null is the empty list of libcni",
+        "GC-06 a delegate is called",
+        "STA-01 a configuration before 1.1.0, or of no version, is code 1",
+        "STA-03 flannel without subnet file is not available",
+        "STA-05 a delegate is asked, and its error returned",
+        "STA-05 a delegate that is nowhere is an error",
+    ];
+    let wanted: BTreeSet<_> = wanted.iter().map(|&name| name.to_owned()).collect();
+    assert_eq!(names(&run.report, "failed"), wanted, "{}", told(&run.report));
+}
+
 #[test]
 fn a_difference_that_is_known_but_not_there_fails_the_run() {
     let known = tempfile::NamedTempFile::new().unwrap();
@@ -124,11 +149,17 @@ fn install(dir: &Path, defect: &Defect) {
     for name in ["bridge", "host-local", "portmap", "loopback"] {
         let real = format!("{REFERENCE}/{name}");
         if name == defect.program {
-            let path = dir.join(name);
-            fs::write(&path, format!("#!/bin/sh\nreal={real}\n{}\n", defect.script)).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            program(
+                &dir.join(name),
+                &format!("#!/bin/sh\nreal={real}\n{}\n", defect.script),
+            );
         } else {
             symlink(real, dir.join(name)).unwrap();
         }
     }
+}
+
+fn program(path: &Path, script: &str) {
+    fs::write(path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }

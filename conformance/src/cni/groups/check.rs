@@ -60,6 +60,7 @@ pub(super) const CASES: &[Case] = &[
         if routes(&result).is_empty() {
             return Err(Stop::Skip("the result has no routes".to_owned()));
         }
+        check(stage, &container, &result)?;
         for family in ["-4", "-6"] {
             container.ip(&[family, "route", "flush", "default"])?;
             container.ip(&[family, "route", "flush", "proto", "boot"])?;

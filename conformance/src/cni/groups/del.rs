@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use crate::cni::case::About::{Each, First, Ipam, List, Type};
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::expect;
+use crate::cni::outcome::{Checked, expect};
 use crate::cni::snapshot::Snapshot;
+use crate::cni::stage::Stage;
 
 pub(super) const CASES: &[Case] = &[
     case(
@@ -98,27 +99,13 @@ pub(super) const CASES: &[Case] = &[
         "DEL-05",
         "the list leaves nothing though the namespace is gone",
         List,
-        |stage| {
-            let before = stage.settled_by_list()?;
-            let container = stage.container("a")?;
-            let result = stage.list_add(&container)?;
-            container.end()?;
-            stage.list_del(&container, Some(&result))?;
-            stage.unchanged_since(&before, "ADD, the namespace's end, and DEL with the result")
-        },
+        |stage| vanished(stage, |result| Some(result)),
     ),
     case(
         "DEL-05",
         "the list leaves nothing though namespace and result are gone",
         List,
-        |stage| {
-            let before = stage.settled_by_list()?;
-            let container = stage.container("a")?;
-            stage.list_add(&container)?;
-            container.end()?;
-            stage.list_del(&container, None)?;
-            stage.unchanged_since(&before, "ADD, the namespace's end, and DEL without the result")
-        },
+        |stage| vanished(stage, |_| None),
     ),
     case(
         "DEL-06",
@@ -234,3 +221,13 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
 ];
+
+/// The list leaves nothing after the namespace's end, with what the runtime remembers of the result.
+fn vanished(stage: &Stage<'_>, remembered: fn(&Value) -> Option<&Value>) -> Checked<()> {
+    let before = stage.settled_by_list()?;
+    let container = stage.container("a")?;
+    let result = stage.list_add(&container)?;
+    container.end()?;
+    stage.list_del(&container, remembered(&result))?;
+    stage.unchanged_since(&before, "ADD, the namespace's end, and DEL")
+}

@@ -276,7 +276,9 @@ pub(super) const CASES: &[Case] = &[
         |stage| {
             let container = stage.container("a")?;
             let (probe, call) = stage.probed("ADD", &container)?;
-            call.run()?.result()?;
+            let later = probe.decoy()?;
+            let list = format!("/run/stage/nowhere:{}:{later}", Probe::DIR);
+            call.var("CNI_PATH", &list).run()?.result()?;
             probe.got("ADD")
         },
     ),
