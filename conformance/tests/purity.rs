@@ -22,10 +22,11 @@ const IMPURE: [&str; 10] = [
     "tonic",
 ];
 /// Every package of the workspace but the shared names and rules.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "netlink",
     "nftables",
     "statefile",
+    "subprocess",
     "lease-store",
     "etcd",
     "fake-kernel",
