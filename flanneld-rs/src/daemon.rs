@@ -18,11 +18,12 @@ use netstate::{KernelError, Op};
 use tracing::{debug, info, warn};
 
 use crate::cni_conf::{CniConf, CniConfError, EndSignal};
+use crate::commands::{CommandError, Records};
 use crate::config::Config;
 use crate::executor::{Events, Executor, ExecutorEnded};
 use crate::host_facts::{self, HostFactsError};
 use crate::kernel_watch::{Change, Changes, KernelWatch};
-use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
+use crate::node::{Action, Event, Node, Now, Settings, StopReason, StoreFailure};
 use crate::port_rules::PortRules;
 use crate::readiness::{self, Notice};
 use crate::reconciler::Work;
@@ -37,7 +38,7 @@ use crate::{port_rules, subnet_file, wireguard_key};
 mod jobs;
 mod waiting;
 
-use jobs::{Job, find, finish, look_at_addrs, look_up_routes, renew, watch_file, write_files};
+use jobs::{Job, find, finish, look_at_addrs, look_up_routes, renew, run_command, watch_file, write_files};
 use waiting::Trouble;
 
 /// Of more changes at once than this, only the number is logged.
@@ -83,6 +84,9 @@ pub enum DaemonError {
     /// The thread ended.
     #[error(transparent)]
     Executor(#[from] ExecutorEnded),
+    /// What commands of an earlier run did is not known.
+    #[error(transparent)]
+    Commands(#[from] CommandError),
     /// The node gave up.
     #[error("{0}")]
     Stopped(StopReason),
@@ -146,6 +150,7 @@ async fn run_until_signal<S: LeaseStore>(
     let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
     let mut settings = settings::settings(config, &conf, &external, &identity, (rules, rules_audit))?;
     settings.former_devices = host_facts::former_devices(&mut kernel)?;
+    let records = recall_commands(config, &mut settings)?;
     let kernel_watch = KernelWatch::open(&settings)?;
     let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());
     let recorder = config.record.as_deref().map(Recorder::start).transpose()?;
@@ -170,10 +175,23 @@ async fn run_until_signal<S: LeaseStore>(
         addrs: Some(look_at_addrs()),
         addrs_changed: false,
         routes: None,
+        command: None,
+        records,
         heard: None,
         started: Instant::now(),
     };
     driver.run(signals, &mut desk).await
+}
+
+/// Looks what commands of an earlier run did, where commands carry packets.
+fn recall_commands(config: &Config, settings: &mut Settings) -> Result<Option<Records>, CommandError> {
+    let Some(extension) = &mut settings.extension else {
+        return Ok(None);
+    };
+    let records = Records::beside(&config.subnet_file)?;
+    let is_remade = extension.pre_startup.is_some() || extension.post_startup.is_some();
+    extension.ran = records.recall(&extension.subnet_add, is_remade)?;
+    Ok(Some(records))
 }
 
 /// What the store's administrator says comes before the command line, as upstream has it.
@@ -222,6 +240,10 @@ struct Driver<'a, S: LeaseStore> {
     addrs_changed: bool,
     /// The routes to peers that are being looked up.
     routes: Option<Job<'a>>,
+    /// The administrator's command that runs.
+    command: Option<Job<'a>>,
+    /// Where what was run is kept, where commands carry packets.
+    records: Option<Records>,
     /// What came together with another event, and is the next one.
     heard: Option<Event>,
     started: Instant,
@@ -297,6 +319,7 @@ impl<S: LeaseStore> Driver<'_, S> {
                 }
             }
             answer = finish(&mut self.routes) => self.routes_found(answer),
+            answer = finish(&mut self.command) => answer,
             event = next_news(&mut self.watch) => Event::Lease(event),
             changes = self.kernel_watch.changed() => self.kernel_changed(changes),
             () = self.rules_watch.changed() => Event::RulesChanged,
@@ -363,6 +386,9 @@ impl<S: LeaseStore> Driver<'_, S> {
                 ))
             }
             Action::LookUpRoutes(addresses) => self.routes = Some(look_up_routes(addresses)),
+            Action::RunCommand(command) => {
+                self.command = self.records.clone().map(|records| run_command(records, command));
+            }
             Action::Stop(_) => {}
         }
         Ok(())
@@ -422,7 +448,7 @@ fn stopped(reason: StopReason) -> Result<Option<EndSignal>, DaemonError> {
             warn!("{reason}");
             Ok(None)
         }
-        StopReason::NoLease(_) => Err(DaemonError::Stopped(reason)),
+        StopReason::NoLease(_) | StopReason::Command { .. } => Err(DaemonError::Stopped(reason)),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use flannel_types::{HOST_GW_TYPE, VXLAN_TYPE, WIREGUARD_TYPE};
+use flannel_types::{EXTENSION_TYPE, HOST_GW_TYPE, VXLAN_TYPE, WIREGUARD_TYPE};
 use ipnetwork::IpNetwork;
 use net_types::registry::{RT_TABLE_MAIN, RTPROT_FLANNEL};
 use net_types::{IfName, SubnetKey};
@@ -53,6 +53,8 @@ pub enum Carrier {
     Wireguard(WireguardDevice),
     /// Nothing of ours: somebody else brings packets to the peers.
     Alloc,
+    /// What the administrator's commands make.
+    Extension,
 }
 
 impl Carrier {
@@ -64,6 +66,7 @@ impl Carrier {
             Self::HostGw(_) => HOST_GW_TYPE,
             Self::Wireguard(_) => WIREGUARD_TYPE,
             Self::Alloc => "",
+            Self::Extension => EXTENSION_TYPE,
         }
     }
 }
@@ -74,7 +77,7 @@ impl Side {
     pub const fn wireguard(&self) -> Option<&WireguardDevice> {
         match &self.carrier {
             Carrier::Wireguard(device) => Some(device),
-            Carrier::Vxlan(_) | Carrier::HostGw(_) | Carrier::Alloc => None,
+            Carrier::Vxlan(_) | Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => None,
         }
     }
 
@@ -107,7 +110,7 @@ pub fn desired(side: &Side, peers: &BTreeMap<IpNetwork, Peer>, way: impl Fn(&Pee
     match &side.carrier {
         Carrier::Vxlan(device) => vxlan::add_device(&mut state, side, device),
         Carrier::Wireguard(device) => wireguard::add_device(&mut state, side, device),
-        Carrier::HostGw(_) | Carrier::Alloc => {}
+        Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => {}
     }
     for (subnet, peer) in peers {
         add_peer(&mut state, side, *subnet, (peer, &way(peer)));
@@ -132,7 +135,7 @@ fn add_peer(state: &mut State, side: &Side, subnet: IpNetwork, (peer, way): (&Pe
         (Carrier::Wireguard(device), Way::Carrier | Way::Direct(_)) => {
             wireguard::add_peer(state, device, subnet, peer);
         }
-        (Carrier::Alloc, Way::Carrier | Way::Direct(_)) => {}
+        (Carrier::Alloc | Carrier::Extension, Way::Carrier | Way::Direct(_)) => {}
     }
 }
 
@@ -180,7 +183,7 @@ pub fn scope<'a>(sides: impl IntoIterator<Item = &'a Side>) -> Scope {
         match &side.carrier {
             Carrier::Vxlan(device) => vxlan::add_scope(&mut scope, side, device),
             Carrier::Wireguard(device) => wireguard::add_scope(&mut scope, side, device),
-            Carrier::HostGw(_) | Carrier::Alloc => {}
+            Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => {}
         }
         inside.push(side.network);
     }

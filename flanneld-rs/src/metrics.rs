@@ -62,6 +62,7 @@ pub fn render(status: &Status) -> String {
         page.sample("flanneld_peers", &[("state", state)], number);
     }
     kernel(&mut page, status);
+    commands(&mut page, status);
     page.counter(
         "flanneld_log_lines_dropped_total",
         "Log lines lost because nobody read them fast enough.",
@@ -171,6 +172,31 @@ fn kernel(page: &mut Page, status: &Status) {
             }
         }
     }
+}
+
+fn commands(page: &mut Page, status: &Status) {
+    let Some(commands) = &status.node.commands else {
+        return;
+    };
+    let name = "flanneld_commands_total";
+    page.metric(
+        name,
+        "counter",
+        "Commands of the backend extension that ended, by name and result.",
+    );
+    for (command, tally) in [
+        ("SubnetAddCommand", commands.added),
+        ("SubnetRemoveCommand", commands.removed),
+    ] {
+        for (result, number) in [("ok", tally.ok), ("error", tally.failed)] {
+            page.sample(name, &[("command", command), ("result", result)], number);
+        }
+    }
+    page.gauge(
+        "flanneld_commands_waiting",
+        "Leases whose command of the backend extension is yet to do its work.",
+        commands.waiting,
+    );
 }
 
 struct Page(String);

@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, VxlanData, WireguardData};
 use lease_store::LeaseEvent;
-use net_types::{IfName, MacAddr, WgPublicKey};
+use net_types::{IfName, MacAddr};
 use netstate::{KernelError, Prune, Scope, State};
 use tracing::{error, info, warn};
 
 use crate::desired::{self, Carrier, Masquerade, Side, VxlanDevice};
+use crate::extension::Queue;
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::{LeaseView, SnapshotOutcome};
 use crate::reconciler::{Goal, Input, Reconciler, Work};
 
+use announced::{public_key, vtep_mac};
+use commands::StartCommand;
 use found::{Found, found};
 use holding::{Holding, NewGoal, SubnetFile, Wants};
 pub use protocol::{
@@ -29,6 +32,8 @@ use reach::Reach;
 pub use standing::NotReady;
 use standing::Standing;
 
+mod announced;
+mod commands;
 mod found;
 mod holding;
 mod protocol;
@@ -74,6 +79,8 @@ enum Stage {
         macs: BTreeMap<IfName, MacAddr>,
         attrs: LeaseAttrs,
     },
+    /// A command of the administrator's runs that the start needs.
+    StartCommand(StartCommand),
     /// The lease is held; until the subnet file is written only the device is made.
     Holding(Box<Holding>),
     Stopped,
@@ -128,6 +135,7 @@ impl Node {
                 self.engine.look_again();
                 self.host_changed();
             }
+            Event::CommandDone(result) => actions.extend(self.command_done(now, result)),
             Event::Tick => {}
         }
         actions.extend(self.due(now));
@@ -139,19 +147,21 @@ impl Node {
     #[must_use]
     pub fn wake_at(&self, now: Now) -> Option<Duration> {
         let engine = self.engine.wake_at(now.monotonic);
-        let (view, renewal, look_up) = match &self.stage {
+        let (view, renewal, look_up, command) = match &self.stage {
             Stage::Holding(holding) => (
                 holding.view.wake_at(now.monotonic),
                 holding.keeper.wait(now.wall).map(|wait| now.monotonic + wait),
                 holding.look_up_at(),
+                holding.command_at(now.monotonic),
             ),
             Stage::LookingForDevice
             | Stage::LookingForLease(_)
             | Stage::AcquiringLease { .. }
-            | Stage::Stopped => (None, None, None),
+            | Stage::StartCommand(_)
+            | Stage::Stopped => (None, None, None, None),
         };
         let rules = self.rules.wake_at(now.monotonic);
-        [engine, rules, view, renewal, look_up, self.retry_at]
+        [engine, rules, view, renewal, look_up, command, self.retry_at]
             .into_iter()
             .flatten()
             .min()
@@ -247,7 +257,7 @@ impl Node {
                     };
                     data.to_json()
                 }
-                CarrierSettings::HostGw | CarrierSettings::Alloc => continue,
+                CarrierSettings::HostGw | CarrierSettings::Alloc | CarrierSettings::Extension => continue,
             };
             let place = if side.is_ipv6() {
                 &mut attrs.backend_v6_data
@@ -256,22 +266,36 @@ impl Node {
             };
             *place = Some(data);
         }
-        let ask = Action::AcquireLease(attrs.clone());
         let found = std::mem::take(found);
+        if let Some(command) = self.pre_startup() {
+            self.stage = Stage::StartCommand(StartCommand::Pre { found, attrs });
+            return Some(Action::RunCommand(command));
+        }
+        let ask = Action::AcquireLease(attrs.clone());
         self.stage = Stage::AcquiringLease { found, macs, attrs };
         Some(ask)
     }
 
     fn lease_acquired(&mut self, now: Now, result: Result<Lease, StoreFailure>) -> Option<Action> {
-        let Stage::AcquiringLease { found, macs, .. } = &self.stage else {
+        let Stage::AcquiringLease { found, macs, .. } = &mut self.stage else {
             return None;
         };
         let lease = match result {
             Ok(lease) => lease,
             Err(failure) => return self.store_failed(now, failure),
         };
+        let (found, macs) = (std::mem::take(found), std::mem::take(macs));
         self.standing.store_answered();
         info!(subnet = %lease.key, public_ip = %self.settings.public_addrs(), "lease acquired");
+        if let Some(command) = self.post_startup(&lease) {
+            self.stage = Stage::StartCommand(StartCommand::Post { found, lease });
+            return Some(Action::RunCommand(command));
+        }
+        Some(self.hold(now, lease, found, &macs))
+    }
+
+    /// Begins to work with the own lease.
+    fn hold(&mut self, now: Now, lease: Lease, found: Found, macs: &BTreeMap<IfName, MacAddr>) -> Action {
         let sides = self
             .settings
             .sides
@@ -279,9 +303,9 @@ impl Node {
             .map(|side| self.side_for(side, &lease, macs));
         let Some(sides) = sides.collect::<Option<Vec<_>>>() else {
             let reason = format!("the lease {} lacks a subnet of an enabled family", lease.key);
-            return Some(self.stop(StopReason::NoLease(reason)));
+            return self.stop(StopReason::NoLease(reason));
         };
-        let mut view = LeaseView::new(&lease, found.peer_subnets.clone(), self.settings.mass_loss_grace);
+        let mut view = LeaseView::new(&lease, found.peer_subnets, self.settings.mass_loss_grace);
         if !found.was_member {
             view.distrust_store(now.monotonic);
         }
@@ -289,16 +313,22 @@ impl Node {
         let rules = self.rules_goal(&sides, desired::rules_scope());
         self.rules.set_goal(rules);
         let keeper = LeaseKeeper::new(lease, self.settings.renew_margin);
-        let leftovers = found.leftovers.clone();
         let reach = self.settings.direct_routing.then(Reach::default);
+        let commands = self.settings.extension.as_ref().map(Queue::new);
         let wants = Wants {
             subnet_env: holding::subnet_env(&sides, self.settings.pod_mtu_bytes, ip_masq),
             blackhole: self.settings.blackhole,
-            leftovers,
+            leftovers: found.leftovers,
         };
-        self.stage = Stage::Holding(Box::new(Holding::new(sides, keeper, view, wants, reach)));
+        self.stage = Stage::Holding(Box::new(Holding::new(
+            sides,
+            keeper,
+            view,
+            wants,
+            (reach, commands),
+        )));
         // Only now, so that the first snapshot holds the own lease.
-        Some(Action::WatchLeases)
+        Action::WatchLeases
     }
 
     /// One family's part of the overlay; `None` if the lease has no subnet of it.
@@ -309,6 +339,7 @@ impl Node {
             CarrierSettings::HostGw => Carrier::HostGw(parent),
             CarrierSettings::Wireguard(device) => Carrier::Wireguard(device.clone()),
             CarrierSettings::Alloc => Carrier::Alloc,
+            CarrierSettings::Extension => Carrier::Extension,
             CarrierSettings::Vxlan(vxlan) => Carrier::Vxlan(VxlanDevice {
                 name: vxlan.device.clone(),
                 vni: vxlan.vni,
@@ -526,6 +557,7 @@ impl Node {
                 NewGoal::Some { gone, wanted } => self.engine.change_goal(&gone, wanted),
             }
             actions.extend(holding.keeper.due(now.wall).map(Action::RenewLease));
+            actions.extend(holding.next_command(now.monotonic).map(Action::RunCommand));
         }
         actions.extend(self.engine.next_work(now.monotonic).map(Action::Kernel));
         actions.extend(self.rules.next_work(now.monotonic).map(Action::Rules));
@@ -539,7 +571,7 @@ impl Node {
             Stage::AcquiringLease { attrs, .. } => Some(Action::AcquireLease(attrs.clone())),
             Stage::Holding(holding) => (holding.file == SubnetFile::Writing)
                 .then(|| Action::WriteSubnetFile(holding.wants.subnet_env.clone())),
-            Stage::Stopped => None,
+            Stage::StartCommand(_) | Stage::Stopped => None,
         }
     }
 
@@ -549,26 +581,4 @@ impl Node {
         telling::log_reports(self.rules.take_reports(), None);
         self.note_readiness(now.monotonic);
     }
-}
-
-/// The MAC address that a lease announces in one family.
-fn vtep_mac(lease: &Lease, of_ipv6: bool) -> Option<MacAddr> {
-    let data = backend_data(lease, of_ipv6)?;
-    VxlanData::parse(data).ok().map(|data| data.vtep_mac)
-}
-
-/// The public key that a lease announces in one family.
-fn public_key(lease: &Lease, of_ipv6: bool) -> Option<WgPublicKey> {
-    let data = backend_data(lease, of_ipv6)?;
-    WireguardData::parse(data).ok().map(|data| data.public_key)
-}
-
-fn backend_data(lease: &Lease, of_ipv6: bool) -> Option<&str> {
-    let attrs = &lease.attrs;
-    let data = if of_ipv6 {
-        &attrs.backend_v6_data
-    } else {
-        &attrs.backend_data
-    };
-    data.as_deref()
 }

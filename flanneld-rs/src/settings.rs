@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use flannel_types::{Backend, NetConf, NetConfError, Vxlan, Wireguard};
+use flannel_types::{Backend, Extension, NetConf, NetConfError, Vxlan, Wireguard};
 use ipnetwork::IpNetwork;
 use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX};
 use net_types::{IfName, IfNameError, MacAddr, WgKeyError, WgSecret};
@@ -15,6 +15,7 @@ use crate::iface_match::External;
 use crate::node::{CarrierSettings, Settings, SideSettings, VxlanSettings};
 use crate::wireguard_key::KeyFileError;
 
+mod extension;
 #[cfg(test)]
 mod tests;
 mod wireguard;
@@ -142,7 +143,7 @@ pub fn settings(
     let mtus = sides.iter().map(|side| match &side.carrier {
         CarrierSettings::Vxlan(vxlan) => vxlan.mtu_bytes,
         CarrierSettings::Wireguard(device) => device.mtu_bytes,
-        CarrierSettings::HostGw | CarrierSettings::Alloc => external.mtu_bytes,
+        CarrierSettings::HostGw | CarrierSettings::Alloc | CarrierSettings::Extension => external.mtu_bytes,
     });
     Ok(Settings {
         // A pod has one MTU. Upstream takes IPv4's, and leaves IPv6 to find out that less gets through.
@@ -157,6 +158,10 @@ pub fn settings(
         rules,
         rules_audit,
         blackhole: config.blackhole,
+        extension: match backend {
+            Supported::Extension(extension) => Some(extension::settings(extension)),
+            Supported::Vxlan(_) | Supported::HostGw | Supported::Wireguard(_) | Supported::Alloc => None,
+        },
     })
 }
 
@@ -182,6 +187,7 @@ fn side(
             CarrierSettings::Wireguard(wireguard::device(conf, external, network.is_ipv6(), identity)?)
         }
         Supported::Alloc => CarrierSettings::Alloc,
+        Supported::Extension(_) => CarrierSettings::Extension,
         Supported::HostGw if ends.public_ip == ends.local => CarrierSettings::HostGw,
         Supported::HostGw => {
             return Err(SettingsError::PublicIpElsewhere {
@@ -284,6 +290,7 @@ enum Supported<'a> {
     HostGw,
     Wireguard(&'a Wireguard),
     Alloc,
+    Extension(&'a Extension),
 }
 
 fn supported(backend: &Backend) -> Result<Supported<'_>, SettingsError> {
@@ -293,7 +300,8 @@ fn supported(backend: &Backend) -> Result<Supported<'_>, SettingsError> {
         Backend::Alloc => Ok(Supported::Alloc),
         Backend::Udp { .. } => Err(SettingsError::UdpBackend),
         Backend::Wireguard(wireguard) => Ok(Supported::Wireguard(wireguard)),
-        Backend::Ipip { .. } | Backend::Extension(_) => {
+        Backend::Extension(extension) => Ok(Supported::Extension(extension)),
+        Backend::Ipip { .. } => {
             let what = format!("Backend.Type {:?}", backend.name());
             Err(not_supported(
                 what,

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::{Carrier, Way};
+use crate::extension::Tally;
 use crate::log::LogCounts;
 use crate::reconciler::insight::Counts;
 
@@ -53,6 +54,9 @@ pub struct NodeStatus {
     pub peers: PeerCounts,
     /// The work on links, routes and entries.
     pub kernel: KernelStatus,
+    /// The commands for the peers, once the lease is held, where these are what carries packets.
+    #[serde(default)]
+    pub commands: Option<CommandsStatus>,
     /// The packet filter rules, once the lease is held.
     pub rules: Option<RulesStatus>,
 }
@@ -168,6 +172,38 @@ pub struct RulesStatus {
     pub kernel: KernelStatus,
 }
 
+/// The commands of the backend `extension`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CommandsStatus {
+    /// How often `SubnetAddCommand` was run.
+    pub added: Tally,
+    /// How often `SubnetRemoveCommand` was run.
+    pub removed: Tally,
+    /// Leases whose command is yet to do its work.
+    pub waiting: usize,
+    /// The command that runs, with its lease.
+    pub running: Option<String>,
+    /// Some of those that failed.
+    pub troubles: Vec<CommandTrouble>,
+}
+
+/// A command that failed and will be run again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandTrouble {
+    /// Its name in the network configuration.
+    pub command: String,
+    /// The lease that it is for.
+    pub lease: String,
+    /// What it said last.
+    pub error: String,
+    /// How often it failed in a row.
+    pub attempts: u32,
+    /// For how long it has failed, in seconds.
+    pub secs: u64,
+    /// In how many seconds it is run again.
+    pub again_secs: u64,
+}
+
 /// The work on one part of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct KernelStatus {
@@ -241,7 +277,7 @@ impl PeerWay {
             (Carrier::Vxlan(_), Way::Direct(_)) | (Carrier::HostGw(_), Way::Carrier | Way::Direct(_)) => {
                 Some(Self::Direct)
             }
-            (Carrier::Alloc, Way::Carrier | Way::Direct(_)) => None,
+            (Carrier::Alloc | Carrier::Extension, Way::Carrier | Way::Direct(_)) => None,
         }
     }
 

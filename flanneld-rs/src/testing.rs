@@ -124,6 +124,7 @@ pub(crate) fn side_settings(side: Side) -> SideSettings {
         Carrier::HostGw(_) => CarrierSettings::HostGw,
         Carrier::Wireguard(device) => CarrierSettings::Wireguard(device),
         Carrier::Alloc => CarrierSettings::Alloc,
+        Carrier::Extension => CarrierSettings::Extension,
         Carrier::Vxlan(device) => CarrierSettings::Vxlan(VxlanSettings {
             device: device.name,
             vni: device.vni,

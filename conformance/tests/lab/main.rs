@@ -17,6 +17,7 @@ mod demo;
 mod direct_routing;
 mod dual_stack;
 mod etcd;
+mod extension;
 mod foreign;
 mod healing;
 mod heavy;

@@ -143,7 +143,7 @@ fn a_lease_directory_that_vanishes_while_the_daemon_runs_takes_no_peer_with_it()
 }
 
 /// The lease file of a node, named for its subnet as the keys in etcd are.
-fn lease_of(bed: &Bed, number: u8) -> PathBuf {
+pub(crate) fn lease_of(bed: &Bed, number: u8) -> PathBuf {
     let (subnet, length) = bed.node(number).subnet().unwrap();
     bed.lab.shared_file(&format!("leases/subnets/{subnet}-{length}"))
 }

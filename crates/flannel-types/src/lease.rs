@@ -59,6 +59,11 @@ pub struct WireguardData {
     pub port: Option<u16>,
 }
 
+/// The backend data of a lease of the backend `extension`: what the node's `PreStartupCommand` printed (flannel
+/// `pkg/backend/extension`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct ExtensionData(pub String);
+
 /// A moment in whole seconds since 1970 (UTC).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixTime(u64);
@@ -83,6 +88,9 @@ pub enum LeaseValueError {
         /// The text found.
         text: String,
     },
+    /// The data of the backend `extension` is something else than a text.
+    #[error("it is no JSON string")]
+    NoString,
     /// The VNI has more than 24 bits.
     #[error(transparent)]
     Vni(#[from] VniError),
@@ -217,6 +225,25 @@ impl WireguardData {
     pub fn to_json(&self) -> String {
         let port = self.port.unwrap_or_default();
         format!("{{\"PublicKey\":\"{}\",\"Port\":{port}}}", self.public_key)
+    }
+}
+
+impl ExtensionData {
+    /// Reads the backend data of a lease of the backend `extension`; there is none where nothing was printed.
+    ///
+    /// # Errors
+    /// The data is no JSON string.
+    pub fn parse(text: Option<&str>) -> Result<Self, LeaseValueError> {
+        let data: Option<String> = text
+            .map_or(Ok(None), serde_json::from_str)
+            .map_err(|_| LeaseValueError::NoString)?;
+        Ok(Self(data.unwrap_or_default()))
+    }
+
+    /// The data as the reference writes it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::Value::from(self.0.as_str()).to_string()
     }
 }
 

@@ -15,6 +15,7 @@ use netstate::ObjectKey;
 
 use super::{Mode, Outcome, Row, clean, device_scope, render};
 use crate::cni_conf;
+use crate::commands::Records;
 use crate::desired::rules_scope;
 use crate::rules_kernel::RulesKernel;
 use crate::status::command::{path_arg, socket, subnet_file};
@@ -27,7 +28,7 @@ Removed are, of this daemon and of upstream's: the subnet file and the status so
 file 10-flannel.conflist there if it runs the plugin flannel, the rules in nf_tables and in both
 variants of iptables, the devices flannel.N, flannel-v6.N, flannel-wg and flannel-wg-v6 with what is on them, and the
 routes of the backend host-gw that this daemon made (protocol 102). Never touched are the bridge and the interfaces of
-pods, the state of CNI plugins, the private key of WireGuard, and leases.
+pods, the state of CNI plugins, the private key of WireGuard, leases, and what commands of the backend extension made.
 
 Pods that run on lose their way to other nodes. Stop the daemon first, on Kubernetes by deleting its DaemonSet: one that
 answers on its status socket makes this command refuse, but upstream's has none, and would put back what was removed.
@@ -63,6 +64,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
     }))
     .flatten()
     .collect();
+    rows.extend(commanded(&subnet_file));
     let mut rules = RulesKernel::open();
     rows.extend(clean(&mut rules, &rules_scope(), mode));
     rows.extend(rules.unseen().map(|(key, words)| {
@@ -98,6 +100,22 @@ fn command() -> Command {
             "cni-conf-dir",
             "Directory of the runtime's network configuration, if flannel's is to go too",
         ))
+}
+
+/// What the administrator's commands made, which only they can undo: what they were run for stays known, so that a daemon
+/// that is started later neither does it twice nor forgets it.
+fn commanded(subnet_file: &Path) -> Vec<Row> {
+    let leases = Records::beside(subnet_file).and_then(|records| records.leases());
+    match leases {
+        Ok(leases) => {
+            let kept = |lease| {
+                let what = format!("what SubnetAddCommand made for {lease}: undo it by hand");
+                Row::new(Outcome::Kept, what)
+            };
+            leases.into_iter().map(kept).collect()
+        }
+        Err(err) => vec![Row::new(Outcome::Failed, sentence(&err))],
+    }
 }
 
 fn devices(mode: Mode) -> Vec<Row> {

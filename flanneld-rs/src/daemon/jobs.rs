@@ -15,6 +15,8 @@ use netstate::KernelError;
 use tracing::{debug, info};
 
 use crate::cni_conf::CniConf;
+use crate::commands::Records;
+use crate::extension::Command;
 use crate::node::{Event, StoreFailure};
 use crate::readiness::{self, Notice};
 use crate::{host_facts, subnet_file};
@@ -82,6 +84,15 @@ pub(super) fn look_up_routes<'a>(addresses: BTreeSet<IpAddr>) -> Job<'a> {
         let found = tokio::task::spawn_blocking(look_up).await;
         let found = found.map_err(|err| err.to_string());
         Event::RoutesFound(found.and_then(|found| found.map_err(|err: KernelError| sentence(&err))))
+    })
+}
+
+/// Runs a command, on a thread of its own: others' programs may take long.
+pub(super) fn run_command<'a>(records: Records, command: Command) -> Job<'a> {
+    let run = move || records.run(&command).map_err(|err| sentence(&err));
+    Box::pin(async move {
+        let done = tokio::task::spawn_blocking(run).await;
+        Event::CommandDone(done.unwrap_or_else(|err| Err(err.to_string())))
     })
 }
 

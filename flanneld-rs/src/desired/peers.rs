@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use flannel_types::{Lease, VxlanData};
+use flannel_types::{ExtensionData, Lease, VxlanData};
 use ipnetwork::IpNetwork;
 use net_types::{MacAddr, SubnetKey, WgPublicKey};
 
@@ -334,6 +334,12 @@ fn peer_of(side: &Side, subnet: IpNetwork, lease: &Lease) -> Result<Peer, PeerPr
             (Some(data.vtep_mac), None)
         }
         Carrier::Wireguard(device) => (None, Some(wireguard::end(device, side, attrs)?)),
+        Carrier::Extension => {
+            // One command is for both families (flannel `pkg/backend/extension`).
+            let data = ExtensionData::parse(attrs.backend_data.as_deref());
+            data.map_err(|err| PeerProblem::BadBackendData(err.to_string()))?;
+            (None, None)
+        }
         Carrier::HostGw(_) | Carrier::Alloc => (None, None),
     };
     // A shared WireGuard device may reach the peer over the other family.
@@ -369,7 +375,7 @@ fn own_or_unusable(side: &Side, peer: &Peer) -> Option<PeerProblem> {
             let has_own_end = has_own_ip && end.endpoint.port() == device.listen_port;
             own.or(has_own_end.then_some(PeerProblem::OwnPublicIp))
         }
-        Carrier::Vxlan(_) | Carrier::HostGw(_) | Carrier::Alloc if has_own_ip => {
+        Carrier::Vxlan(_) | Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension if has_own_ip => {
             Some(PeerProblem::OwnPublicIp)
         }
         Carrier::Vxlan(device) => {
@@ -377,7 +383,7 @@ fn own_or_unusable(side: &Side, peer: &Peer) -> Option<PeerProblem> {
             let own = (mac == device.mac).then_some(PeerProblem::OwnVtepMac);
             own.or((!mac.is_unicast()).then_some(PeerProblem::MacNotUnicast(mac)))
         }
-        Carrier::HostGw(_) | Carrier::Alloc => None,
+        Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => None,
     }
 }
 

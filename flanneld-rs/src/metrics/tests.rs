@@ -1,9 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::extension::Tally;
 use crate::log::LogCounts;
 use crate::reconciler::insight::{Counts, Histogram};
-use crate::status::{BackendStatus, KernelStatus, LeaseStatus, NodeStatus, PeerCounts, StoreStatus};
+use crate::status::{
+    BackendStatus, CommandsStatus, KernelStatus, LeaseStatus, NodeStatus, PeerCounts, StoreStatus,
+};
 
 const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
 
@@ -12,6 +15,7 @@ fn every_sample_has_its_value_and_labels() {
     let page = render(&status());
     for line in [
         "flanneld_ready 1",
+        "flanneld_commands_total{command=\"SubnetAddCommand\",result=\"error\"} 3",
         "flanneld_backend_info{backend=\"host-gw\"} 1",
         "flanneld_direct_peers{family=\"ipv4\"} 2",
         "flanneld_leases 4",
@@ -100,6 +104,12 @@ fn status() -> Status {
         uptime_secs: 60,
         node: NodeStatus {
             ready: true,
+            commands: Some(CommandsStatus {
+                added: Tally { ok: 4, failed: 3 },
+                removed: Tally { ok: 2, failed: 1 },
+                waiting: 1,
+                ..CommandsStatus::default()
+            }),
             lease: Some(LeaseStatus {
                 subnet: "10.244.1.0/24".to_owned(),
                 public_ip: Some([192, 168, 77, 1].into()),

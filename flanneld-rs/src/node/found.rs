@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use flannel_types::Lease;
 use ipnetwork::IpNetwork;
 use net_types::registry::RTPROT_FLANNEL;
-use net_types::{IfName, MacAddr};
+use net_types::{IfName, MacAddr, SubnetKey};
 use netstate::{LinkKind, Route, RouteKey, State};
 
 use super::{CarrierSettings, Settings, SideSettings, VxlanSettings, telling, vtep_mac};
@@ -59,16 +59,28 @@ pub(super) fn found(state: &State, settings: &Settings) -> Found {
         let device = side.device()?.clone();
         local.is_some_and(|local| local != side.local).then_some(device)
     };
+    let first = settings.sides.first();
     Found {
         macs: settings.devices().filter_map(mac_of).collect(),
         moved: settings.sides.iter().filter_map(moved_device).collect(),
-        peer_subnets: settings
-            .sides
-            .first()
-            .map_or_else(BTreeSet::new, |side| peer_subnets(state, side)),
+        peer_subnets: first.map_or_else(BTreeSet::new, |side| {
+            let mut subnets = peer_subnets(state, side);
+            subnets.extend(commanded(settings, side));
+            subnets
+        }),
         was_member: false,
         leftovers: desired::leftovers(state, &settings.networks(), settings.devices()),
     }
+}
+
+/// The subnets of peers for which commands have run, in one family.
+fn commanded<'a>(settings: &'a Settings, side: &'a SideSettings) -> impl Iterator<Item = IpNetwork> + 'a {
+    let ran = settings
+        .extension
+        .iter()
+        .flat_map(|extension| extension.ran.keys());
+    let subnets = ran.flat_map(SubnetKey::subnets);
+    subnets.filter(|subnet| subnet.is_ipv6() == side.is_ipv6())
 }
 
 /// The subnets of peers that a kernel carries in one family.
@@ -85,6 +97,8 @@ fn peer_subnets(state: &State, side: &SideSettings) -> BTreeSet<IpNetwork> {
         }
         // One route is for all of them.
         CarrierSettings::Wireguard(_) => false,
+        // What its commands make is known from what was run.
+        CarrierSettings::Extension => false,
     };
     let routes = state.routes.iter();
     let routed = routes

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::reach::Reach;
 use super::{Now, public_key, vtep_mac};
 use crate::desired::{self, Carrier, DeviceId, Peer, PeerChanges, Peers, Side, Way};
+use crate::extension::Queue;
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::LeaseView;
 use crate::reconciler::Goal;
@@ -31,6 +32,8 @@ pub(super) struct Holding {
     pub(super) rival: Option<DeviceId>,
     /// Which peers need no tunnel; `None` where all have one, or the backend has none.
     pub(super) reach: Option<Reach>,
+    /// The commands for the peers, where these are what carries packets.
+    pub(super) commands: Option<Queue>,
     /// What the engine's goal was made from, besides the peers.
     goal_made_for: Option<(SubnetFile, Prune)>,
     /// The peers that changed since the goal was made, as they were in it.
@@ -82,7 +85,7 @@ impl Holding {
         keeper: LeaseKeeper,
         view: LeaseView,
         wants: Wants,
-        reach: Option<Reach>,
+        (reach, commands): (Option<Reach>, Option<Queue>),
     ) -> Self {
         let held = |side| HeldSide {
             side,
@@ -96,6 +99,7 @@ impl Holding {
             reach,
             wants,
             rival: None,
+            commands,
             goal_made_for: None,
             changed: BTreeMap::new(),
         }
@@ -206,7 +210,7 @@ impl Holding {
             match &mut held.side.carrier {
                 Carrier::Vxlan(device) => device.parent = parent.clone(),
                 Carrier::HostGw(link) => *link = parent.clone(),
-                Carrier::Wireguard(_) | Carrier::Alloc => {}
+                Carrier::Wireguard(_) | Carrier::Alloc | Carrier::Extension => {}
             }
         }
         if let Some(reach) = &mut self.reach {
@@ -248,7 +252,7 @@ impl Holding {
                 Carrier::Wireguard(device) => public_key(own, held.side.is_ipv6())
                     .filter(|key| *key != device.public_key)
                     .map(DeviceId::PublicKey),
-                Carrier::HostGw(_) | Carrier::Alloc => None,
+                Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => None,
             };
             self.sides.iter().find_map(foreign)
         });
@@ -279,6 +283,7 @@ impl Holding {
             held.log_changes(&changes.before);
             all.extend(changes.before);
         }
+        self.wish_for_commands();
         for (subnet, before) in all {
             let before = before.map(|peer| (peer, self.way(&peer)));
             self.changed.entry(subnet).or_insert(before);

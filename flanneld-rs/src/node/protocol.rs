@@ -11,6 +11,7 @@ use net_types::{IfName, MacAddr, Vni, sentence};
 use netstate::{KernelError, Spot, State};
 
 use crate::desired::{RuleSettings, WireguardDevice};
+use crate::extension::{Command, ExtensionSettings, Said};
 use crate::reconciler::Work;
 
 /// The addresses that a host has, each with the links that others reach it on.
@@ -41,6 +42,8 @@ pub struct Settings {
     pub former_devices: Vec<IfName>,
     /// Whether peers whose addresses are on a link of this host have plain routes instead of tunnels.
     pub direct_routing: bool,
+    /// The administrator's commands, where they are what carries packets to the peers.
+    pub extension: Option<ExtensionSettings>,
 }
 
 /// What is fixed for the life of the daemon in one family.
@@ -67,6 +70,8 @@ pub enum CarrierSettings {
     Wireguard(WireguardDevice),
     /// Of the alloc backend: nothing.
     Alloc,
+    /// Of the extension backend: nothing that is not in [`Settings::extension`].
+    Extension,
 }
 
 /// A VXLAN device that is to be.
@@ -101,7 +106,7 @@ impl SideSettings {
         match &self.carrier {
             CarrierSettings::Vxlan(vxlan) => Some(&vxlan.device),
             CarrierSettings::Wireguard(device) => Some(&device.name),
-            CarrierSettings::HostGw | CarrierSettings::Alloc => None,
+            CarrierSettings::HostGw | CarrierSettings::Alloc | CarrierSettings::Extension => None,
         }
     }
 }
@@ -171,6 +176,8 @@ pub enum Event {
     HostRoutesChanged,
     /// Answer to [`Action::LookUpRoutes`]: the addresses that are on a link, with the link; or why there is none.
     RoutesFound(Result<BTreeMap<IpAddr, IfName>, String>),
+    /// Answer to [`Action::RunCommand`]: what the command said, or why it did not do its work.
+    CommandDone(Result<Said, String>),
     /// Time has passed.
     Tick,
 }
@@ -226,6 +233,8 @@ pub enum Action {
     WriteSubnetFile(SubnetEnv),
     /// Look up which of these addresses are on a link of this host.
     LookUpRoutes(BTreeSet<IpAddr>),
+    /// Run a command of the administrator's, and keep what it is about to do and what came of it.
+    RunCommand(Command),
     /// End the daemon and leave the kernel as it is.
     Stop(StopReason),
 }
@@ -239,6 +248,14 @@ pub enum StopReason {
     /// The store refused for good.
     #[error("failed to acquire lease: {0}")]
     NoLease(String),
+    /// A command that the start needs failed.
+    #[error("the {command} in the network configuration failed: {reason}")]
+    Command {
+        /// Its name there.
+        command: &'static str,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Time as the node needs it.

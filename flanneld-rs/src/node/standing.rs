@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::holding::{HeldSide, Holding, SubnetFile};
 use super::{Node, Now, Stage, telling};
 use crate::desired::{self, Carrier, FilterMode, Masquerade, Peer, Side, Way};
+use crate::extension::Queue;
 use crate::reconciler::insight::kind_name;
 use crate::reconciler::{Failure, Reconciler};
 use crate::status::{
@@ -22,9 +23,9 @@ use crate::status::{
 };
 
 /// The kernel may differ from what is desired for this long without the node being unready: changes come and go.
-const READINESS_GRACE: Duration = Duration::from_secs(5);
+pub(super) const READINESS_GRACE: Duration = Duration::from_secs(5);
 /// Of objects in trouble that belong to no peer, so many are named.
-const MAX_TROUBLES: usize = 20;
+pub(super) const MAX_TROUBLES: usize = 20;
 
 /// Why a node is not ready.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +55,18 @@ pub enum NotReady {
         example: ObjectKey,
         /// For how long.
         secs: u64,
+    },
+    /// A command of the backend `extension` fails.
+    #[error("{command} for {lease} has failed for {secs} s: {words}")]
+    Command {
+        /// Its name in the network configuration.
+        command: &'static str,
+        /// The peer's lease.
+        lease: SubnetKey,
+        /// For how long.
+        secs: u64,
+        /// What it said last.
+        words: String,
     },
     /// The node has given up its lease.
     #[error("this node has stopped")]
@@ -115,15 +128,19 @@ impl Node {
         let holding = match &self.stage {
             Stage::Holding(holding) => holding,
             Stage::Stopped => return Err(NotReady::Stopped),
-            Stage::LookingForDevice | Stage::LookingForLease(_) | Stage::AcquiringLease { .. } => {
-                return Err(NotReady::NoLease);
-            }
+            Stage::LookingForDevice
+            | Stage::LookingForLease(_)
+            | Stage::AcquiringLease { .. }
+            | Stage::StartCommand(_) => return Err(NotReady::NoLease),
         };
         if holding.file != SubnetFile::Written {
             return Err(NotReady::NoSubnetFile);
         }
         if !self.standing.converged {
             return Err(NotReady::NotConverged);
+        }
+        if let Some(failing) = holding.failing_command(now) {
+            return Err(failing);
         }
         let misplaced = self.misplaced_peers(holding);
         let insights = [self.engine.insight(), self.rules.insight()];
@@ -191,6 +208,7 @@ impl Node {
             && holding.file == SubnetFile::Written
             && holding.view.is_synced()
             && !holding.awaits_ways()
+            && holding.commands.as_ref().is_none_or(Queue::is_settled)
             && (self.engine.is_settled() || self.lacks_only_misplaced(holding))
         {
             self.standing.converged = true;
@@ -228,6 +246,7 @@ impl Node {
             second_device,
             peers: holding.map_or_else(PeerCounts::default, |holding| self.peer_counts(holding)),
             kernel: kernel_status(&self.engine, now.monotonic),
+            commands: holding.and_then(|holding| holding.commands_status(now.monotonic)),
             rules: holding.map(|_| self.rules_status(now.monotonic)),
         }
     }
@@ -252,6 +271,7 @@ impl Node {
             Stage::LookingForDevice
             | Stage::LookingForLease(_)
             | Stage::AcquiringLease { .. }
+            | Stage::StartCommand(_)
             | Stage::Stopped => None,
         }
     }
@@ -286,11 +306,11 @@ impl Node {
         let (name, port, mtu_bytes) = match &side.carrier {
             Carrier::Vxlan(device) => (&device.name, device.port, device.mtu_bytes),
             Carrier::Wireguard(device) => (&device.name, device.listen_port, device.mtu_bytes),
-            Carrier::HostGw(_) | Carrier::Alloc => return None,
+            Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => return None,
         };
         let (vni, mac) = match &side.carrier {
             Carrier::Vxlan(device) => (Some(device.vni.get()), Some(device.mac.to_string())),
-            Carrier::Wireguard(_) | Carrier::HostGw(_) | Carrier::Alloc => (None, None),
+            Carrier::Wireguard(_) | Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => (None, None),
         };
         let settings = side.wireguard().map(|_| ObjectKey::Wireguard(name.clone()));
         Some(DeviceStatus {
@@ -336,8 +356,9 @@ impl Node {
 
     /// Counts peers, not families: one of which a part fails has failed.
     fn peer_counts(&self, holding: &Holding) -> PeerCounts {
-        let is_clean =
-            self.engine.insight().differing().next().is_none() && self.engine.failures().next().is_none();
+        let is_clean = self.engine.insight().differing().next().is_none()
+            && self.engine.failures().next().is_none()
+            && holding.commands.as_ref().is_none_or(Queue::is_settled);
         if let ([held], true) = (holding.sides.as_slice(), is_clean) {
             return PeerCounts {
                 programmed: held.peers.accepted.len(),
@@ -434,7 +455,7 @@ impl Node {
         } else {
             PeerState::Programmed
         };
-        PeerStatus {
+        let status = PeerStatus {
             subnet: subnet.to_string(),
             public_ip: Some(peer.public_ip),
             vtep_mac: peer.vtep_mac.map(|mac| mac.to_string()),
@@ -453,7 +474,8 @@ impl Node {
                 }
             }),
             attempts: failures.iter().map(|failure| failure.attempts).max().unwrap_or(0),
-        }
+        };
+        self.by_command(status, peer.lease)
     }
 
     /// The worst of some objects.

@@ -16,6 +16,7 @@ use crate::testing::{dual_lease, key, lease, mac, mac_v6, public_ip, side, side_
 use bench::Bench;
 
 mod bench;
+mod commands;
 mod direct;
 mod strangers;
 mod wireguard;
@@ -553,5 +554,6 @@ fn settings_of(sides: &[Side], conf: &str) -> Settings {
         blackhole: false,
         former_devices: Vec::new(),
         direct_routing: false,
+        extension: None,
     }
 }

@@ -228,6 +228,23 @@ fn alloc_has_no_device_and_any_public_address() {
 }
 
 #[test]
+fn the_commands_of_the_extension_backend_are_taken_over_with_the_interface_s_mtu() {
+    let backend = "{\"Type\": \"extension\", \"PreStartupCommand\": \"pre\", \"PostStartupCommand\": \" \", \
+                   \"SubnetAddCommand\": \"ip route add $SUBNET via $PUBLIC_IP\", \"ShutdownCommand\": \"off\"}";
+    let settings = settings_of(&with_backend(backend), 1500).unwrap();
+    assert_eq!((settings.devices().count(), settings.pod_mtu_bytes), (0, 1500));
+    let extension = settings.extension.unwrap();
+    assert_eq!(
+        (extension.pre_startup.as_deref(), extension.post_startup),
+        (Some("pre"), None)
+    );
+    assert_eq!(
+        (extension.subnet_add.as_str(), extension.subnet_remove.as_str()),
+        ("ip route add $SUBNET via $PUBLIC_IP", "")
+    );
+}
+
+#[test]
 fn the_interface_and_the_flags_are_taken_over() {
     let conf = with_backend("{\"Type\": \"vxlan\"}");
     let settings = settings_of(&conf, 1500).unwrap();
@@ -310,7 +327,10 @@ fn settings_of(conf: &str, mtu_bytes: u32) -> Result<Settings, SettingsError> {
 fn vxlan_of(side: &SideSettings) -> &VxlanSettings {
     match &side.carrier {
         CarrierSettings::Vxlan(vxlan) => vxlan,
-        CarrierSettings::HostGw | CarrierSettings::Wireguard(_) | CarrierSettings::Alloc => {
+        CarrierSettings::HostGw
+        | CarrierSettings::Wireguard(_)
+        | CarrierSettings::Alloc
+        | CarrierSettings::Extension => {
             panic!("no VXLAN")
         }
     }
@@ -319,7 +339,10 @@ fn vxlan_of(side: &SideSettings) -> &VxlanSettings {
 fn wireguard_of(side: &SideSettings) -> &WireguardDevice {
     match &side.carrier {
         CarrierSettings::Wireguard(device) => device,
-        CarrierSettings::Vxlan(_) | CarrierSettings::HostGw | CarrierSettings::Alloc => {
+        CarrierSettings::Vxlan(_)
+        | CarrierSettings::HostGw
+        | CarrierSettings::Alloc
+        | CarrierSettings::Extension => {
             panic!("no WireGuard")
         }
     }

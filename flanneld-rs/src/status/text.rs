@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::{KernelStatus, LeaseStatus, NodeStatus, PeerState, PeerStatus, PeerWay, Status};
+use super::{CommandsStatus, KernelStatus, LeaseStatus, NodeStatus, PeerState, PeerStatus, PeerWay, Status};
 
 /// Of peers without trouble, so many are listed unless all are asked for.
 const MAX_LISTED: usize = 20;
@@ -46,6 +46,7 @@ fn head(text: &mut String, status: &Status, now: SystemTime) {
     store(text, status);
     data_plane(text, node);
     kernel(text, &node.kernel);
+    commands(text, node.commands.as_ref());
     if let Some(rules) = &node.rules {
         let wanted = |is: bool| if is { "yes" } else { "no" };
         line(
@@ -174,6 +175,37 @@ fn kernel(text: &mut String, kernel: &KernelStatus) {
             &format!(
                 "          {} missing for {} s{error}",
                 trouble.object, trouble.secs
+            ),
+        );
+    }
+}
+
+/// What the administrator's commands did, and which of them fail.
+fn commands(text: &mut String, commands: Option<&CommandsStatus>) {
+    let Some(commands) = commands else { return };
+    let running = commands.running.as_ref();
+    line(
+        text,
+        &format!(
+            "commands  {} add and {} remove did their work, {} failed; {} waiting{}",
+            commands.added.ok,
+            commands.removed.ok,
+            commands.added.failed + commands.removed.failed,
+            commands.waiting,
+            running.map_or_else(String::new, |running| format!("; {running} runs")),
+        ),
+    );
+    for trouble in &commands.troubles {
+        line(
+            text,
+            &format!(
+                "          {} for {} failed {} times in {} s, next try in {} s: {}",
+                trouble.command,
+                trouble.lease,
+                trouble.attempts,
+                trouble.secs,
+                trouble.again_secs,
+                trouble.error
             ),
         );
     }

@@ -252,6 +252,7 @@ impl Driver {
             Action::LookUpRoutes(addresses) => {
                 vec![Event::RoutesFound(Ok(self.kernel.on_link(&addresses)))]
             }
+            Action::RunCommand(command) => unreachable!("no scenario has commands: {command:?}"),
             Action::Stop(reason) => {
                 self.stopped = Some(reason);
                 self.run = None;
@@ -311,6 +312,7 @@ fn settings(backend: Backend) -> Settings {
         blackhole: false,
         direct_routing: backend == Backend::DirectRouting,
         former_devices: FORMER_DEVICES.map(|name| name.parse().unwrap()).into(),
+        extension: None,
     }
 }
 

@@ -130,6 +130,7 @@ impl World {
             blackhole: false,
             former_devices: Vec::new(),
             direct_routing: false,
+            extension: None,
         }
     }
 
@@ -216,6 +217,7 @@ impl World {
             Action::RenewLease(lease) => (Effect::Renew(lease), self.rng.ms(1..=30)),
             Action::WriteSubnetFile(env) => (Effect::Write(env), self.rng.ms(0..=2)),
             Action::LookUpRoutes(addresses) => (Effect::LookUp(addresses), self.rng.ms(0..=20)),
+            Action::RunCommand(command) => unreachable!("nobody here has commands: {command:?}"),
             Action::Stop(_) => {
                 self.kill(id);
                 let delay = self.rng.ms(500..=2000);
@@ -438,6 +440,7 @@ fn brief(event: &Event) -> String {
         | Event::HostRoutesChanged
         | Event::RoutesFound(_)
         | Event::ParentRenamed(_)
+        | Event::CommandDone(_)
         | Event::Tick => format!("{event:?}"),
     }
 }
@@ -458,6 +461,7 @@ fn deed(action: &Action) -> String {
         | Action::RenewLease(_)
         | Action::WriteSubnetFile(_)
         | Action::LookUpRoutes(_)
+        | Action::RunCommand(_)
         | Action::Stop(_) => {
             format!("does {action:?}")
         }

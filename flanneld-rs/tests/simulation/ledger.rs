@@ -69,6 +69,7 @@ impl Ledger {
             | Event::HostRoutesChanged
             | Event::RoutesFound(_)
             | Event::ParentRenamed(_)
+            | Event::CommandDone(_)
             | Event::Tick => {}
         }
     }

@@ -176,3 +176,23 @@ proptest! {
         prop_assert_eq!(LeaseAttrs::parse(&attrs.to_json()), Ok(attrs));
     }
 }
+
+#[test]
+fn the_data_of_the_extension_backend_is_a_json_string() {
+    for (text, data) in [
+        (None, Some("")),
+        (Some("null"), Some("")),
+        (Some("\"\""), Some("")),
+        (Some(r#""02:00:00:00:00:01""#), Some("02:00:00:00:00:01")),
+        (Some(r#""two\nlines \u003c \u00e9""#), Some("two\nlines < é")),
+        (Some("7"), None),
+        (Some(r#"{"VNI":1}"#), None),
+        (Some("\"open"), None),
+    ] {
+        let read = ExtensionData::parse(text).ok();
+        assert_eq!(read, data.map(|data| ExtensionData(data.to_owned())), "{text:?}");
+        if let Some(read) = read {
+            assert_eq!(ExtensionData::parse(Some(&read.to_json())), Ok(read), "{text:?}");
+        }
+    }
+}

@@ -14,9 +14,10 @@ pub const HOST_GW_TYPE: &str = "host-gw";
 pub const WIREGUARD_TYPE: &str = "wireguard";
 /// The word in the network configuration for a backend that only leases subnets; its leases have none.
 pub const ALLOC_TYPE: &str = "alloc";
+/// The word for the backend of the administrator's own commands, in the network configuration and in leases.
+pub const EXTENSION_TYPE: &str = "extension";
 const UDP_TYPE: &str = "udp";
 const IPIP_TYPE: &str = "ipip";
-const EXTENSION_TYPE: &str = "extension";
 
 /// How packets travel between nodes, with the backend's own settings.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +102,8 @@ pub struct Extension {
     pub subnet_add: String,
     /// `SubnetRemoveCommand`.
     pub subnet_remove: String,
+    /// `ShutdownCommand`, which some configurations have and the reference never runs.
+    pub shutdown: String,
 }
 
 /// A text that is never printed.
@@ -241,6 +244,7 @@ impl Extension {
             post_startup: command("PostStartupCommand")?,
             subnet_add: command("SubnetAddCommand")?,
             subnet_remove: command("SubnetRemoveCommand")?,
+            shutdown: command("ShutdownCommand")?,
         })
     }
 }

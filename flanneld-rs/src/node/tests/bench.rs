@@ -186,6 +186,7 @@ impl Bench {
             | Action::AcquireLease(_)
             | Action::WatchLeases
             | Action::RenewLease(_)
+            | Action::RunCommand(_)
             | Action::Stop(_) => None,
         }
     }

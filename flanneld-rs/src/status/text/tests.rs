@@ -1,9 +1,11 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::extension::Tally;
 use crate::log::LogCounts;
 use crate::status::{
-    BackendStatus, DeviceStatus, LeaseStatus, NodeStatus, Part, PeerCounts, RulesStatus, StoreStatus, Trouble,
+    BackendStatus, CommandTrouble, CommandsStatus, DeviceStatus, LeaseStatus, NodeStatus, Part, PeerCounts,
+    RulesStatus, StoreStatus, Trouble,
 };
 
 #[test]
@@ -28,6 +30,31 @@ SUBNET             PUBLIC IP       MAC OR KEY        WAY    STATE      ROUTE   N
 10.244.1.0/24      192.168.77.1    02:00:00:00:00:01 direct programmed ok      ok      ok
 ";
     assert_eq!(render(&status(), peers, false, now()), expected);
+}
+
+#[test]
+fn commands_that_fail_are_told_with_their_last_words_and_their_next_try() {
+    let mut status = status();
+    status.node.commands = Some(CommandsStatus {
+        added: Tally { ok: 4, failed: 3 },
+        removed: Tally { ok: 1, failed: 0 },
+        waiting: 2,
+        running: Some("SubnetRemoveCommand for 10.244.3.0-24".to_owned()),
+        troubles: vec![CommandTrouble {
+            command: "SubnetAddCommand".to_owned(),
+            lease: "10.244.2.0-24".to_owned(),
+            error: "exit status: 2: File exists".to_owned(),
+            attempts: 3,
+            secs: 4,
+            again_secs: 2,
+        }],
+    });
+    let text = render(&status, Vec::new(), false, now());
+    let expected = "
+commands  4 add and 1 remove did their work, 3 failed; 2 waiting; SubnetRemoveCommand for 10.244.3.0-24 runs
+          SubnetAddCommand for 10.244.2.0-24 failed 3 times in 4 s, next try in 2 s: exit status: 2: File exists
+";
+    assert!(text.contains(expected), "{text}");
 }
 
 #[test]
