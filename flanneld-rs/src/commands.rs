@@ -19,6 +19,7 @@ use statefile::Durability;
 use subprocess::{Limits, Outcome};
 use tracing::warn;
 
+use crate::desired::MAX_DATA_BYTES;
 use crate::extension::{Command, Facts, Job, Ran, Said, Stage, expand, last_words};
 
 #[cfg(test)]
@@ -27,13 +28,15 @@ mod tests;
 /// The records are here, in the subnet file's directory.
 const DIR_NAME: &str = "extension";
 const DIR_MODE: u32 = 0o700;
+/// The subnet file's directory is everybody's to read.
+const PARENT_MODE: u32 = 0o755;
 /// What nodes tell each other may be secret.
 const FILE_MODE: u32 = 0o600;
 const FILE_ENDING: &str = ".json";
 /// The kernel makes it anew at each boot (linux `drivers/char/random.c`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Of each output of a command, so much is kept: more than any lease store takes.
-const OUTPUT_BYTES: usize = 64 << 10;
+/// Of each output of a command, so much is kept: as much as a lease may announce.
+const OUTPUT_BYTES: usize = MAX_DATA_BYTES;
 /// What children have no use for: passwords, and the socket by which the daemon itself talks to its service manager.
 const WITHHELD: [&str; 2] = ["FLANNELD_ETCD_PASSWORD", "NOTIFY_SOCKET"];
 
@@ -169,10 +172,12 @@ impl Records {
             let Some(lease) = name.to_str().and_then(|name| name.strip_suffix(FILE_ENDING)) else {
                 continue;
             };
-            let text = statefile::read_text(&entry.path())?.unwrap_or_default();
-            match (lease.parse(), serde_json::from_str(&text)) {
-                (Ok(lease), Ok(record)) => records.push((lease, record)),
-                (Err(_), _) | (_, Err(_)) => {
+            // One that is too large, or no file, would keep the daemon from starting.
+            let text = statefile::read_text(&entry.path()).ok().flatten();
+            let record = text.and_then(|text| serde_json::from_str(&text).ok());
+            match (lease.parse(), record) {
+                (Ok(lease), Some(record)) => records.push((lease, record)),
+                (Err(_), _) | (_, None) => {
                     warn!(path = %entry.path().display(), "this is no record of flanneld's, it is not used: remove it");
                 }
             }
@@ -180,7 +185,22 @@ impl Records {
         Ok(records)
     }
 
+    /// Notes that what was run may be undone by somebody else: it is looked after again by a daemon that is started later.
+    ///
+    /// # Errors
+    /// The directory or a file cannot be read or written.
+    pub fn distrust(&self) -> Result<(), CommandError> {
+        for (lease, record) in self.read()? {
+            let done = false;
+            self.write(lease, &Record { done, ..record })?;
+        }
+        Ok(())
+    }
+
     fn write(&self, lease: SubnetKey, record: &Record) -> Result<(), CommandError> {
+        if let Some(parent) = self.dir.parent() {
+            statefile::ensure_dir(parent, PARENT_MODE)?;
+        }
         statefile::ensure_dir(&self.dir, DIR_MODE)?;
         let text = serde_json::to_string(record).map_err(CommandError::Encode)?;
         let path = self.path(lease);
@@ -234,8 +254,11 @@ impl Records {
                 // Half of what it undoes may be gone from here on.
                 self.write(*lease, &self.record("", facts, false))?;
                 let said = run(command);
-                if said.is_ok() || *is_last {
-                    self.forget(*lease)?;
+                if (said.is_ok() || *is_last)
+                    && let Err(err) = self.forget(*lease)
+                {
+                    // After a restart it is run again, on what is gone.
+                    warn!(err = sentence(&err), %lease, "what was undone is still noted");
                 }
                 said
             }
@@ -270,7 +293,13 @@ fn run(command: &Command) -> Result<Said, CommandError> {
         Outcome::Ended(ended) => ended,
         Outcome::TimedOut => return Err(CommandError::TimedOut(limits.time.as_secs())),
     };
-    let words = last_words(&format!("{}\n{}", ended.stdout.text, ended.stderr.text));
+    // What goes into the lease may be secret.
+    let shown = if command.job == Job::PreStartup {
+        ""
+    } else {
+        &ended.stdout.text
+    };
+    let words = last_words(&format!("{shown}\n{}", ended.stderr.text));
     if !ended.status.success() {
         let words = if words.is_empty() {
             "it said nothing".to_owned()

@@ -183,12 +183,13 @@ async fn run_until_signal<S: LeaseStore>(
     driver.run(signals, &mut desk).await
 }
 
-/// Looks what commands of an earlier run did, where commands carry packets.
+/// Looks what commands of an earlier run did, where commands carry packets; another backend may undo it.
 fn recall_commands(config: &Config, settings: &mut Settings) -> Result<Option<Records>, CommandError> {
+    let records = Records::beside(&config.subnet_file)?;
     let Some(extension) = &mut settings.extension else {
+        records.distrust()?;
         return Ok(None);
     };
-    let records = Records::beside(&config.subnet_file)?;
     let is_remade = extension.pre_startup.is_some() || extension.post_startup.is_some();
     extension.ran = records.recall(&extension.subnet_add, is_remade)?;
     Ok(Some(records))

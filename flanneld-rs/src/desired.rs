@@ -14,7 +14,7 @@ use netstate::{Addr, AddrKey, LinkScope, MarkedRoutes, Nexthop, Route, RouteKey,
 
 pub use leftovers::{is_former_device, is_wireguard_device, leftovers, vni_in};
 pub use own_subnets::blackholes;
-pub use peers::{DeviceId, Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
+pub use peers::{DeviceId, MAX_DATA_BYTES, Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
 pub use rules::{FilterMode, Masquerade, Network, RuleSettings, rules, rules_scope, rules_scope_of};
 pub use vxlan::VxlanDevice;
 pub use wireguard::{Underlay, WireguardDevice, WireguardEnd, join};

@@ -23,6 +23,8 @@ mod words;
 
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const MAX_DELAY: Duration = Duration::from_secs(30);
+/// What a changed lease had before is undone in so many attempts before its new command follows all the same.
+const MAX_REPLACEMENTS: u32 = 3;
 /// A lease that is gone is given up after as many failures of its command, about two minutes: nobody would ever end it
 /// otherwise, because what it should undo may be undone.
 const MAX_REMOVALS: u32 = 10;
@@ -73,8 +75,8 @@ pub enum Stage {
     Done,
     /// It was begun, and has not ended well so far.
     Begun,
-    /// An earlier run of the daemon began it: whether its work is there is not known. It is run again, and where that
-    /// fails what the earlier one did may be in the way.
+    /// Whether its work is there is not known: an earlier run of the daemon began it, or somebody else may have done it. It is
+    /// run again, and where that fails what is there may be in the way.
     Inherited,
     /// It is in the way, and is to be undone before the next attempt.
     InTheWay,
@@ -182,7 +184,8 @@ impl Queue {
             return None;
         }
         let open = self.open(prune).filter(|(_, entry)| entry.due() <= now);
-        let (lease, _) = open.min_by_key(|(lease, entry)| (entry.due(), **lease))?;
+        // What is gone first: its end could take what is made in its place.
+        let (lease, _) = open.min_by_key(|(lease, entry)| (entry.due(), entry.wish.is_some(), **lease))?;
         let lease = *lease;
         let entry = self.leases.get_mut(&lease)?;
         let command = match (&entry.wish, &mut entry.ran) {
@@ -202,11 +205,14 @@ impl Queue {
                 }
             }
             (Some(wish), None) => {
-                let ran = Ran {
-                    facts: wish.clone(),
-                    stage: Stage::Begun,
+                // Somebody else may have done it before, such as upstream's daemon.
+                let stage = if entry.failure.is_none() {
+                    Stage::Inherited
+                } else {
+                    Stage::Begun
                 };
-                entry.ran = Some(ran);
+                let facts = wish.clone();
+                entry.ran = Some(Ran { facts, stage });
                 add(&self.subnet_add, lease, wish)
             }
             (None, None) => return None,
@@ -254,9 +260,18 @@ impl Queue {
                 entry.ran = None;
                 Verdict::Done
             }
-            (false, Err(_)) if entry.wish.is_some() => {
-                entry.ran = None;
-                Verdict::Passed
+            (false, Err(words)) if entry.wish.is_some() => {
+                let failures = entry.failure.as_ref().map_or(0, |failure| failure.attempts);
+                if entry.is_changed() && failures + 1 < MAX_REPLACEMENTS {
+                    entry.settle(Stage::Inherited);
+                    entry.failed(now, job.name(), words)
+                } else {
+                    if entry.is_changed() {
+                        entry.failure = None;
+                    }
+                    entry.ran = None;
+                    Verdict::Passed
+                }
             }
             (false, Err(words)) => {
                 // It may have undone a part.
@@ -325,14 +340,28 @@ impl Queue {
         (self.added, self.removed)
     }
 
+    /// Whether another lease has subnets of this one's.
+    fn is_replaced(&self, lease: &SubnetKey) -> bool {
+        let mut others = self.leases.iter();
+        others.any(|(other, entry)| other != lease && entry.wish.is_some() && other.overlaps(lease))
+    }
+
     fn open(&self, prune: Prune) -> impl Iterator<Item = (&SubnetKey, &Entry)> {
         let may_undo = prune == Prune::Remove;
-        let is_open = move |entry: &Entry| !entry.is_done() && (may_undo || entry.wish.is_some());
-        self.leases.iter().filter(move |(_, entry)| is_open(entry))
+        let is_open = move |(lease, entry): &(&SubnetKey, &Entry)| {
+            !entry.is_done() && (may_undo || entry.wish.is_some() || self.is_replaced(lease))
+        };
+        self.leases.iter().filter(is_open)
     }
 }
 
 impl Entry {
+    /// Whether something else is wanted than what ran.
+    fn is_changed(&self) -> bool {
+        let ran = self.ran.as_ref().map(|ran| &ran.facts);
+        ran.is_some() && ran != self.wish.as_ref()
+    }
+
     fn is_done(&self) -> bool {
         match (&self.wish, &self.ran) {
             (Some(wish), Some(ran)) => ran.facts == *wish && ran.stage == Stage::Done,

@@ -15,7 +15,7 @@ use netstate::ObjectKey;
 
 use super::{Mode, Outcome, Row, clean, device_scope, render};
 use crate::cni_conf;
-use crate::commands::Records;
+use crate::commands::{CommandError, Records};
 use crate::desired::rules_scope;
 use crate::rules_kernel::RulesKernel;
 use crate::status::command::{path_arg, socket, subnet_file};
@@ -64,7 +64,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
     }))
     .flatten()
     .collect();
-    rows.extend(commanded(&subnet_file));
+    rows.extend(commanded(&subnet_file, mode));
     let mut rules = RulesKernel::open();
     rows.extend(clean(&mut rules, &rules_scope(), mode));
     rows.extend(rules.unseen().map(|(key, words)| {
@@ -102,20 +102,22 @@ fn command() -> Command {
         ))
 }
 
-/// What the administrator's commands made, which only they can undo: what they were run for stays known, so that a daemon
-/// that is started later neither does it twice nor forgets it.
-fn commanded(subnet_file: &Path) -> Vec<Row> {
-    let leases = Records::beside(subnet_file).and_then(|records| records.leases());
-    match leases {
-        Ok(leases) => {
-            let kept = |lease| {
-                let what = format!("what SubnetAddCommand made for {lease}: undo it by hand");
-                Row::new(Outcome::Kept, what)
-            };
-            leases.into_iter().map(kept).collect()
+/// What the administrator's commands made, which only they can undo. What they were run for stays known: a daemon that is
+/// started later looks after it again.
+fn commanded(subnet_file: &Path, mode: Mode) -> Vec<Row> {
+    let kept = |lease| {
+        let what = format!("what SubnetAddCommand made for {lease}: undo it by hand");
+        Row::new(Outcome::Kept, what)
+    };
+    let rows = || {
+        let records = Records::beside(subnet_file)?;
+        let leases = records.leases()?;
+        if mode == Mode::Remove {
+            records.distrust()?;
         }
-        Err(err) => vec![Row::new(Outcome::Failed, sentence(&err))],
-    }
+        Ok(leases.into_iter().map(kept).collect())
+    };
+    rows().unwrap_or_else(|err: CommandError| vec![Row::new(Outcome::Failed, sentence(&err))])
 }
 
 fn devices(mode: Mode) -> Vec<Row> {

@@ -122,6 +122,8 @@ fn what_is_of_another_boot_is_forgotten_and_what_is_no_record_is_left_alone() {
     bed.run(&bed.add("true")).unwrap();
     let strange = bed.records.dir.join("notes.json");
     fs::write(&strange, "{}").unwrap();
+    fs::create_dir(bed.records.path(key(2))).unwrap();
+    fs::write(bed.records.path(key(3)), [0xff]).unwrap();
     let later = Records {
         boot: "another".to_owned(),
         ..bed.records.clone()
@@ -130,6 +132,29 @@ fn what_is_of_another_boot_is_forgotten_and_what_is_no_record_is_left_alone() {
     assert_eq!(later.leases().unwrap(), []);
     assert_eq!(later.recall("true", false).unwrap(), BTreeMap::new());
     assert!(!bed.records.path(key(1)).exists() && strange.exists());
+}
+
+#[test]
+fn what_others_may_have_undone_is_looked_after_again() {
+    let bed = Bed::new();
+    bed.records.distrust().unwrap();
+    assert!(!bed.records.dir.exists());
+    bed.run(&bed.add("true")).unwrap();
+    assert_eq!(bed.recalled("true", false), [Stage::Done]);
+    bed.records.distrust().unwrap();
+    assert_eq!(bed.recalled("true", false), [Stage::Inherited]);
+}
+
+#[test]
+fn what_goes_into_the_lease_is_not_shown() {
+    let bed = Bed::new();
+    let script = bed.script("echo secret; echo told >&2");
+    let command = Command {
+        line: script,
+        job: Job::PreStartup,
+    };
+    let said = bed.run(&command).unwrap();
+    assert_eq!((said.output.as_str(), said.words.as_str()), ("secret", "told"));
 }
 
 /// A directory with the records and scripts of a test.

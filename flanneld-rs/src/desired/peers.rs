@@ -14,6 +14,9 @@ use super::{Carrier, Side};
 #[cfg(test)]
 mod tests;
 
+/// What the commands of a node may be told of a peer by its lease, in bytes: more than a store takes that is made for leases.
+pub const MAX_DATA_BYTES: usize = 64 << 10;
+
 /// What a lease says about the node that holds it, for one family, as this node's backend needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
@@ -337,7 +340,11 @@ fn peer_of(side: &Side, subnet: IpNetwork, lease: &Lease) -> Result<Peer, PeerPr
         Carrier::Extension => {
             // One command is for both families (flannel `pkg/backend/extension`).
             let data = ExtensionData::parse(attrs.backend_data.as_deref());
-            data.map_err(|err| PeerProblem::BadBackendData(err.to_string()))?;
+            let data = data.map_err(|err| PeerProblem::BadBackendData(err.to_string()))?;
+            if data.0.len() > MAX_DATA_BYTES {
+                let size = format!("{} bytes, of {MAX_DATA_BYTES} at most", data.0.len());
+                return Err(PeerProblem::BadBackendData(size));
+            }
             (None, None)
         }
         Carrier::HostGw(_) | Carrier::Alloc => (None, None),
