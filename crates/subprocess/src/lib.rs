@@ -4,20 +4,24 @@
 //! what they are fed. It never uses a shell. Start at [`run`].
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 #[cfg(test)]
 mod tests;
 
-/// Pause between two looks at a process that has closed its output and not ended.
-const END_PAUSE: Duration = Duration::from_millis(1);
+/// Pauses between looks at a process that has closed its output and not ended, the first and the longest.
+const FIRST_END_PAUSE: Duration = Duration::from_millis(1);
+const LAST_END_PAUSE: Duration = Duration::from_millis(100);
 /// Room for one read of what a process prints.
 const PIECE_BYTES: usize = 16 << 10;
 
@@ -35,7 +39,8 @@ pub struct Limits {
 pub enum Outcome {
     /// By itself.
     Ended(Ended),
-    /// It took too long, and was killed with whatever it started in its process group.
+    /// It took too long, or something that it started held its output: it was killed with whatever it started in its process
+    /// group.
     TimedOut,
 }
 
@@ -88,93 +93,169 @@ fn end(child: &mut Child) {
     let _status = child.wait();
 }
 
-/// Feeds a process and gathers what it writes until it ends.
+/// Feeds a process and gathers what it writes until it ends. At the deadline its streams are let go, whoever else holds them.
 fn converse(child: &mut Child, input: &str, output_bytes: usize, deadline: Instant) -> io::Result<Outcome> {
-    // Each stream has a thread: a process that writes before it has read everything would wait for ever otherwise.
-    // The end of the process and of what it started closes the streams, and with them ends the threads.
-    let (stdin, input) = (child.stdin.take(), input.to_owned());
-    let fed = on_thread(move || match stdin {
-        Some(mut stdin) => match stdin.write_all(input.as_bytes()) {
-            // It tells on standard error why it doesn't read on.
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result,
-        },
-        None => Ok(()),
-    })?;
-    let stdout = child.stdout.take();
-    let output = on_thread(move || gathered(stdout, output_bytes))?;
-    let stderr = child.stderr.take();
-    let words = on_thread(move || gathered(stderr, output_bytes))?;
-    let (Some(stdout), Some(stderr), Some(())) = (
-        awaited(&output, deadline)?,
-        awaited(&words, deadline)?,
-        awaited(&fed, deadline)?,
-    ) else {
-        return Ok(Outcome::TimedOut);
+    let mut streams = Streams {
+        stdin: child.stdin.take(),
+        input: input.as_bytes(),
+        stdout: Gathering::new(child.stdout.take(), output_bytes),
+        stderr: Gathering::new(child.stderr.take(), output_bytes),
     };
+    streams.begin()?;
+    while streams.are_open() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Outcome::TimedOut);
+        }
+        streams.exchange(left)?;
+    }
+    let mut pause = FIRST_END_PAUSE;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Outcome::Ended(Ended {
                 status,
-                stdout,
-                stderr,
+                stdout: streams.stdout.printed(),
+                stderr: streams.stderr.printed(),
             }));
         }
         if Instant::now() >= deadline {
             return Ok(Outcome::TimedOut);
         }
-        thread::sleep(END_PAUSE);
+        thread::sleep(pause);
+        pause = (pause * 2).min(LAST_END_PAUSE);
     }
 }
 
-/// Does work on a thread of its own, which hands over the result.
-fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<Receiver<io::Result<T>>> {
-    let (sender, receiver) = channel();
-    thread::Builder::new()
-        .name("subprocess".to_owned())
-        .spawn(move || {
-            // Nobody waits any more after the deadline.
-            let _sent = sender.send(work());
-        })?;
-    Ok(receiver)
+/// The streams of a process, those that are still open. None of them blocks: a process that writes before it has read
+/// everything would wait for ever otherwise.
+struct Streams<'a> {
+    stdin: Option<ChildStdin>,
+    /// What is yet to be written.
+    input: &'a [u8],
+    stdout: Gathering<ChildStdout>,
+    stderr: Gathering<ChildStderr>,
 }
 
-/// Reads to the end and keeps no more than the last `max_bytes`.
-fn gathered(stream: Option<impl Read>, max_bytes: usize) -> io::Result<Printed> {
-    let mut kept = Vec::new();
-    let mut is_cut = false;
-    if let Some(mut stream) = stream {
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            let count = match stream.read(&mut piece) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+impl Streams<'_> {
+    fn begin(&mut self) -> io::Result<()> {
+        let stdin = self.stdin.as_ref().map(AsFd::as_fd);
+        let streams = stdin
+            .into_iter()
+            .chain(self.stdout.stream.as_ref().map(AsFd::as_fd))
+            .chain(self.stderr.stream.as_ref().map(AsFd::as_fd));
+        for stream in streams {
+            fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        if self.input.is_empty() {
+            self.stdin = None;
+        }
+        Ok(())
+    }
+
+    const fn are_open(&self) -> bool {
+        self.stdin.is_some() || self.stdout.stream.is_some() || self.stderr.stream.is_some()
+    }
+
+    /// Waits until something can be written or read, and does that.
+    fn exchange(&mut self, limit: Duration) -> io::Result<()> {
+        let for_writing = self
+            .stdin
+            .as_ref()
+            .map(|stdin| PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
+        let for_reading = [
+            self.stdout.stream.as_ref().map(AsFd::as_fd),
+            self.stderr.stream.as_ref().map(AsFd::as_fd),
+        ];
+        let for_reading = for_reading.into_iter().flatten();
+        let mut fds: Vec<_> = for_reading
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .chain(for_writing)
+            .collect();
+        // Rounded up, so that the remainder of a millisecond is no busy loop.
+        let millis = limit.as_millis().saturating_add(1);
+        match poll(
+            &mut fds,
+            PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX),
+        ) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        self.write()?;
+        self.stdout.read()?;
+        self.stderr.read()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        while let Some(stdin) = &mut self.stdin {
+            match stdin.write(self.input) {
+                Ok(count) => self.input = self.input.get(count..).unwrap_or_default(),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                // It tells on standard error why it doesn't read on.
+                Err(err) if err.kind() == io::ErrorKind::BrokenPipe => self.input = &[],
                 Err(err) => return Err(err),
-            };
-            kept.extend_from_slice(piece.get(..count).unwrap_or_default());
-            // The front goes seldom, because moving the rest takes time.
-            if kept.len() > max_bytes.saturating_mul(2) {
-                kept.drain(..kept.len() - max_bytes);
-                is_cut = true;
+            }
+            if self.input.is_empty() {
+                self.stdin = None;
             }
         }
+        Ok(())
     }
-    let excess = kept.len().saturating_sub(max_bytes);
-    kept.drain(..excess);
-    Ok(Printed {
-        text: String::from_utf8_lossy(&kept).into_owned(),
-        is_cut: is_cut || excess > 0,
-    })
 }
 
-/// The result of a thread; `None` at the deadline.
-fn awaited<T>(receiver: &Receiver<io::Result<T>>, deadline: Instant) -> io::Result<Option<T>> {
-    match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        Ok(result) => result.map(Some),
-        Err(RecvTimeoutError::Timeout) => Ok(None),
-        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("a thread ended early")),
+/// What a stream has brought so far; no more than its end is kept.
+struct Gathering<S> {
+    /// `None` once it has ended.
+    stream: Option<S>,
+    kept: Vec<u8>,
+    max_bytes: usize,
+    is_cut: bool,
+}
+
+impl<S: Read> Gathering<S> {
+    const fn new(stream: Option<S>, max_bytes: usize) -> Self {
+        Self {
+            stream,
+            kept: Vec::new(),
+            max_bytes,
+            is_cut: false,
+        }
+    }
+
+    /// Reads what is there.
+    fn read(&mut self) -> io::Result<()> {
+        let mut piece = [0; PIECE_BYTES];
+        while let Some(stream) = &mut self.stream {
+            match stream.read(&mut piece) {
+                Ok(0) => self.stream = None,
+                Ok(count) => self.keep(piece.get(..count).unwrap_or_default()),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        self.kept.extend_from_slice(piece);
+        // The front goes seldom, because moving the rest takes time.
+        if self.kept.len() > self.max_bytes.saturating_mul(2) {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        let excess = self.kept.len().saturating_sub(self.max_bytes);
+        self.kept.drain(..excess);
+        self.is_cut |= excess > 0;
+    }
+
+    fn printed(mut self) -> Printed {
+        self.cut();
+        Printed {
+            text: String::from_utf8_lossy(&self.kept).into_owned(),
+            is_cut: self.is_cut,
+        }
     }
 }

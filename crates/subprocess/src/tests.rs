@@ -66,6 +66,28 @@ fn a_process_that_does_not_end_is_ended_with_what_it_started() {
 }
 
 #[test]
+fn nothing_is_held_for_one_that_left_the_group_with_its_output_open() {
+    const RUNS: usize = 30;
+    let limits = Limits {
+        time: Duration::from_millis(50),
+        ..LIMITS
+    };
+    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let before = [count("fd"), count("task")];
+    for _ in 0..RUNS {
+        // What is left ends by itself.
+        let outcome = run(&mut shell("setsid sleep 5 & sleep 1"), "", limits).unwrap();
+        assert!(matches!(outcome, Outcome::TimedOut), "{outcome:?}");
+    }
+    // The other tests have some open as well, at the same time.
+    let after = [count("fd"), count("task")];
+    assert!(
+        after[0] < before[0] + RUNS && after[1] < before[1] + RUNS,
+        "{before:?} {after:?}"
+    );
+}
+
+#[test]
 fn a_program_that_is_not_there_is_an_error() {
     let err = run(&mut Command::new("/nowhere/program"), "", LIMITS).unwrap_err();
     assert_eq!(err.kind(), io::ErrorKind::NotFound);
