@@ -26,6 +26,12 @@ mount -t tmpfs system "$dir/system"
 mkdir "$dir/system/"{changes,work,root}
 mount -t overlay system -o "lowerdir=/,upperdir=$dir/system/changes,workdir=$dir/system/work" "$root"
 mount -t proc proc "$root/proc"
+# Of the kernel's parameters those of the network alone are not this host's.
+for part in /proc/sys/*; do
+    [ "$part" != /proc/sys/net ] || continue
+    mount --bind "$root$part" "$root$part"
+    mount -o remount,bind,ro "$root$part"
+done
 mount -t sysfs sysfs "$root/sys"
 mount -t tmpfs groups "$root/sys/fs/cgroup"
 mount -t cgroup2 groups "$root/sys/fs/cgroup"
@@ -36,7 +42,7 @@ for device in null zero full random urandom tty; do
     mount --bind "/dev/$device" "$root/dev/$device"
 done
 ln -s pts/ptmx "$root/dev/ptmx"
-for unit in systemd-udevd systemd-udev-trigger; do ln -s /dev/null "$root/etc/systemd/system/$unit.service"; done
+for unit in systemd-udevd systemd-udev-trigger systemd-sysctl systemd-binfmt; do ln -s /dev/null "$root/etc/systemd/system/$unit.service"; done
 printf '[Unit]\nRequires=basic.target\nAfter=basic.target\n' > "$root/etc/systemd/system/test.target"
 mount --bind "$project" "$root/srv"
 mount --bind "$programs" "$root/mnt"
