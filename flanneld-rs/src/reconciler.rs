@@ -142,6 +142,17 @@ struct Applying {
     objects: Vec<ObjectKey>,
     /// The goal has changed since: what is acknowledged says nothing about it.
     outdated: bool,
+    /// Where it has: neither does what is refused.
+    renewed: BTreeSet<Spot>,
+}
+
+impl Applying {
+    /// Takes that the goal has changed, at these spots among others.
+    fn renew(&mut self, is_changed: impl Fn(&Spot) -> bool) {
+        self.outdated = true;
+        let spots = self.objects.iter().filter_map(Spot::of);
+        self.renewed.extend(spots.filter(is_changed));
+    }
 }
 
 impl Reconciler {
@@ -197,10 +208,12 @@ impl Reconciler {
         goal.desired.pack();
         let old = self.goal.as_ref().map(|goal| &goal.desired);
         self.held_routes.change_goal(old, &goal.desired);
+        let is_changed = |spot: &Spot| !old.is_some_and(|old| old.agrees_at(&goal.desired, spot));
         self.failures.forget_acknowledged();
-        self.failures
-            .renew(|spot| !old.is_some_and(|old| old.agrees_at(&goal.desired, spot)));
-        self.outdate();
+        self.failures.renew(is_changed);
+        if let Phase::Applying(applying) = &mut self.phase {
+            applying.renew(is_changed);
+        }
         self.goal = Some(goal);
         self.mirror = None;
         self.insight.goal_changes();
@@ -226,16 +239,11 @@ impl Reconciler {
             mirror.change_goal(&goal.desired, &before, &spots);
         }
         self.failures.renew(|spot| spots.contains(spot));
-        self.outdate();
+        if let Phase::Applying(applying) = &mut self.phase {
+            applying.renew(|spot| spots.contains(spot));
+        }
         self.insight.goal_changes_at(&spots);
         self.goal_is_unmet();
-    }
-
-    /// What is acknowledged of changes under way says nothing about a new goal.
-    const fn outdate(&mut self) {
-        if let Phase::Applying(applying) = &mut self.phase {
-            applying.outdated = true;
-        }
     }
 
     const fn goal_is_unmet(&mut self) {
@@ -349,6 +357,7 @@ impl Reconciler {
                 self.phase = Phase::Applying(Applying {
                     objects: ops.iter().map(Op::object).collect(),
                     outdated: false,
+                    renewed: BTreeSet::new(),
                 });
                 Some(Work::Apply(ops))
             }
@@ -504,17 +513,17 @@ impl Reconciler {
     /// Takes the answer to [`Work::Apply`]: one result for each change, in order.
     pub fn applied(&mut self, results: Vec<Result<(), KernelError>>) {
         self.tape.note(|| Input::Applied(results.clone()));
-        let Phase::Applying(Applying { objects, outdated }) = std::mem::take(&mut self.phase) else {
+        let Phase::Applying(applying) = std::mem::take(&mut self.phase) else {
             return;
         };
         self.told_endpoints.applied(&results);
-        for (object, result) in objects.into_iter().zip(results) {
+        for (object, result) in applying.objects.into_iter().zip(results) {
             self.insight.applied(&object, &result);
             self.unseen.add_object(&object);
-            if outdated && result.is_ok() {
-                continue;
+            let is_renewed = || Spot::of(&object).is_some_and(|spot| applying.renewed.contains(&spot));
+            if !(applying.outdated && (result.is_ok() || is_renewed())) {
+                self.failures.attempted(object, result);
             }
-            self.failures.attempted(object, result);
         }
         self.verify = true;
     }

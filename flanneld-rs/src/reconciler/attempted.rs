@@ -26,9 +26,15 @@ impl Attempted {
         }
     }
 
-    /// Forgets that some objects were changed, unless a change was refused.
-    pub(super) fn forget_acknowledged(&mut self, is_meant: impl Fn(&ObjectKey) -> bool) {
+    /// Forgets the changes that were acknowledged.
+    pub(super) fn forget_acknowledged(&mut self) {
+        self.acknowledged.clear();
+    }
+
+    /// Forgets the changes of some objects.
+    pub(super) fn forget(&mut self, is_meant: impl Fn(&ObjectKey) -> bool) {
         self.acknowledged.retain(|object| !is_meant(object));
+        self.refused.retain(|object, _| !is_meant(object));
     }
 
     /// Takes those changes whose objects differ all the same, each with its refusal if there was one; the others have
@@ -67,17 +73,22 @@ mod tests {
             ("b", Err(refusal("second"))),
             ("c", Ok(())),
             ("d", Ok(())),
+            ("e", Err(refusal("old"))),
         ];
         for (name, result) in results {
             attempted.add(link(name), result);
         }
-        attempted.forget_acknowledged(|object| [link("b"), link("d")].contains(object));
+        attempted.forget(|object| [link("d"), link("e")].contains(object));
         let vain = attempted.take_vain(|object| *object != link("c"));
         assert_eq!(
             vain.into_iter().collect::<Vec<_>>(),
             [(link("a"), None), (link("b"), Some(refusal("first")))]
         );
         assert!(attempted.is_empty());
+        attempted.add(link("a"), Ok(()));
+        attempted.add(link("b"), Err(refusal("kept")));
+        attempted.forget_acknowledged();
+        assert_eq!(attempted.take_vain(|_| true).len(), 1);
     }
 
     fn link(name: &str) -> ObjectKey {

@@ -51,14 +51,14 @@ impl Failures {
 
     /// Forgets all changes that were acknowledged: they are yet to be verified, and may have been meant for an old goal.
     pub(super) fn forget_acknowledged(&mut self) {
-        self.attempted.forget_acknowledged(|_| true);
+        self.attempted.forget_acknowledged();
     }
 
     /// Takes that something else is wanted at some spots: what was acknowledged or refused there before says nothing about
     /// that, and is no reason to wait.
     pub(super) fn renew(&mut self, is_changed: impl Fn(&Spot) -> bool) {
         let is_changed = |object: &ObjectKey| Spot::of(object).is_some_and(|spot| is_changed(&spot));
-        self.attempted.forget_acknowledged(is_changed);
+        self.attempted.forget(is_changed);
         for failure in self.failures.iter_mut().filter(|(object, _)| is_changed(object)) {
             *failure.1 = Failure {
                 refusal: None,

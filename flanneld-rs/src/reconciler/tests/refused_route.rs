@@ -70,6 +70,33 @@ fn a_refusal_of_what_was_wanted_before_neither_counts_nor_delays() {
     }
 }
 
+#[test]
+fn a_refusal_under_way_when_something_else_is_wanted_does_not_count() {
+    for whole_goal in [false, true] {
+        let mut engine = with_routes(&[]);
+        engine.set_goal(route_goal_of(&whole(&tunnelled())));
+        assert!(matches!(engine.next_work(ms(0)), Some(Work::Observe(_))));
+        engine.observed(ms(0), Ok(holding(&[])));
+        let Some(Work::Apply(ops)) = engine.next_work(ms(0)) else {
+            panic!("nothing to apply");
+        };
+        if whole_goal {
+            engine.set_goal(route_goal_of(&whole(&plain())));
+        } else {
+            engine.change_goal(&tunnelled(), plain());
+        }
+        engine.applied(ops.iter().map(|_| Err(refusal(ErrorClass::LinkDown))).collect());
+        let mut tries = 0;
+        drive(&mut engine, ms(1), ms(50), &mut holding(&[]), |_, op, state| {
+            tries += 1;
+            carry_out(op, state);
+            Ok(())
+        });
+        assert_eq!((tries, engine.failures().count()), (1, 0));
+        assert_eq!(engine.take_reports(), []);
+    }
+}
+
 fn carry_out(op: &Op, state: &mut State) {
     if let Op::AddRoute(key, route) | Op::ReplaceRoute(key, route) = op {
         state.routes.insert(key.clone(), route.clone());
