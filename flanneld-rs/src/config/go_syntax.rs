@@ -16,7 +16,9 @@ pub(super) enum SyntaxError {
     #[error("flag --{0} needs a value, as in --{0}=VALUE")]
     NoValue(&'static str),
     /// An argument that belongs to no flag.
-    #[error("argument {0:?} belongs to no flag: flanneld takes flags only")]
+    #[error(
+        "argument {0:?} belongs to no flag: flanneld takes flags only, or first of all status, check or cleanup"
+    )]
     Positional(String),
     /// The value of a boolean flag as an argument of its own.
     #[error(

@@ -308,19 +308,19 @@ fn what_the_command_line_gets_wrong_exits_2_with_the_usage() {
         (&["-iface"], "flag --iface needs a value, as in --iface=VALUE"),
         (
             &["-", "x"],
-            r#"argument "-" belongs to no flag: flanneld takes flags only"#,
+            r#"argument "-" belongs to no flag: flanneld takes flags only, or first of all status, check or cleanup"#,
         ),
         (
             &["eth0"],
-            r#"argument "eth0" belongs to no flag: flanneld takes flags only"#,
+            r#"argument "eth0" belongs to no flag: flanneld takes flags only, or first of all status, check or cleanup"#,
         ),
         (
             &["--ip-masq", "eth0"],
-            r#"argument "eth0" belongs to no flag: flanneld takes flags only"#,
+            r#"argument "eth0" belongs to no flag: flanneld takes flags only, or first of all status, check or cleanup"#,
         ),
         (
             &["--", "--iface=eth0"],
-            r#"argument "--iface=eth0" belongs to no flag: flanneld takes flags only"#,
+            r#"argument "--iface=eth0" belongs to no flag: flanneld takes flags only, or first of all status, check or cleanup"#,
         ),
         (
             &["---iface=x"],

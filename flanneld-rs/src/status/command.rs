@@ -28,10 +28,12 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 #[non_exhaustive]
 pub enum AskError {
     /// Nobody listens, or not to this user.
-    #[error("flanneld does not answer on {path}: is it running, and are you root?")]
+    #[error("flanneld does not answer on {path} ({meaning})")]
     Unreachable {
         /// The socket.
         path: PathBuf,
+        /// What that means most likely.
+        meaning: &'static str,
         /// Why.
         source: io::Error,
     },
@@ -148,7 +150,12 @@ pub(crate) fn socket(matches: &ArgMatches, env: &dyn Fn(&str) -> Option<OsString
 /// # Errors
 /// It does not answer, or not in full.
 pub fn ask(path: &Path, query: &PeerQuery) -> Result<(Status, Vec<PeerStatus>), AskError> {
-    let unreachable = |source| AskError::Unreachable {
+    let unreachable = |source: io::Error| AskError::Unreachable {
+        meaning: if source.kind() == io::ErrorKind::PermissionDenied {
+            "only root and its own user may ask"
+        } else {
+            "it does not run, or has another --status-socket"
+        },
         path: path.to_owned(),
         source,
     };
