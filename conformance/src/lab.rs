@@ -31,7 +31,7 @@ use std::process::Child;
 
 use anyhow::{Context, Result, bail};
 
-pub use binaries::{BIN_DIR_VARIABLE, Binaries};
+pub use binaries::{BIN_DIR_VARIABLE, Binaries, copy_program};
 pub use flanneld::{Attempt, Flanneld, SUBNET_FILE, TUNNEL};
 pub use iproute::{Ip, text};
 pub use mounts::{BIN_DIR, CNI_BIN_DIR, CNI_CONF_DIR, LEASE_DIR, LOG_DIR};

@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +13,21 @@ pub const BIN_DIR_VARIABLE: &str = "FLANNEL_BIN_DIR";
 #[derive(Debug, Clone)]
 pub struct Binaries {
     dir: PathBuf,
+}
+
+/// Copies a program that is to be run, by a process of its own: a file that this one has open for writing is open in
+/// whatever another thread starts at that moment, and cannot be run until that has become a program itself.
+///
+/// # Errors
+/// Fails when it cannot be copied.
+pub fn copy_program(source: &Path, target: &Path) -> Result<()> {
+    let mut copy = Command::new("cp");
+    copy.arg("--").args([source, target]);
+    let status = copy.status().context("running cp")?;
+    if !status.success() {
+        bail!("cannot copy {} to {}", source.display(), target.display());
+    }
+    Ok(())
 }
 
 impl Binaries {

@@ -74,6 +74,7 @@ pub fn stream_during<T>(near: End<'_>, far: End<'_>, action: impl FnOnce() -> T)
     establish(&near_socket, &far_socket)?;
     let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
+        let _ends_all = [SetAtEnd(&stop), SetAtEnd(&done)];
         let senders = [&near_socket, &far_socket].map(|socket| scope.spawn(|| send(socket, &stop)));
         let receivers = [&far_socket, &near_socket].map(|socket| scope.spawn(|| receive(socket, &done)));
         let result = action();
@@ -92,6 +93,16 @@ pub fn stream_during<T>(near: End<'_>, far: End<'_>, action: impl FnOnce() -> T)
         };
         Ok((result, [there, back]))
     })
+}
+
+/// Tells threads to end, also when what they accompany panics: the scope would wait for them for ever.
+#[derive(Debug)]
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// How many packets this machine has dropped because its processors were too busy to take them from their queues: the
@@ -224,6 +235,7 @@ impl Mirror {
     ) -> Result<(T, Vec<Result<IpAddr>>)> {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
+            let _ends_all = SetAtEnd(&stop);
             let asker = scope.spawn(|| {
                 from.run(|| {
                     let mut answers = Vec::new();

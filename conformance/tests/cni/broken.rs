@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use conformance::lab::copy_program;
+
 use crate::support::{KNOWN, REFERENCE, cases, judge, names, ours, told};
 
 /// A program of the reference's that a script stands before.
@@ -109,7 +111,7 @@ fn each_defect_fails_the_cases_that_are_about_it_and_no_other() {
 fn status_and_gc_that_do_nothing_fail_their_cases() {
     let (dir, real) = (tempfile::tempdir().unwrap(), ours());
     fs::create_dir(dir.path().join("real")).unwrap();
-    fs::copy(real.path().join("flannel"), dir.path().join("real/flannel")).unwrap();
+    copy_program(&real.path().join("flannel"), &dir.path().join("real/flannel")).unwrap();
     symlink("real/flannel", dir.path().join("portmap")).unwrap();
     let script =
         "#!/bin/sh\ncase \"$CNI_COMMAND\" in GC | STATUS) exit 0 ;; esac\nexec \"${0%/*}/real/flannel\"\n";

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use conformance::lab::Binaries;
+use conformance::lab::{Binaries, copy_program};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -56,7 +56,7 @@ pub(crate) fn judge(dir: &Path, arguments: &[&str]) -> Run {
 pub(crate) fn ours() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let binary = Binaries::find().unwrap().dir().join("flannel");
-    fs::copy(binary, dir.path().join("flannel")).unwrap();
+    copy_program(&binary, &dir.path().join("flannel")).unwrap();
     for name in [
         "bridge",
         "host-local",

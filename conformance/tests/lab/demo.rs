@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use conformance::lab::{Binaries, wait_until};
+use conformance::lab::{Binaries, copy_program, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -63,8 +63,8 @@ fn an_unanswered_ping_is_named_and_makes_the_exit_status_non_zero() {
     let bin_dir = dir.path().join("bin");
     fs::create_dir(&bin_dir).unwrap();
     let real = Binaries::find().unwrap();
-    fs::copy(real.dir().join("flanneld"), bin_dir.join("flanneld")).unwrap();
-    fs::copy(real.dir().join("flannel"), bin_dir.join("flannel-real")).unwrap();
+    copy_program(&real.dir().join("flanneld"), &bin_dir.join("flanneld")).unwrap();
+    copy_program(&real.dir().join("flannel"), &bin_dir.join("flannel-real")).unwrap();
     // A plugin that attaches the pod, and then cuts it off from the other nodes.
     let script = r#"#!/bin/bash
 result=$(exec -a flannel /opt/cni/bin/flannel-real) || { echo "$result"; exit 1; }

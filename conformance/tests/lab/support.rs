@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use conformance::lab::matrix::Matrix;
 use conformance::lab::observe::Dump;
 use conformance::lab::ping::{Patience, ping_all};
+use conformance::lab::traffic::SetAtEnd;
 use conformance::lab::{Binaries, Flanneld, Lab, LabConfig, Namespaces, Node, Pod, Store, TUNNEL};
 
 /// What the lab waits for at most, far above every aim: other tests share the machine and its kernel's locks.
@@ -141,6 +142,7 @@ pub(crate) fn pinging_during<T>(
 ) -> (T, usize, usize) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _ends_all = SetAtEnd(&stop);
         let pinger = scope.spawn(|| {
             from.run(|| {
                 let (mut sent, mut lost) = (0, 0);

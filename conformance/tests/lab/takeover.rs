@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use conformance::lab::traffic::{Count, End, Mirror, dropped_when_busy, stream_during};
-use conformance::lab::{BIN_DIR, Flanneld, Lab, Node, Pod};
+use conformance::lab::{BIN_DIR, Flanneld, Lab, Node, Pod, copy_program};
 use nix::sys::signal::Signal;
 
 use crate::rules::Mode;
@@ -181,7 +181,7 @@ fn end(daemon: &mut Flanneld, signal: Signal) {
 fn upgrade(lab: &Lab) {
     let program = lab.node(1).unwrap().file(&format!("{BIN_DIR}/flanneld"));
     let next = program.with_extension("next");
-    fs::copy(&program, &next).unwrap();
+    copy_program(&program, &next).unwrap();
     fs::rename(&next, &program).unwrap();
 }
 
