@@ -65,12 +65,7 @@ pub(super) const CASES: &[Case] = &[
             container.ip(&[family, "route", "flush", "default"])?;
             container.ip(&[family, "route", "flush", "proto", "boot"])?;
         }
-        stage
-            .call("CHECK", &container)
-            .with("/prevResult", result)
-            .run()?
-            .error()
-            .map(drop)
+        refuses(stage, &container, result)
     }),
     case("CHK-03", "an interface that is down is found", First, |stage| {
         finds(stage, |container| {
@@ -104,12 +99,7 @@ pub(super) const CASES: &[Case] = &[
             for file in files {
                 fs::remove_file(file).with_context(|| format!("removing {file}"))?;
             }
-            stage
-                .call("CHECK", &container)
-                .with("/prevResult", result)
-                .run()?
-                .error()
-                .map(drop)
+            refuses(stage, &container, result)
         },
     ),
     case(
@@ -165,16 +155,20 @@ fn check(stage: &Stage<'_>, container: &Container, result: &Value) -> Checked<()
         .silent()
 }
 
+fn refuses(stage: &Stage<'_>, container: &Container, result: Value) -> Checked<()> {
+    stage
+        .call("CHECK", container)
+        .with("/prevResult", result)
+        .run()?
+        .error()
+        .map(drop)
+}
+
 /// Checks that CHECK succeeds, and fails after something happened to the container.
 fn finds(stage: &Stage<'_>, happens: fn(&Container) -> anyhow::Result<()>) -> Checked<()> {
     let container = stage.container("a")?;
     let result = stage.add(&container)?;
     check(stage, &container, &result)?;
     happens(&container)?;
-    stage
-        .call("CHECK", &container)
-        .with("/prevResult", result)
-        .run()?
-        .error()
-        .map(drop)
+    refuses(stage, &container, result)
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cni::case::About::{Each, First, Ipam, List, Type};
 use crate::cni::case::{Case, case};
+use crate::cni::container::Container;
 use crate::cni::outcome::{Checked, expect};
 use crate::cni::snapshot::Snapshot;
 use crate::cni::stage::Stage;
@@ -65,11 +66,7 @@ pub(super) const CASES: &[Case] = &[
             let container = stage.container("a")?;
             stage.del(&container)?;
             for previous in [Value::Null, json!({}), json!({"cniVersion": stage.version()})] {
-                stage
-                    .call("DEL", &container)
-                    .set("/prevResult", previous)
-                    .run()?
-                    .silent()?;
+                remembering(stage, &container, previous)?;
             }
             Ok(())
         },
@@ -86,11 +83,7 @@ pub(super) const CASES: &[Case] = &[
                 json!({"cniVersion": "9.9.9"}),
                 json!({"ips": "x"}),
             ] {
-                stage
-                    .call("DEL", &container)
-                    .set("/prevResult", previous)
-                    .run()?
-                    .silent()?;
+                remembering(stage, &container, previous)?;
             }
             Ok(())
         },
@@ -221,6 +214,15 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
 ];
+
+/// DEL succeeds with this as the previous result.
+fn remembering(stage: &Stage<'_>, container: &Container, previous: Value) -> Checked<()> {
+    stage
+        .call("DEL", container)
+        .set("/prevResult", previous)
+        .run()?
+        .silent()
+}
 
 /// The list leaves nothing after the namespace's end, with what the runtime remembers of the result.
 fn vanished(stage: &Stage<'_>, remembered: fn(&Value) -> Option<&Value>) -> Checked<()> {
