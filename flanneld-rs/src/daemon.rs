@@ -38,7 +38,7 @@ use crate::{port_rules, subnet_file, wireguard_key};
 mod jobs;
 mod waiting;
 
-use jobs::{Job, find, finish, look_at_addrs, look_up_routes, renew, run_command, watch_file, write_files};
+use jobs::{Job, find, finish, look_at_links, look_up_routes, renew, run_command, watch_file, write_files};
 use waiting::Trouble;
 
 /// Of more changes at once than this, only the number is logged.
@@ -172,7 +172,7 @@ async fn run_until_signal<S: LeaseStore>(
         recorder,
         job: None,
         file: None,
-        addrs: Some(look_at_addrs()),
+        addrs: Some(look_at_links()),
         addrs_changed: false,
         routes: None,
         command: None,
@@ -313,7 +313,7 @@ impl<S: LeaseStore> Driver<'_, S> {
             answer = finish(&mut self.file) => answer,
             answer = finish(&mut self.addrs) => {
                 if std::mem::take(&mut self.addrs_changed) {
-                    self.addrs = Some(look_at_addrs());
+                    self.addrs = Some(look_at_links());
                     Event::Tick
                 } else {
                     answer
@@ -358,7 +358,7 @@ impl<S: LeaseStore> Driver<'_, S> {
     fn addrs_may_differ(&mut self) {
         // A look that is under way may be too old.
         self.addrs_changed = self.addrs.is_some();
-        self.addrs.get_or_insert_with(look_at_addrs);
+        self.addrs.get_or_insert_with(look_at_links);
     }
 
     fn carry_out(&mut self, action: Action) -> Result<(), DaemonError> {

@@ -1,7 +1,5 @@
 //! What the daemon must know of its host: the interface that carries the outer packets.
 
-use std::collections::BTreeMap;
-
 use flannel_types::NetConf;
 use net_types::IfName;
 use netlink::RealKernel;
@@ -11,7 +9,7 @@ use tracing::warn;
 use crate::config::Config;
 use crate::desired::is_former_device;
 use crate::iface_match::{self, External, Families, IfaceError};
-use crate::node::HostAddrs;
+use crate::node::HostLinks;
 
 /// Why the external interface is not known.
 #[derive(Debug, thiserror::Error)]
@@ -80,20 +78,21 @@ pub fn former_devices(kernel: &mut RealKernel) -> Result<Vec<IfName>, HostFactsE
     Ok(names.filter(is_former_device).collect())
 }
 
-/// All addresses of this host. One that only the loopback link has is on none: no other host reaches it.
+/// The links of this host. An address that only the loopback link has is on none: no other host reaches it.
 ///
 /// # Errors
 /// The kernel cannot be asked.
-pub fn addrs() -> Result<HostAddrs, KernelError> {
+pub fn links() -> Result<HostLinks, KernelError> {
     let inventory = RealKernel::open()?.inventory()?;
-    let mut addrs: HostAddrs = BTreeMap::new();
-    for link in &inventory.links {
+    let mut found = HostLinks::default();
+    for link in inventory.links {
         for held in &link.addrs {
-            let links = addrs.entry(held.addr.ip()).or_default();
-            links.extend((!link.loopback).then(|| link.name.clone()));
+            let holders = found.addrs.entry(held.addr.ip()).or_default();
+            holders.extend((!link.loopback).then(|| link.name.clone()));
         }
+        found.mtus.insert(link.name, link.mtu_bytes);
     }
-    Ok(addrs)
+    Ok(found)
 }
 
 const fn families(conf: &NetConf) -> Families {

@@ -25,7 +25,7 @@ use commands::StartCommand;
 use found::{Found, found};
 use holding::{Holding, NewGoal, SubnetFile, Wants};
 pub use protocol::{
-    Action, CarrierSettings, Event, HostAddrs, Now, Outlook, Settings, SideSettings, StopReason,
+    Action, CarrierSettings, Event, HostAddrs, HostLinks, Now, Outlook, Settings, SideSettings, StopReason,
     StoreFailure, VxlanSettings,
 };
 use reach::Reach;
@@ -127,7 +127,7 @@ impl Node {
             Event::Lease(event) => actions.extend(self.lease_event(now, event)),
             Event::SubnetFileWritten(result) => self.subnet_file_written(now, result),
             Event::SubnetFileLost => actions.extend(self.subnet_file_lost()),
-            Event::HostAddrs(addrs) => self.note_host_addrs(&addrs),
+            Event::HostLinks(links) => actions.extend(self.note_host_links(&links)),
             Event::HostRoutesChanged => self.host_changed(),
             Event::RoutesFound(found) => self.routes_found(now, found),
             Event::ParentRenamed(parent) => {
@@ -535,8 +535,7 @@ impl Node {
             return None;
         }
         warn!("somebody removed or changed the subnet file, writing it again");
-        holding.file = SubnetFile::Writing;
-        Some(Action::WriteSubnetFile(holding.wants.subnet_env.clone()))
+        holding.write_again()
     }
 
     /// What is due by time alone.

@@ -213,18 +213,12 @@ fn vxlan_settings(
     identity: &Identity<'_>,
 ) -> Result<VxlanSettings, SettingsError> {
     let [mac_v4, mac_v6] = identity.random_macs;
-    let (prefix, overhead_bytes, least_bytes, random_mac) = if is_ipv6 {
-        let prefix = VXLAN_V6_DEVICE_PREFIX;
-        (prefix, IPV6_OVERHEAD_BYTES, IPV6_MIN_MTU_BYTES, mac_v6)
+    let (prefix, random_mac) = if is_ipv6 {
+        (VXLAN_V6_DEVICE_PREFIX, mac_v6)
     } else {
-        (VXLAN_DEVICE_PREFIX, OVERHEAD_BYTES, MIN_MTU_BYTES, mac_v4)
+        (VXLAN_DEVICE_PREFIX, mac_v4)
     };
-    let tunnel = Tunnel {
-        name: "VXLAN",
-        overhead_bytes,
-        least_bytes,
-    };
-    let mtu_bytes = inner_mtu_bytes(vxlan.mtu, external, tunnel)?;
+    let mtu_bytes = inner_mtu_bytes(vxlan.mtu, external, Tunnel::vxlan(is_ipv6))?;
     let device = format!("{prefix}{}", vxlan.vni);
     Ok(VxlanSettings {
         device: device.parse().map_err(SettingsError::DeviceName)?,
@@ -238,6 +232,7 @@ fn vxlan_settings(
 }
 
 /// What a tunnel does to the MTU.
+#[derive(Debug, Clone, Copy)]
 struct Tunnel {
     name: &'static str,
     /// What the outer headers take.
@@ -246,40 +241,68 @@ struct Tunnel {
     least_bytes: u32,
 }
 
+impl Tunnel {
+    /// Of one family, over the same one.
+    const fn vxlan(is_ipv6: bool) -> Self {
+        Self {
+            name: "VXLAN",
+            overhead_bytes: if is_ipv6 {
+                IPV6_OVERHEAD_BYTES
+            } else {
+                OVERHEAD_BYTES
+            },
+            least_bytes: least_bytes(is_ipv6),
+        }
+    }
+
+    /// What is left of what the outer packets may have: of what is configured, but no more than the interface carries. The
+    /// kernel would lower the device's MTU by itself, and pods would be told another one.
+    fn inner_bytes(self, configured: Option<u32>, carried: u32) -> Option<u32> {
+        let outer_bytes = configured.map_or(carried, |configured| configured.min(carried));
+        let inner_bytes = outer_bytes.checked_sub(self.overhead_bytes);
+        inner_bytes.filter(|inner| *inner >= self.least_bytes)
+    }
+}
+
+const fn least_bytes(is_ipv6: bool) -> u32 {
+    if is_ipv6 {
+        IPV6_MIN_MTU_BYTES
+    } else {
+        MIN_MTU_BYTES
+    }
+}
+
 /// The MTU of packets in a tunnel.
 fn inner_mtu_bytes(
     configured: Option<u32>,
     external: &External,
     tunnel: Tunnel,
 ) -> Result<u32, SettingsError> {
-    let outer_mtu_bytes = outer_mtu_bytes(configured, external);
-    let Tunnel {
-        name,
-        overhead_bytes,
-        least_bytes,
-    } = tunnel;
-    let mtu_bytes = outer_mtu_bytes.checked_sub(overhead_bytes);
-    mtu_bytes
-        .filter(|mtu| *mtu >= least_bytes)
-        .ok_or_else(|| SettingsError::MtuTooSmall {
-            tunnel: name,
-            mtu_bytes: outer_mtu_bytes,
-            overhead_bytes,
-            least_bytes,
-            link: external.link.clone(),
-        })
+    let carried = external.mtu_bytes;
+    if let Some(configured) = configured.filter(|configured| *configured > carried) {
+        warn!(configured, carried, link = %external.link, "the configured MTU is larger than the interface's");
+    }
+    let inner = tunnel.inner_bytes(configured, carried);
+    inner.ok_or_else(|| SettingsError::MtuTooSmall {
+        tunnel: tunnel.name,
+        mtu_bytes: configured.map_or(carried, |configured| configured.min(carried)),
+        overhead_bytes: tunnel.overhead_bytes,
+        least_bytes: tunnel.least_bytes,
+        link: external.link.clone(),
+    })
 }
 
-/// The MTU of the outer packets: what is configured, but no more than the interface carries. The kernel would lower
-/// the device's MTU by itself, and pods would be told another one.
-fn outer_mtu_bytes(configured: Option<u32>, external: &External) -> u32 {
-    let carried = external.mtu_bytes;
-    match configured {
-        Some(configured) if configured > carried => {
-            warn!(configured, carried, link = %external.link, "the configured MTU is larger than the interface's");
-            carried
+/// The MTU of one family's packets over an interface that carries so much, as at a start with it; `None` if it leaves them
+/// too little. Under 1280 bytes the kernel would take all IPv6 addresses from the device.
+pub(crate) fn mtu_over(side: &SideSettings, backend: &Backend, carried_bytes: u32) -> Option<u32> {
+    match (&side.carrier, backend) {
+        (CarrierSettings::Vxlan(_), Backend::Vxlan(vxlan)) => {
+            Tunnel::vxlan(side.is_ipv6()).inner_bytes(vxlan.mtu, carried_bytes)
         }
-        configured => configured.unwrap_or(carried),
+        (CarrierSettings::Wireguard(_), Backend::Wireguard(wireguard)) => {
+            wireguard::tunnel(side.is_ipv6()).inner_bytes(wireguard.mtu, carried_bytes)
+        }
+        _ => Some(carried_bytes).filter(|carried| *carried >= least_bytes(side.is_ipv6())),
     }
 }
 

@@ -151,7 +151,7 @@ fn assert_moves_without_loss(bed: &Bed, family: &str, withdrawn: &str) {
 
 /// Streams both ways between two pods, first as a control and then all through an action; returns how many more were lost
 /// than the busy machine explains.
-fn losses<T>(ends: [(&Namespaces, IpAddr); 2], action: impl FnOnce() -> T) -> (T, usize) {
+pub(crate) fn losses<T>(ends: [(&Namespaces, IpAddr); 2], action: impl FnOnce() -> T) -> (T, usize) {
     let ends = || ends.map(|(namespaces, address)| End { namespaces, address });
     let measured = |act: &mut dyn FnMut()| {
         let dropped = dropped_when_busy().unwrap();

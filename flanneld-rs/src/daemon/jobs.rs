@@ -59,20 +59,20 @@ pub(super) fn watch_file<'a>(path: PathBuf, env: SubnetEnv) -> Job<'a> {
     })
 }
 
-/// Changes come in bursts, of which one look at the host's addresses takes in all.
+/// Changes come in bursts, of which one look at the host's links takes in all.
 const BURST: Duration = Duration::from_millis(200);
 
-/// Asks for this host's addresses, on a thread of its own: others may hold the kernel's lock for long.
-pub(super) fn look_at_addrs<'a>() -> Job<'a> {
+/// Asks for this host's links and addresses, on a thread of its own: others may hold the kernel's lock for long.
+pub(super) fn look_at_links<'a>() -> Job<'a> {
     Box::pin(async {
         tokio::time::sleep(BURST).await;
-        let reason = match tokio::task::spawn_blocking(host_facts::addrs).await {
-            Ok(Ok(addrs)) => return Event::HostAddrs(addrs),
+        let reason = match tokio::task::spawn_blocking(host_facts::links).await {
+            Ok(Ok(links)) => return Event::HostLinks(links),
             Ok(Err(err)) => err.to_string(),
             Err(err) => err.to_string(),
         };
         // What is wrong, the reconciler's own look at the kernel meets too, and tells.
-        debug!(reason, "cannot list this host's addresses");
+        debug!(reason, "cannot list this host's links");
         Event::Tick
     })
 }

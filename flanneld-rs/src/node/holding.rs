@@ -9,7 +9,7 @@ use netstate::{Prune, State};
 use tracing::{info, warn};
 
 use super::reach::Reach;
-use super::{Now, public_key, vtep_mac};
+use super::{Action, Now, public_key, vtep_mac};
 use crate::desired::{self, Carrier, DeviceId, Peer, PeerChanges, Peers, Side, Way};
 use crate::extension::Queue;
 use crate::lease_keeper::LeaseKeeper;
@@ -218,6 +218,31 @@ impl Holding {
         }
         // The goal is made anew.
         self.goal_made_for = None;
+    }
+
+    /// Takes these MTUs for what the devices of the families carry, and the least of them for what pods may send.
+    pub(super) fn carry(&mut self, mtus_bytes: &[u32], pod_mtu_bytes: u32) -> Option<Action> {
+        for (held, mtu_bytes) in self.sides.iter_mut().zip(mtus_bytes) {
+            match &mut held.side.carrier {
+                Carrier::Vxlan(device) => device.mtu_bytes = *mtu_bytes,
+                Carrier::Wireguard(device) => device.mtu_bytes = *mtu_bytes,
+                Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => {}
+            }
+        }
+        // The goal is made anew.
+        self.goal_made_for = None;
+        self.wants.subnet_env.mtu = pod_mtu_bytes;
+        self.write_again()
+    }
+
+    /// Has the subnet file written again, where it was written. One that is just being written is compared with what it
+    /// should say afterwards.
+    pub(super) fn write_again(&mut self) -> Option<Action> {
+        if self.file != SubnetFile::Written {
+            return None;
+        }
+        self.file = SubnetFile::Writing;
+        Some(Action::WriteSubnetFile(self.wants.subnet_env.clone()))
     }
 
     pub(super) fn side_of(&self, subnet: IpNetwork) -> Option<&HeldSide> {

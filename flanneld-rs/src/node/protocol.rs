@@ -17,7 +17,16 @@ use crate::reconciler::Work;
 /// The addresses that a host has, each with the links that others reach it on.
 pub type HostAddrs = BTreeMap<IpAddr, BTreeSet<IfName>>;
 
-/// What is fixed for the life of the daemon, but for the interface's name.
+/// This host's links, as far as a node minds them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostLinks {
+    /// Its addresses.
+    pub addrs: HostAddrs,
+    /// The MTU of each link in bytes.
+    pub mtus: BTreeMap<IfName, u32>,
+}
+
+/// What is fixed for the life of the daemon, but for the interface's name, and the MTUs that follow from its own.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What each enabled family needs, IPv4 before IPv6; one at least.
@@ -169,7 +178,7 @@ pub enum Event {
     /// The subnet file that was written is gone, or says something else.
     SubnetFileLost,
     /// The addresses that this host has, after they may have changed.
-    HostAddrs(HostAddrs),
+    HostLinks(HostLinks),
     /// The interface that carries the outer packets has this name now.
     ParentRenamed(IfName),
     /// Routes of this host changed that lead to no pods.

@@ -86,6 +86,8 @@ pub(super) struct Standing {
     renewals_failed: u64,
     /// The addresses by which this node and the others should reach each other, and which this host does not have.
     pub(super) lost_addrs: BTreeSet<IpAddr>,
+    /// The MTU of the interface that carries the outer packets, while it leaves pods too little.
+    pub(super) too_small_bytes: Option<u32>,
 }
 
 impl Standing {

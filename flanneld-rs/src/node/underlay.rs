@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use net_types::IfName;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{CarrierSettings, HostAddrs, Node, Stage, telling};
+use super::{Action, CarrierSettings, HostAddrs, HostLinks, Node, Stage, telling};
+use crate::settings;
 
 impl Node {
     /// The interface that carries the outer packets.
@@ -15,9 +16,68 @@ impl Node {
         &self.settings.parent
     }
 
+    /// Takes what the host's links are now.
+    pub(super) fn note_host_links(&mut self, links: &HostLinks) -> Option<Action> {
+        self.note_host_addrs(&links.addrs);
+        let carried_bytes = *links.mtus.get(&self.settings.parent)?;
+        self.carry(carried_bytes)
+    }
+
+    /// Takes what the interface carries now: what pods may send follows.
+    fn carry(&mut self, carried_bytes: u32) -> Option<Action> {
+        let settings = &mut self.settings;
+        let sides = settings.sides.iter();
+        let mtus = sides.map(|side| settings::mtu_over(side, &settings.conf.backend, carried_bytes));
+        let Some(mtus) = mtus.collect::<Option<Vec<_>>>() else {
+            if self.standing.too_small_bytes.replace(carried_bytes) != Some(carried_bytes) {
+                warn!(
+                    link = %settings.parent,
+                    mtu = carried_bytes,
+                    pods = settings.pod_mtu_bytes,
+                    "the interface's MTU leaves too little for pods, theirs stays: raise it, or their large packets are lost"
+                );
+            }
+            return None;
+        };
+        let was_too_small = self.standing.too_small_bytes.take().is_some();
+        let pod_mtu_bytes = mtus.iter().copied().min()?;
+        let mut is_same = settings.pod_mtu_bytes == pod_mtu_bytes;
+        for (side, mtu_bytes) in settings.sides.iter_mut().zip(&mtus) {
+            let present = match &mut side.carrier {
+                CarrierSettings::Vxlan(device) => &mut device.mtu_bytes,
+                CarrierSettings::Wireguard(device) => &mut device.mtu_bytes,
+                CarrierSettings::HostGw | CarrierSettings::Alloc | CarrierSettings::Extension => continue,
+            };
+            is_same &= *present == *mtu_bytes;
+            *present = *mtu_bytes;
+        }
+        if is_same {
+            if was_too_small {
+                info!(link = %settings.parent, mtu = carried_bytes, "the interface's MTU is large enough again");
+            }
+            return None;
+        }
+        info!(
+            link = %settings.parent,
+            mtu = carried_bytes,
+            before = settings.pod_mtu_bytes,
+            pods = pod_mtu_bytes,
+            "the interface's MTU has changed: new pods have another one, too"
+        );
+        settings.pod_mtu_bytes = pod_mtu_bytes;
+        match &mut self.stage {
+            Stage::Holding(holding) => holding.carry(&mtus, pod_mtu_bytes),
+            Stage::LookingForDevice
+            | Stage::LookingForLease(_)
+            | Stage::StartCommand(_)
+            | Stage::AcquiringLease { .. }
+            | Stage::Stopped => None,
+        }
+    }
+
     /// Tells when an address goes by which this node and the others reach each other, and when it is back; follows it to
     /// the link that has it.
-    pub(super) fn note_host_addrs(&mut self, addrs: &HostAddrs) {
+    fn note_host_addrs(&mut self, addrs: &HostAddrs) {
         let sides = self.settings.sides.iter();
         let carrying = sides.filter(|side| !matches!(side.carrier, CarrierSettings::Alloc));
         let locals: BTreeSet<IpAddr> = carrying.map(|side| side.local).collect();

@@ -205,6 +205,38 @@ fn wireguard_has_a_device_a_family_or_one_for_both() {
 }
 
 #[test]
+fn another_mtu_of_the_interface_leaves_what_a_start_with_it_does() {
+    let rows = [
+        ("vxlan", "", 9000, [Some(8950), Some(8930)]),
+        ("vxlan", "", 1350, [Some(1300), Some(1280)]),
+        ("vxlan", "", 1349, [Some(1299), None]),
+        ("vxlan", ", \"MTU\": 1400", 9000, [Some(1350), Some(1330)]),
+        ("vxlan", ", \"MTU\": 1400", 1380, [Some(1330), Some(1310)]),
+        ("wireguard", "", 9000, [Some(8920), Some(8920)]),
+        ("wireguard", ", \"Mode\": \"ipv4\"", 1359, [Some(1279), None]),
+        ("alloc", "", 1280, [Some(1280), Some(1280)]),
+        ("alloc", "", 1279, [Some(1279), None]),
+    ];
+    for (backend, rest, carried, expected) in rows {
+        let conf = format!(
+            "{{\"Network\": \"10.244.0.0/16\", \"EnableIPv6\": true, \"IPv6Network\": \"fd00::/48\", \"Backend\": \
+             {{\"Type\": \"{backend}\"{rest}}}}}"
+        );
+        let began = settings_of(&conf, 1500).unwrap();
+        let over = |side| mtu_over(side, &began.conf.backend, carried);
+        assert_eq!(
+            began.sides.iter().map(over).collect::<Vec<_>>(),
+            expected,
+            "{conf}"
+        );
+        if let [Some(v4), Some(v6)] = expected {
+            let anew = settings_of(&conf, carried).unwrap();
+            assert_eq!(anew.pod_mtu_bytes, v4.min(v6), "{conf}");
+        }
+    }
+}
+
+#[test]
 fn a_mode_of_wireguard_that_needs_an_absent_family_is_refused() {
     let without_v6 = External {
         v6: None,

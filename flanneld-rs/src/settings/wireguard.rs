@@ -6,7 +6,7 @@ use flannel_types::{Secret, Wireguard, WireguardMode};
 use net_types::WgSecret;
 use net_types::registry::{WIREGUARD_DEVICE, WIREGUARD_V6_DEVICE};
 
-use super::{IPV6_MIN_MTU_BYTES, Identity, MIN_MTU_BYTES, SettingsError, Tunnel, inner_mtu_bytes};
+use super::{Identity, SettingsError, Tunnel, inner_mtu_bytes, least_bytes};
 use crate::desired::{Underlay, WireguardDevice};
 use crate::iface_match::External;
 use crate::wireguard_key::public_key;
@@ -29,17 +29,8 @@ pub(super) fn device(
     } else {
         (WIREGUARD_DEVICE, wireguard.listen_port)
     };
-    let tunnel = Tunnel {
-        name: "WireGuard",
-        overhead_bytes: OVERHEAD_BYTES,
-        least_bytes: if is_ipv6 {
-            IPV6_MIN_MTU_BYTES
-        } else {
-            MIN_MTU_BYTES
-        },
-    };
     let preshared_key = wireguard.psk.as_ref().map(preshared_key).transpose()?;
-    let mtu_bytes = inner_mtu_bytes(wireguard.mtu, external, tunnel)?;
+    let mtu_bytes = inner_mtu_bytes(wireguard.mtu, external, tunnel(is_ipv6))?;
     let keepalive_secs = wireguard.persistent_keepalive.map_or(0, |every| every.as_secs());
     // Last, because it may make one.
     let private_key = (identity.wireguard_key)()?;
@@ -53,6 +44,15 @@ pub(super) fn device(
         underlay,
         mtu_bytes,
     })
+}
+
+/// Of one family, over either.
+pub(super) const fn tunnel(is_ipv6: bool) -> Tunnel {
+    Tunnel {
+        name: "WireGuard",
+        overhead_bytes: OVERHEAD_BYTES,
+        least_bytes: least_bytes(is_ipv6),
+    }
 }
 
 fn preshared_key(psk: &Secret) -> Result<WgSecret, SettingsError> {

@@ -436,7 +436,7 @@ fn brief(event: &Event) -> String {
         | Event::Lease(_)
         | Event::SubnetFileWritten(_)
         | Event::SubnetFileLost
-        | Event::HostAddrs(_)
+        | Event::HostLinks(_)
         | Event::HostRoutesChanged
         | Event::RoutesFound(_)
         | Event::ParentRenamed(_)

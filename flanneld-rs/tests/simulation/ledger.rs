@@ -65,7 +65,7 @@ impl Ledger {
             | Event::RulesObserved(_)
             | Event::RulesApplied(_)
             | Event::RulesChanged
-            | Event::HostAddrs(_)
+            | Event::HostLinks(_)
             | Event::HostRoutesChanged
             | Event::RoutesFound(_)
             | Event::ParentRenamed(_)

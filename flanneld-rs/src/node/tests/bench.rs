@@ -1,6 +1,6 @@
 //! A node with a kernel that holds what it is told.
 
-use netstate::Op;
+use netstate::{Link, LinkChange, Op};
 
 use super::*;
 
@@ -201,7 +201,7 @@ impl Bench {
 fn apply(state: &mut State, op: &Op) {
     match op.clone() {
         Op::AddLink(name, link) | Op::ReplaceLink(name, link) => drop(state.links.insert(name, link)),
-        Op::SetLink(..) => {}
+        Op::SetLink(name, change) => set(state.links.get_mut(&name).unwrap(), change),
         Op::DelLink(name) => drop(state.links.remove(&name)),
         Op::AddAddr(key, addr) => drop(state.addrs.insert(key, addr)),
         Op::DelAddr(key) => drop(state.addrs.remove(&key)),
@@ -218,5 +218,17 @@ fn apply(state: &mut State, op: &Op) {
         Op::SetNftTable(key, table) => drop(state.nft.insert(key, table)),
         Op::DelNftTable(key) => drop(state.nft.remove(&key)),
         Op::SetIptables(key, change) => drop(state.iptables.insert(key, change.desired)),
+    }
+}
+
+fn set(link: &mut Link, change: LinkChange) {
+    match (change, &mut link.kind) {
+        (LinkChange::Admin(admin), _) => link.admin = admin,
+        (LinkChange::Mtu(mtu_bytes), _) => link.mtu_bytes = Some(mtu_bytes),
+        (LinkChange::Mac(mac), _) => link.mac = Some(mac),
+        (LinkChange::Port(port), _) => link.port = Some(port),
+        (LinkChange::VxlanLocal(local), LinkKind::Vxlan(vxlan)) => vxlan.local = Some(local),
+        (LinkChange::VxlanLearning(learning), LinkKind::Vxlan(vxlan)) => vxlan.learning = learning,
+        (change, kind) => panic!("{change:?} of {kind:?}"),
     }
 }

@@ -61,7 +61,7 @@ fn the_address_that_other_nodes_send_to_is_told_when_it_goes_and_when_it_is_back
             settings.sides[0].carrier = carrier;
             let mut node = Node::new(settings);
             for held in [vec![own, other], vec![other], vec![], vec![own]] {
-                node.handle(at(0), Event::HostAddrs(addrs_on("eth0", &held)));
+                node.handle(at(0), links_with(addrs_on("eth0", &held)));
             }
         });
         let count = |words: &str| log.matches(words).count();
@@ -90,7 +90,7 @@ fn the_own_address_is_followed_to_the_link_that_has_it() {
     ];
     for (addrs, parent) in rows {
         let mut node = Node::new(settings());
-        node.handle(at(0), Event::HostAddrs(addrs.clone()));
+        node.handle(at(0), links_with(addrs.clone()));
         assert_eq!(node.parent().as_str(), parent, "{addrs:?}");
     }
 }
@@ -102,7 +102,7 @@ fn of_two_families_on_different_links_the_first_one_is_followed() {
         let mut addrs = addrs_on(v4, &[own]);
         addrs.extend(addrs_on(v6, &[own_v6]));
         let mut node = Node::new(dual_settings());
-        node.handle(at(0), Event::HostAddrs(addrs));
+        node.handle(at(0), links_with(addrs));
         assert_eq!(node.parent().as_str(), parent);
     }
 }
@@ -110,7 +110,7 @@ fn of_two_families_on_different_links_the_first_one_is_followed() {
 #[test]
 fn the_device_lies_on_the_link_that_has_the_own_address() {
     let renamed = |name: &str| Event::ParentRenamed(if_name(name));
-    let moved = |name| Event::HostAddrs(addrs_on(name, &[public_ip(250).into()]));
+    let moved = |name| links_with(addrs_on(name, &[public_ip(250).into()]));
     let mut bench = Bench::holding(&[1, 2]);
     bench.run(|_, _| {});
     for event in [renamed("lan0"), moved("br0"), renamed("eth0")] {
@@ -123,6 +123,57 @@ fn the_device_lies_on_the_link_that_has_the_own_address() {
         assert_eq!(vxlan.parent, Some(parent));
         assert!(bench.node.engine().is_clean());
     }
+}
+
+#[test]
+fn devices_and_pods_follow_the_mtu_of_the_interface() {
+    let log = logged(|| {
+        let mut bench = Bench::holding(&[1, 2]);
+        bench.run(|_, _| {});
+        // (the interface's MTU, what the device and pods have after it, whether the file is written)
+        let rows = [
+            (1500, 1450, false),
+            (9001, 8951, true),
+            (9001, 8951, false),
+            (1400, 1350, true),
+            (100, 1350, false),
+            (100, 1350, false),
+            (1400, 1350, false),
+            (1500, 1450, true),
+        ];
+        for (carried, inner, is_written) in rows {
+            bench.deliver(Event::HostLinks(HostLinks {
+                addrs: addrs_on("eth0", &[public_ip(250).into()]),
+                mtus: [(if_name("eth0"), carried)].into(),
+            }));
+            let done = bench.tick_after(1);
+            let written = done.iter().filter_map(|action| {
+                let Action::WriteSubnetFile(env) = action else {
+                    return None;
+                };
+                Some(env.mtu)
+            });
+            let written: Vec<_> = written.collect();
+            assert_eq!(written, is_written.then_some(inner).as_slice(), "{carried}");
+            assert_eq!(
+                bench.kernel.links[&device_name()].mtu_bytes,
+                Some(inner),
+                "{carried}"
+            );
+            assert_eq!(bench.node.subnet_env().unwrap().mtu, inner, "{carried}");
+            assert!(bench.node.engine().is_clean(), "{carried}");
+        }
+    });
+    assert_eq!(log.matches("leaves too little for pods").count(), 1, "{log}");
+    assert_eq!(log.matches("is large enough again").count(), 1, "{log}");
+    assert_eq!(log.matches("new pods have another one").count(), 3, "{log}");
+}
+
+fn links_with(addrs: HostAddrs) -> Event {
+    Event::HostLinks(HostLinks {
+        addrs,
+        ..HostLinks::default()
+    })
 }
 
 fn if_name(name: &str) -> IfName {
