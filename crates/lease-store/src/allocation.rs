@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use flannel_types::{IpNet, Lease, PreviousSubnets, PublicAddrs, SubnetPool, UnixTime, ValidNetConf};
+use flannel_types::{
+    IpNet, Lease, LeaseAttrs, PreviousSubnets, PublicAddrs, SubnetPool, UnixTime, ValidNetConf,
+};
 use net_types::SubnetKey;
 
 use crate::error::StoreError;
@@ -115,6 +117,21 @@ pub fn allocate(
         remove.remove(&from);
     }
     Ok(Allocation { decision, remove })
+}
+
+/// A lease that stands for one that cannot be read: its subnet is in use.
+pub(crate) const fn nobody_s(key: SubnetKey) -> Lease {
+    Lease {
+        key,
+        attrs: LeaseAttrs {
+            public_ip: None,
+            public_ipv6: None,
+            backend_type: String::new(),
+            backend_data: None,
+            backend_v6_data: None,
+        },
+        expires: None,
+    }
 }
 
 impl AllocationInput<'_> {

@@ -227,31 +227,17 @@ async fn a_bad_configuration_is_refused_in_flannels_words() {
 }
 
 #[tokio::test]
-async fn a_malformed_lease_stops_the_start_and_changes_nothing() {
-    let lab = Lab::new(CONFIG);
-    lab.put("10.5.9.0-24", r#"{"PublicIP":"192.168."#);
-    for err in [
-        lab.acquire(1).await.unwrap_err(),
-        lab.store
-            .find(request(CONFIG, 1).attrs.addrs())
-            .await
-            .unwrap_err(),
-    ] {
-        assert_eq!(err.class(), ErrorClass::Fatal);
-        let text = err.to_string();
-        assert!(
-            text.starts_with(&format!(
-                "{}/subnets/10.5.9.0-24 is malformed: ",
-                lab.dir.path().display()
-            )),
-            "{text}"
-        );
-        assert!(
-            text.ends_with("; restore it, or remove it to free its subnet"),
-            "{text}"
-        );
-    }
-    assert_eq!(lab.names(), ["10.5.9.0-24"]);
+async fn a_malformed_lease_is_nobody_s_and_keeps_its_subnet() {
+    let lab = Lab::new(r#"{"Network":"10.5.0.0/22","SubnetMin":"10.5.1.0","SubnetMax":"10.5.2.0"}"#);
+    lab.put("10.5.1.0-24", r#"{"PublicIP":"192.168."#);
+    let node = request(CONFIG, 1).attrs.addrs();
+    assert_eq!(lab.store.find(node).await.unwrap(), None);
+    let lease = lab.acquire(1).await.unwrap();
+    assert_eq!(lease.key.to_string(), "10.5.2.0-24");
+    let err = lab.acquire(2).await.unwrap_err();
+    assert!(matches!(err, StoreError::OutOfSubnets), "{err}");
+    let stored = fs::read_to_string(lab.path("subnets/10.5.1.0-24")).unwrap();
+    assert_eq!(stored, r#"{"PublicIP":"192.168."#);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::keys::KeyRange;
 use super::listing::{parse_attrs, ranges, reading, revision};
 use super::{Store, random, store_error};
 use crate::LeaseRequest;
-use crate::allocation::{AllocationInput, Decision, allocate};
+use crate::allocation::{AllocationInput, Decision, allocate, nobody_s};
 use crate::error::StoreError;
 
 /// How often a node that was too slow chooses anew, before the caller hears of it.
@@ -379,19 +379,4 @@ fn putting(key: Vec<u8>, value: Vec<u8>, lease: i64) -> RequestOp {
 fn new_lease_id() -> i64 {
     // Positive and not zero, as those that etcd chooses.
     i64::try_from(random() >> 1).unwrap_or(i64::MAX).max(1)
-}
-
-/// A lease that stands for one that cannot be read.
-fn nobody_s(key: SubnetKey) -> Lease {
-    Lease {
-        key,
-        attrs: LeaseAttrs {
-            public_ip: None,
-            public_ipv6: None,
-            backend_type: String::new(),
-            backend_data: None,
-            backend_v6_data: None,
-        },
-        expires: None,
-    }
 }

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use statefile::{Durability, Lock};
 
 use super::scan::Scanner;
 use super::{Clock, entry};
-use crate::allocation::{AllocationInput, Decision, allocate};
+use crate::allocation::{AllocationInput, Decision, allocate, nobody_s};
 use crate::error::StoreError;
 use crate::{LEASE_TTL, LeaseRequest};
 
@@ -100,8 +99,9 @@ impl Directory {
         if !subnets_path(&self.path).exists() && self.path.exists() {
             return Ok(None);
         }
-        let leases = self.leases()?;
-        let own = leases
+        let scan = Scanner::default().leases(&self.path)?;
+        let own = scan
+            .leases
             .into_values()
             .filter(|lease| lease.attrs.addrs().is_same_node(node));
         // A reservation outlasts every end.
@@ -116,7 +116,13 @@ impl Directory {
         let _lock = self.lock()?;
         let subnets = subnets_path(&self.path);
         statefile::ensure_dir(&subnets, SUBNETS_MODE).map_err(|err| file_error(&subnets, err))?;
-        let leases = self.leases()?;
+        let scan = Scanner::default().leases(&self.path)?;
+        let mut leases = scan.leases;
+        leases.extend(
+            scan.malformed
+                .into_iter()
+                .map(|file| (file.key, nobody_s(file.key))),
+        );
         let input = AllocationInput {
             conf: &valid,
             leases: &leases,
@@ -185,15 +191,6 @@ impl Directory {
         let renewed = self.lease(lease.key, &lease.attrs, stored.expires.is_none());
         self.replace(&renewed)?;
         Ok(renewed)
-    }
-
-    /// Every lease; a malformed one is an error, because its subnet is in use.
-    fn leases(&self) -> Result<BTreeMap<SubnetKey, Lease>, StoreError> {
-        let scan = Scanner::default().leases(&self.path)?;
-        match scan.malformed.first() {
-            None => Ok(scan.leases),
-            Some(malformed) => Err(malformed.error()),
-        }
     }
 
     fn lock(&self) -> Result<Lock, StoreError> {

@@ -69,6 +69,7 @@ impl Scan {
 /// A malformed file.
 #[derive(Debug)]
 pub(super) struct Malformed {
+    pub(super) key: SubnetKey,
     pub(super) path: PathBuf,
     pub(super) why: String,
     pub(super) last_good: LastGood,
@@ -237,7 +238,12 @@ impl Known {
             } else {
                 LastGood::Unknown
             };
-            scan.malformed.push(Malformed { path, why, last_good });
+            scan.malformed.push(Malformed {
+                key: self.key,
+                path,
+                why,
+                last_good,
+            });
         }
         if let Some(lease) = &self.good {
             scan.leases.insert(lease.key, lease.clone());

@@ -172,8 +172,6 @@ struct Watcher {
     clock: Clock,
     scanner: Scanner,
     reported: Reported,
-    /// Whether a snapshot was ever reported.
-    begun: bool,
     warnings: BTreeSet<String>,
     /// Whether a notice came since the last look.
     changed: bool,
@@ -189,7 +187,6 @@ impl Watcher {
             clock,
             scanner: Scanner::default(),
             reported: Reported::Nothing,
-            begun: false,
             warnings: BTreeSet::new(),
             changed: true,
             quiet_looks: 0,
@@ -223,7 +220,7 @@ impl Watcher {
                 if reported == self.reported {
                     return None;
                 }
-                (self.reported, self.begun) = (reported, true);
+                self.reported = reported;
                 Some(snapshot)
             }
             Err(err) => {
@@ -239,14 +236,6 @@ impl Watcher {
     fn read(&mut self, now: UnixTime) -> Result<LeaseEvent, StoreError> {
         let config = self.scanner.config(&self.dir)?;
         let scan = self.scanner.leases(&self.dir)?;
-        let unknown = scan
-            .malformed
-            .iter()
-            .find(|malformed| malformed.last_good == LastGood::Unknown);
-        // What a first snapshot lacks is taken for gone; later, such a file is one that was never good.
-        if let (false, Some(malformed)) = (self.begun, unknown) {
-            return Err(malformed.error());
-        }
         self.warn(warnings(&self.dir, config.defect, &scan));
         let leases: BTreeMap<_, _> = scan
             .leases

@@ -119,26 +119,14 @@ fn a_file_that_turns_bad_counts_with_its_last_good_value() {
 }
 
 #[test]
-fn a_bad_file_keeps_the_first_snapshot_back_for_as_long_as_it_is_bad() {
+fn a_file_that_was_never_good_is_ignored_with_a_warning() {
     let mut bench = Bench::new();
-    bench.put("10.5.1.0-24", CUT);
-    let Some(LeaseEvent::Unsynced { reason }) = bench.watcher.look(Depth::Full) else {
-        panic!("a snapshot")
-    };
-    assert!(reason.contains("10.5.1.0-24 is malformed"), "{reason}");
+    bench.put("10.5.1.0-24", "");
     bench.put("10.5.2.0-24", GOOD);
-    assert_eq!(bench.watcher.look(Depth::Full), None);
+    assert_eq!(bench.keys(), ["10.5.2.0-24"]);
+    assert!(bench.only_warning().ends_with("; it is ignored"));
     bench.put("10.5.1.0-24", GOOD);
     assert_eq!(bench.keys(), ["10.5.1.0-24", "10.5.2.0-24"]);
-}
-
-#[test]
-fn a_new_file_that_was_never_good_is_ignored_with_a_warning() {
-    let mut bench = Bench::new();
-    bench.keys();
-    bench.put("10.5.1.0-24", "");
-    assert_eq!(bench.watcher.look(Depth::Full), None);
-    assert!(bench.only_warning().ends_with("; it is ignored"));
 }
 
 #[test]
