@@ -86,6 +86,11 @@ pub enum PeerProblem {
     /// Its public address is not that of one host on a network.
     #[error("its public IP {0} is not an address that packets can be sent to")]
     PublicIpUnusable(IpAddr),
+    /// Its public address is one of its own pods'.
+    #[error(
+        "its public IP {0} is inside its own subnet, so that packets to it would go into the tunnel again and again"
+    )]
+    PublicIpInSubnet(IpAddr),
     /// It announces the public address of this node.
     #[error(
         "it announces the public IP of this node: it is an old lease of this node, or two nodes chose the same \
@@ -273,6 +278,7 @@ impl PeerProblem {
             | Self::OutsideNetwork
             | Self::OverlapsOwn
             | Self::PublicIpUnusable(_)
+            | Self::PublicIpInSubnet(_)
             | Self::OwnPublicIp
             | Self::OwnVtepMac
             | Self::OwnPublicKey
@@ -364,6 +370,8 @@ fn peer_of(side: &Side, subnet: IpNetwork, lease: &Lease) -> Result<Peer, PeerPr
         Err(PeerProblem::OverlapsOwn)
     } else if !is_usable_public_ip(peer.public_ip) {
         Err(PeerProblem::PublicIpUnusable(peer.public_ip))
+    } else if subnet.contains(peer.public_ip) {
+        Err(PeerProblem::PublicIpInSubnet(peer.public_ip))
     } else if let Some(problem) = own_or_unusable(side, &peer) {
         Err(problem)
     } else {

@@ -51,6 +51,10 @@ fn leases_that_would_break_traffic_are_refused_with_the_reason() {
             "its public IP 127.0.0.1 is not an address",
         ),
         (
+            changed(&|lease| lease.attrs.public_ip = Some([10, 244, 7, 9].into())),
+            "its public IP 10.244.7.9 is inside its own subnet",
+        ),
+        (
             with_mac("02:00:00:00:00:fa"),
             "it announces the VTEP MAC of this node",
         ),
