@@ -72,10 +72,10 @@ build_musl() {
     else
         echo "no Rust for ${target/%-gnu/-musl}: $program stays with glibc, and starts slower" >&2
     fi
-    build_for "$target" "-C relocation-model=static" --profile plugin -p "$package" --bin "$program" || return
+    build_for "$target" "-C relocation-model=static" --release -p "$package" --bin "$program" || return
     # Not over a program that may be running.
     mkdir -p "$(static_dir)"
-    cp "${CARGO_TARGET_DIR:-$project/target}/$target/plugin/$program" "$(static_dir)/$program.new"
+    cp "${CARGO_TARGET_DIR:-$project/target}/$target/release/$program" "$(static_dir)/$program.new"
     mv "$(static_dir)/$program.new" "$(static_dir)/$program"
 }
 

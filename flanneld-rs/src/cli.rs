@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use crate::applets::{self, Applet};
 use crate::config::{self, Config, ConfigError, Invocation, StoreChoice};
 use crate::daemon;
+use crate::heap;
 use crate::log::Log;
 use crate::replay::replay;
 use crate::status;
@@ -55,6 +56,7 @@ fn daemon_main(args: impl Iterator<Item = OsString>, env: &dyn Fn(&str) -> Optio
 }
 
 fn run(config: &Config) -> ExitCode {
+    heap::share_arena();
     let log = match Log::start(config.log_level, config.log_format) {
         Ok(log) => log,
         Err(err) => {

@@ -1,12 +1,17 @@
 //! A thread that owns a kernel's sockets: work in, answers out.
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use netstate::{Kernel, KernelError, State};
 use tokio::sync::mpsc as async_mpsc;
 
+use crate::heap;
 use crate::node::Event;
 use crate::reconciler::Work;
+
+/// After a time this long without work none is expected.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Hands work to the thread and brings its answers back. Dropping it ends the thread when its work is done.
 #[derive(Debug)]
@@ -66,11 +71,26 @@ fn run(
     requests: &mpsc::Receiver<Work>,
     answers: &async_mpsc::UnboundedSender<Event>,
 ) {
-    while let Ok(work) = requests.recv() {
+    let mut has_leftovers = false;
+    loop {
+        let work = if has_leftovers {
+            requests.recv_timeout(QUIET)
+        } else {
+            requests.recv().map_err(RecvTimeoutError::from)
+        };
         let event = match work {
-            Work::Observe(scope) => (events.observed)(kernel.observe(&scope)),
-            Work::ObserveAt(scope, spots) => (events.observed)(kernel.observe_at(&scope, &spots)),
-            Work::Apply(ops) => (events.applied)(kernel.apply(&ops)),
+            Ok(Work::Observe(scope)) => {
+                has_leftovers = true;
+                (events.observed)(kernel.observe(&scope))
+            }
+            Ok(Work::ObserveAt(scope, spots)) => (events.observed)(kernel.observe_at(&scope, &spots)),
+            Ok(Work::Apply(ops)) => (events.applied)(kernel.apply(&ops)),
+            Err(RecvTimeoutError::Timeout) => {
+                heap::give_back();
+                has_leftovers = false;
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
         };
         if answers.send(event).is_err() {
             return;

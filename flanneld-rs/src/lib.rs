@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod desired;
 pub mod executor;
 pub mod extension;
+mod heap;
 pub mod host_facts;
 pub mod iface_match;
 pub mod kernel_watch;
