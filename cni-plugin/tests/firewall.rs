@@ -263,6 +263,26 @@ fn a_node_that_mixes_both_variants_of_iptables_accepts_in_each_that_may_drop() {
 }
 
 #[test]
+fn an_empty_table_of_legacy_iptables_needs_no_rules() {
+    on_a_node(|node| {
+        let a = attach(&node, "a", "cni0", "10.1.0.0/24");
+        // Looking is enough to make the tables.
+        here("iptables-legacy -S; ip6tables-legacy -S");
+        let own = conf(&node, &a, &json!({}));
+        node.call("ADD", &a.pod, &own).succeeds();
+        node.call("CHECK", &a.pod, &own).succeeds();
+        here("iptables-legacy -P FORWARD DROP");
+        assert_eq!(node.call("CHECK", &a.pod, &own).fails()["code"], 103);
+        here(
+            "iptables-legacy -P FORWARD ACCEPT; iptables -F CNI-FORWARD; iptables -F FORWARD; iptables -X CNI-FORWARD",
+        );
+        assert_eq!(node.call("CHECK", &a.pod, &own).fails()["code"], 103);
+        node.call("ADD", &a.pod, &own).succeeds();
+        node.call("CHECK", &a.pod, &own).succeeds();
+    });
+}
+
+#[test]
 fn a_late_del_leaves_the_rules_of_the_addresses_next_holder() {
     on_a_node(|node| {
         let a = attach(&node, "a", "cni0", "10.1.0.0/24");

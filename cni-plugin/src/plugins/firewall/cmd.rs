@@ -90,11 +90,16 @@ pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
     }
     for (family, hosts) in netfilter::by_family(&attachment.hosts) {
         let all = netfilter::iptables_with(nftables.as_mut(), family, iptables::TABLE, iptables::CONTAINERS)?;
-        if all.is_empty() {
+        let tables = all.iter().map(|programs| programs.save(iptables::TABLE));
+        let mut tables = tables
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(NetfilterError::Iptables)?;
+        // A table of the legacy variant's is there as soon as anybody has looked for it.
+        tables.retain(iptables::decides);
+        if tables.is_empty() {
             return Err(FirewallError::Incomplete.into());
         }
-        for programs in all {
-            let table = programs.save(iptables::TABLE).map_err(NetfilterError::Iptables)?;
+        for table in tables {
             if let Some(missing) = iptables::missing(&table, &own, &attachment, &hosts) {
                 return Err(FirewallError::Missing(missing).into());
             }

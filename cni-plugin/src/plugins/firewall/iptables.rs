@@ -87,6 +87,14 @@ pub(super) fn teardown(table: &IptablesTable, hosts: &[IpNetwork]) -> Result<Res
     Ok(changes)
 }
 
+/// Whether a table must have the rules: some of them are in it, or it may drop what the host forwards.
+pub(super) fn decides(table: &IptablesTable) -> bool {
+    let forward = table.chains.get(FORWARD);
+    let may_drop =
+        forward.is_some_and(|chain| chain.policy.as_deref() != Some("ACCEPT") || !chain.rules.is_empty());
+    may_drop || table.chains.contains_key(CONTAINERS)
+}
+
 /// The first rule that should be there and is not.
 pub(super) fn missing(
     table: &IptablesTable,
