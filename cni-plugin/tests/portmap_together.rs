@@ -98,6 +98,8 @@ fn pods_mapped_by_one_are_unmapped_by_the_other() {
         );
         let mut bare = conf.clone();
         bare.as_object_mut().unwrap().remove("runtimeConfig");
+        let mut of_any = conf.clone();
+        of_any.as_object_mut().unwrap().remove("backend");
         for (adds, dels, del_conf) in [
             (reference(), ours(&node), &conf),
             (reference(), ours(&node), &bare),
@@ -106,8 +108,11 @@ fn pods_mapped_by_one_are_unmapped_by_the_other() {
             with_path(call(&node, "ADD", &pod, &conf)).exec(&adds);
             tcp(&client.netns, NODE_V4, 8080);
             // The reference's own CHECK (1.1.1) looks for IPv4's rules in IPv6.
-            call(&node, "CHECK", &pod, &conf).succeeds();
+            for conf in [&conf, &of_any] {
+                call(&node, "CHECK", &pod, conf).succeeds();
+            }
             with_path(call(&node, "DEL", &pod, del_conf)).exec(&dels);
+            assert_eq!(call(&node, "CHECK", &pod, &of_any).fails()["code"], 103);
             assert!(is_refused(&client.netns, NODE_V4, 8080));
             assert_eq!(containers_rules(), Vec::<String>::new());
         }

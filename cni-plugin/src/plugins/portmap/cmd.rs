@@ -190,20 +190,33 @@ pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
         Some(store) => store.get(&conf.name, target)?,
         None => None,
     };
-    let backend = match (own.backend, &stored) {
+    let first = match (own.backend, &stored) {
         (Some(backend), _) => backend,
         (None, Some(stored)) => stored.backend,
         (None, None) => chosen(None)?,
     };
-    let attachment = Attachment {
+    let mut attachment = Attachment {
         network: conf.name.clone(),
         target: target.clone(),
-        backend,
+        backend: first,
         conf: own,
         addresses,
     };
-    let goal = Goal::of(&conf.name, &target.container_id, &[attachment])?;
-    Ok(goal.verify()?)
+    let found = verify(&attachment);
+    if found.is_err() && first == Backend::Nftables && attachment.conf.backend.is_none() && stored.is_none() {
+        // The reference, which stores nothing, prefers iptables.
+        attachment.backend = Backend::Iptables;
+        if verify(&attachment).is_ok() {
+            return Ok(());
+        }
+    }
+    Ok(found?)
+}
+
+/// Fails unless every rule of an attachment is there in its back end.
+fn verify(attachment: &Attachment) -> Result<(), RulesError> {
+    let of_one = std::slice::from_ref(attachment);
+    Goal::of(&attachment.network, &attachment.target.container_id, of_one)?.verify()
 }
 
 /// Fails with code 50 when an ADD could not be served: the back end cannot be used.
