@@ -16,7 +16,7 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
-    // A name that is not UTF-8 would become another name; it counts as absent, and is then asked for.
+    // What is not UTF-8 would become another text.
     let text = |os: OsString| os.into_string().ok();
     let args: Vec<_> = std::env::args_os()
         .map(|arg| text(arg).unwrap_or_default())
@@ -27,12 +27,17 @@ fn main() -> ExitCode {
         Command::Install(install) => return tell(&install.run(Path::new(OWN_PROGRAM))),
         Command::RestorePorts(dir) => return tell(&restore_ports(dir.as_deref())),
     };
-    let input = Input {
+    let mut input = Input {
         program,
-        vars: std::env::vars_os()
-            .filter_map(|(k, v)| Some((text(k)?, text(v)?)))
-            .collect(),
+        ..Input::default()
     };
+    for (name, value) in std::env::vars_os() {
+        match (text(name), text(value)) {
+            (Some(name), Some(value)) => drop(input.vars.insert(name, value)),
+            (Some(name), None) => drop(input.not_text.insert(name)),
+            (None, _) => {}
+        }
+    }
     let mut kept = Kept {
         reader: stdin().lock(),
         text: Vec::new(),

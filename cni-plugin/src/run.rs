@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use cni_types::{
@@ -18,12 +18,14 @@ use crate::plugins::Builtin;
 const STDIN_MAX_BYTES: u64 = 4 << 20;
 
 /// How a call begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Input {
     /// The path that the program was called by, or a plugin's name; its file name says which plugin is meant.
     pub program: String,
     /// The environment.
     pub vars: BTreeMap<String, String>,
+    /// Names of the variables whose values are not UTF-8; `vars` lacks them.
+    pub not_text: BTreeSet<String>,
 }
 
 /// What a call needs from outside beside the kernel and its files.
@@ -48,7 +50,7 @@ pub struct Output {
 /// Runs one call of the plugin: reads, checks in the reference's order, acts, answers.
 #[must_use]
 pub fn run(input: &Input, edges: &mut Edges<'_>) -> Output {
-    let env = match Environment::from_vars(&input.vars) {
+    let env = match Environment::from_vars(&input.vars, &input.not_text) {
         Ok(Some(env)) => env,
         Ok(None) => return about(&input.program),
         Err(error) => return failed(error.into(), Version::NEWEST),

@@ -10,9 +10,13 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
 
-use common::{Node, Pod, ip, on_a_node, printed, sh};
+use common::{BINARY, Node, Pod, ip, on_a_node, printed, sh};
 use serde_json::{Value, json};
 
 /// The reference's result, with the values that are random or ours by design replaced.
@@ -113,7 +117,7 @@ fn an_added_pod_has_the_references_result_and_state_and_answers_pings() {
         node.add(&second);
         assert!(pod.reaches("10.244.7.1"));
         assert!(pod.reaches("10.244.7.3"));
-        printed(std::process::Command::new("ping").args(["-c1", "-W2", "10.244.7.2"]));
+        printed(Command::new("ping").args(["-c1", "-W2", "10.244.7.2"]));
         node.del(&pod);
         node.del(&second);
         node.assert_nothing_left(&["cni0"]);
@@ -246,7 +250,7 @@ fn an_address_that_is_given_again_is_reached_at_once() {
                 .unwrap()
                 .to_owned();
             for address in ["10.244.7.9", v6.as_str()] {
-                printed(std::process::Command::new("ping").args(["-c1", "-W1", address]));
+                printed(Command::new("ping").args(["-c1", "-W1", address]));
             }
             node.del(&pod);
         }
@@ -288,5 +292,49 @@ fn a_bridge_without_addresses_is_a_mere_switch() {
         node.call("DEL", &pod, &conf).succeeds();
         node.call("DEL", &other, &conf).succeeds();
         assert_eq!(node.links(), ["br7"]);
+    });
+}
+
+#[test]
+fn variables_that_are_no_text_are_refused_by_name_unless_they_are_not_needed() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        let run = |verb: &str, name: &str| {
+            let call = node.call(verb, &pod, &node.conf("1.0.0"));
+            let mut command = Command::new(BINARY);
+            command.env_clear().envs(&call.vars);
+            command.env(name, OsStr::from_bytes(b"IP=10.244.7.9;\xff"));
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            // Who refuses its variables does not read it.
+            let mut stdin = child.stdin.take().unwrap();
+            stdin.write_all(call.conf.to_string().as_bytes()).ok();
+            drop(stdin);
+            child.wait_with_output().unwrap()
+        };
+        for (verb, name) in [
+            ("ADD", "CNI_COMMAND"),
+            ("ADD", "CNI_CONTAINERID"),
+            ("ADD", "CNI_NETNS"),
+            ("ADD", "CNI_IFNAME"),
+            ("ADD", "CNI_ARGS"),
+            ("ADD", "CNI_PATH"),
+            ("CHECK", "CNI_NETNS"),
+            ("DEL", "CNI_CONTAINERID"),
+            ("STATUS", "CNI_PATH"),
+            ("GC", "CNI_PATH"),
+        ] {
+            let output = run(verb, name);
+            let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let wanted = format!("env variables [{name}] are not UTF-8; set them to text or unset them");
+            assert_eq!((&error["code"], &error["msg"]), (&json!(4), &json!(wanted)));
+            assert_eq!(output.status.code(), Some(1));
+            node.assert_nothing_left(&[]);
+        }
+        for name in ["CNI_NETNS", "CNI_ARGS", "CNI_PATH", "TRACEPARENT"] {
+            node.add(&pod);
+            assert!(run("DEL", name).status.success(), "{name}");
+            node.assert_nothing_left(&["cni0"]);
+        }
     });
 }

@@ -21,6 +21,7 @@ fn call(program: &str, vars: &[(&str, &str)], stdin: &mut (dyn Read + Send)) -> 
     let input = Input {
         program: program.to_owned(),
         vars: vars.collect(),
+        ..Input::default()
     };
     let inside = || {
         unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");

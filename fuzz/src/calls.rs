@@ -80,7 +80,11 @@ fn environment(data: &[u8]) {
         .unwrap_or_else(|| "/opt/cni/bin/host-local".to_owned());
     put(SUBNET_FILE, SUBNET_ENV.as_bytes());
     checked(
-        Input { program, vars },
+        Input {
+            program,
+            vars,
+            ..Input::default()
+        },
         conf("flannel", "1.1.0").to_string().as_bytes(),
     );
 }
@@ -201,6 +205,7 @@ fn call(plugin: &str, verb: &str, text: &[u8]) {
     let input = Input {
         program: format!("/opt/cni/bin/{plugin}"),
         vars: vars.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        ..Input::default()
     };
     checked(input, text);
 }

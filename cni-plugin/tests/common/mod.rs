@@ -220,6 +220,7 @@ impl Call {
         let input = Input {
             program: self.program.clone(),
             vars: self.vars.clone(),
+            ..Input::default()
         };
         let text = self.conf.to_string();
         let mut edges = Edges {

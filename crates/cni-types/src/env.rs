@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use net_types::{IfName, IfNameError};
@@ -66,6 +66,9 @@ pub enum EnvError {
     /// Variables that the operation needs are unset or empty.
     #[error("required env variables [{}] missing", .0.join(","))]
     Missing(Vec<&'static str>),
+    /// Variables that the operation reads are set to bytes that are no text.
+    #[error("env variables [{}] are not UTF-8; set them to text or unset them", .0.join(","))]
+    NotText(Vec<&'static str>),
     /// No such operation.
     #[error("unknown CNI_COMMAND: {0}")]
     UnknownCommand(String),
@@ -77,27 +80,34 @@ pub enum EnvError {
     IfName(IfNameError),
 }
 
+const COMMAND: &str = "CNI_COMMAND";
 const CONTAINER_ID: &str = "CNI_CONTAINERID";
 const NETNS: &str = "CNI_NETNS";
 const IFNAME: &str = "CNI_IFNAME";
 const PATH: &str = "CNI_PATH";
+const ARGS: &str = "CNI_ARGS";
 
 impl Environment {
     /// Reads a call; `None` when `CNI_COMMAND` is unset or empty, which asks who the plugin is. Variables that the
-    /// specification does not know are passed over.
+    /// specification does not know are passed over. `not_text` names those that are set to bytes that are no text.
     ///
     /// # Errors
-    /// A variable is missing or invalid; the error names every missing one.
-    pub fn from_vars(vars: &BTreeMap<String, String>) -> Result<Option<Self>, EnvError> {
-        let Some(command) = value_of(vars, "CNI_COMMAND") else {
+    /// A variable is missing, invalid or no text; the error names every missing one.
+    pub fn from_vars(
+        vars: &BTreeMap<String, String>,
+        not_text: &BTreeSet<String>,
+    ) -> Result<Option<Self>, EnvError> {
+        require_text(not_text, &[COMMAND])?;
+        let Some(command) = value_of(vars, COMMAND) else {
             return Ok(None);
         };
+        require_text(not_text, read_by(command))?;
         let path = value_of(vars, PATH).unwrap_or_default().split(':');
         let overridden =
             value_of(vars, "CNI_NETNS_OVERRIDE").is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("true"));
         Ok(Some(Self {
             call: call(command, vars)?,
-            args: value_of(vars, "CNI_ARGS").unwrap_or_default().to_owned(),
+            args: value_of(vars, ARGS).unwrap_or_default().to_owned(),
             path: path.filter(|dir| !dir.is_empty()).map(PathBuf::from).collect(),
             netns_override: overridden,
         }))
@@ -107,6 +117,27 @@ impl Environment {
 fn value_of<'a>(vars: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
     let value = vars.get(name).map(String::as_str);
     value.filter(|text| !text.is_empty())
+}
+
+/// The variables that must be text for an operation. A detachment goes on without the others, as it does where they are
+/// unset.
+fn read_by(command: &str) -> &'static [&'static str] {
+    match command {
+        "ADD" | "CHECK" => &[CONTAINER_ID, NETNS, IFNAME, ARGS, PATH],
+        "DEL" => &[CONTAINER_ID, IFNAME],
+        "STATUS" | "GC" => &[PATH],
+        _ => &[],
+    }
+}
+
+fn require_text(not_text: &BTreeSet<String>, names: &[&'static str]) -> Result<(), EnvError> {
+    let named = names.iter().filter(|name| not_text.contains(**name));
+    let named: Vec<_> = named.copied().collect();
+    if named.is_empty() {
+        Ok(())
+    } else {
+        Err(EnvError::NotText(named))
+    }
 }
 
 fn call(command: &str, vars: &BTreeMap<String, String>) -> Result<Call, EnvError> {
@@ -163,6 +194,10 @@ mod tests {
         owned.collect()
     }
 
+    fn read(vars: &BTreeMap<String, String>) -> Result<Option<Environment>, EnvError> {
+        Environment::from_vars(vars, &BTreeSet::new())
+    }
+
     fn add(changed: &[(&str, &str)]) -> Result<Option<Environment>, EnvError> {
         let mut all = vars(&[
             ("CNI_COMMAND", "ADD"),
@@ -172,7 +207,7 @@ mod tests {
             (PATH, "/opt/cni/bin:/usr/lib/cni"),
         ]);
         all.extend(vars(changed));
-        Environment::from_vars(&all)
+        read(&all)
     }
 
     #[test]
@@ -189,7 +224,7 @@ mod tests {
 
     #[test]
     fn an_unset_or_empty_command_asks_who_the_plugin_is() {
-        assert_eq!(Environment::from_vars(&vars(&[])), Ok(None));
+        assert_eq!(read(&vars(&[])), Ok(None));
         assert_eq!(add(&[("CNI_COMMAND", "")]), Ok(None));
     }
 
@@ -200,19 +235,19 @@ mod tests {
             error.to_string(),
             "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME] missing"
         );
-        let del = Environment::from_vars(&vars(&[("CNI_COMMAND", "DEL")])).unwrap_err();
+        let del = read(&vars(&[("CNI_COMMAND", "DEL")])).unwrap_err();
         assert_eq!(
             del.to_string(),
             "required env variables [CNI_CONTAINERID,CNI_IFNAME] missing"
         );
-        let gc = Environment::from_vars(&vars(&[("CNI_COMMAND", "GC")])).unwrap_err();
+        let gc = read(&vars(&[("CNI_COMMAND", "GC")])).unwrap_err();
         assert_eq!(gc, EnvError::Missing(vec![PATH]));
     }
 
     #[test]
     fn status_and_version_need_nothing_and_del_needs_no_netns() {
         for command in ["STATUS", "VERSION"] {
-            let env = Environment::from_vars(&vars(&[("CNI_COMMAND", command)]));
+            let env = read(&vars(&[("CNI_COMMAND", command)]));
             assert!(env.unwrap().is_some());
         }
         let del = add(&[("CNI_COMMAND", "DEL"), (NETNS, "")]).unwrap().unwrap();
@@ -232,6 +267,36 @@ mod tests {
             assert!(id.unwrap_err().to_string().contains("\"../x\""));
             let name = add(&[("CNI_COMMAND", command), (IFNAME, "a/b")]);
             assert!(matches!(name, Err(EnvError::IfName(_))));
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_named_where_the_operation_reads_them() {
+        let all = [COMMAND, CONTAINER_ID, NETNS, IFNAME, ARGS, PATH];
+        for (command, read) in [
+            ("ADD", &[CONTAINER_ID, NETNS, IFNAME, ARGS, PATH][..]),
+            ("CHECK", &[CONTAINER_ID, NETNS, IFNAME, ARGS, PATH]),
+            ("DEL", &[CONTAINER_ID, IFNAME]),
+            ("STATUS", &[PATH]),
+            ("GC", &[PATH]),
+            ("VERSION", &[]),
+        ] {
+            for name in all {
+                let mut given = vars(&[
+                    (COMMAND, command),
+                    (CONTAINER_ID, "c1"),
+                    (NETNS, "/run/netns/pod"),
+                    (IFNAME, "eth0"),
+                    (PATH, "/opt/cni/bin"),
+                ]);
+                given.remove(name);
+                let found = Environment::from_vars(&given, &BTreeSet::from([name.to_owned()]));
+                if name == COMMAND || read.contains(&name) {
+                    assert_eq!(found, Err(EnvError::NotText(vec![name])), "{command}");
+                } else {
+                    assert!(found.unwrap().is_some(), "{command} {name}");
+                }
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
     reason = "test code: a panic is a failed test"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cni_types::{AddResult, CniArgs, Environment, ErrorObject, NetConf, Version};
 use proptest::prelude::*;
@@ -147,7 +147,7 @@ proptest! {
             "ADD|DEL|CHECK|GC|STATUS|VERSION|\\PC{0,20}", 0..7),
     ) {
         let vars: BTreeMap<String, String> = vars;
-        drop(Environment::from_vars(&vars));
+        drop(Environment::from_vars(&vars, &BTreeSet::new()));
     }
 
     #[test]
