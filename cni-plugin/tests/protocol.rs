@@ -110,6 +110,16 @@ fn a_configuration_without_end_is_refused() {
 }
 
 #[test]
+fn what_is_too_large_is_not_parsed() {
+    let large = format!("{{\"cniVersion\":\"0.4.0\",\"x\":[{}0]}}", "0,".repeat(3 << 20));
+    let (code, value) = error(&ADD, &large);
+    assert_eq!((code, &value["cniVersion"]), (6, &Value::from("1.1.0")));
+    let within = format!("{{\"cniVersion\":\"0.4.0\",\"x\":\"{}\"}}", " ".repeat(3 << 20));
+    let (code, value) = error(&ADD, &within);
+    assert_eq!((code, &value["cniVersion"]), (7, &Value::from("0.4.0")));
+}
+
+#[test]
 fn depth_and_numbers_of_any_size_are_answered() {
     let of = |key: &str, text: &str| format!("{{\"cniVersion\":\"1.0.0\",\"name\":\"a\",\"{key}\":{text}}}");
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
