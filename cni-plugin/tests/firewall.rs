@@ -304,6 +304,33 @@ fn a_late_del_leaves_the_rules_of_the_addresses_next_holder() {
 }
 
 #[test]
+fn a_repeated_add_gives_up_the_addresses_that_the_attachment_has_no_more() {
+    on_a_node(|node| {
+        let a = attach(&node, "a", "cni0", "10.1.0.0/24");
+        let own = conf(&node, &a, &json!({"backend": "iptables"}));
+        let mut moved = own.clone();
+        moved["prevResult"]["ips"][0]["address"] = json!("10.1.0.77/24");
+        let holds = |address: &str| of_pods().iter().any(|rule| rule.contains(address));
+        node.call("ADD", &a.pod, &own).succeeds();
+        assert!(holds("10.1.0.2/32"));
+        node.call("ADD", &a.pod, &moved).succeeds();
+        assert!(!holds("10.1.0.2/32") && holds("10.1.0.77/32") && holds("fd00::2/128"));
+        // Unless another container has them by now.
+        node.call("ADD", &a.pod, &moved)
+            .var("CNI_CONTAINERID", "next")
+            .succeeds();
+        node.call("ADD", &a.pod, &own).succeeds();
+        assert!(holds("10.1.0.2/32") && holds("10.1.0.77/32"));
+        for id in ["a", "next"] {
+            let mut del = node.call("DEL", &a.pod, &own).var("CNI_CONTAINERID", id);
+            del.conf["prevResult"] = Value::Null;
+            del.succeeds();
+        }
+        assert_eq!(of_pods(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn gc_removes_the_rules_of_its_networks_containers_that_are_not_valid() {
     on_a_node(|node| {
         let a = attach(&node, "a", "cni0", "10.1.0.0/24");

@@ -66,7 +66,12 @@ fn add_iptables(
     mut nftables: Option<Nftables>,
 ) -> Result<(), Failure> {
     let notes = Notes::lock(&conf::data_dir(conf)?)?;
-    notes.write(&conf.name, target, &attachment.hosts)?;
+    let path = notes.path(target);
+    let mut outdated = notes.hosts(&path)?;
+    outdated.retain(|host| !attachment.hosts.contains(host));
+    // What an earlier ADD noted stays noted until its rules are gone: nothing else tells of them.
+    let all = [attachment.hosts.as_slice(), outdated.as_slice()].concat();
+    notes.write(&conf.name, target, &all)?;
     for (family, hosts) in netfilter::by_family(&attachment.hosts) {
         for programs in netfilter::iptables_deciding(nftables.as_mut(), family, iptables::TABLE)? {
             netfilter::settle_iptables(&programs, iptables::TABLE, |table| {
@@ -74,7 +79,11 @@ fn add_iptables(
             })?;
         }
     }
-    Ok(())
+    if outdated.is_empty() {
+        return Ok(());
+    }
+    remove_from_iptables(&notes.free(&outdated, &[path])?, nftables)?;
+    Ok(notes.write(&conf.name, target, &attachment.hosts)?)
 }
 
 /// Fails unless the container's rules are there, in either back end.
