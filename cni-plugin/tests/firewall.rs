@@ -10,6 +10,7 @@
 
 mod common;
 
+use std::fs;
 use std::path::Path;
 use std::thread::scope;
 
@@ -327,6 +328,44 @@ fn a_repeated_add_gives_up_the_addresses_that_the_attachment_has_no_more() {
             del.succeeds();
         }
         assert_eq!(of_pods(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn notes_of_attachments_with_similar_names_and_of_former_versions_are_told_apart() {
+    on_a_node(|node| {
+        let a = attach(&node, "a", "cni0", "10.1.0.0/24");
+        let call = |verb: &str, (id, ifname): (&str, &str), address: Option<&str>| {
+            let mut own = conf(&node, &a, &json!({"backend": "iptables"}));
+            match address {
+                Some(address) => own["prevResult"]["ips"] = json!([{ "address": address }]),
+                None => own["prevResult"] = Value::Null,
+            }
+            let call = node.call(verb, &a.pod, &own);
+            call.var("CNI_CONTAINERID", id).var("CNI_IFNAME", ifname)
+        };
+        let (one, other) = (("a_b", "c"), ("a", "b_c"));
+        call("ADD", one, Some("10.1.0.7/24")).succeeds();
+        call("ADD", other, Some("10.1.0.8/24")).succeeds();
+        call("DEL", one, None).succeeds();
+        let left = of_pods().join("\n");
+        assert!(
+            !left.contains("10.1.0.7/32") && left.contains("10.1.0.8/32"),
+            "{left}"
+        );
+
+        // As former versions named it, beside a file of tuning's.
+        let file = |name: &str| node.path("firewall").join(name);
+        fs::rename(file("a:b_c.json"), file("a_b_c.json")).unwrap();
+        fs::write(file("d_eth0.json"), r#"{"mtu":1500,"network":"net"}"#).unwrap();
+        call("DEL", ("d", "eth0"), None).succeeds();
+        let mut gc = call("GC", other, None);
+        gc.conf["cni.dev/valid-attachments"] = json!([{"containerID": "a", "ifname": "b_c"}]);
+        gc.succeeds();
+        assert_eq!(of_pods().join("\n"), left);
+        call("DEL", other, None).succeeds();
+        assert_eq!(of_pods(), Vec::<String>::new());
+        assert_eq!(names_in(&node.path("firewall")), ["d_eth0.json", "lock"]);
     });
 }
 

@@ -1,6 +1,8 @@
-//! A small file for each attachment, for plugins that must know later what they did: `<container id>_<interface>.json`
-//! in a directory that all networks share. What it tells is gone after a power cut, so it is not flushed.
+//! A small file for each attachment, for plugins that must know later what they did: `<container id>_<interface>.json`,
+//! or with a `:` in the middle, in a directory that all networks share. What it tells is gone after a power cut, so it is
+//! not flushed.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -15,21 +17,44 @@ use statefile::{Action, Durability, Error};
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
+/// Between container and interface in the names of the reference's files. Both may have it in their own names: the files
+/// of two attachments can be the same.
+const OF_REFERENCE: char = '_';
+
+/// As [`OF_REFERENCE`], for files that the reference doesn't know: neither container nor interface has it in its name.
+pub(crate) const UNAMBIGUOUS: char = ':';
+
 /// What a file holds.
 pub(crate) trait Content: Serialize + DeserializeOwned {
+    /// What stands between container and interface in the file's name.
+    const SEPARATOR: char = OF_REFERENCE;
+
     /// The network of the attachment, if the file tells.
     fn network(&self) -> Option<&str>;
 }
 
-/// The file of an attachment.
+/// The file of an attachment by the reference's name for it.
 pub(crate) fn path(dir: &Path, target: &Target) -> PathBuf {
-    dir.join(format!("{}_{}.json", target.container_id, target.ifname))
+    named(dir, target, OF_REFERENCE)
+}
+
+/// The file of an attachment with such a content.
+pub(crate) fn path_of<T: Content>(dir: &Path, target: &Target) -> PathBuf {
+    named(dir, target, T::SEPARATOR)
+}
+
+fn named(dir: &Path, target: &Target, separator: char) -> PathBuf {
+    dir.join(format!(
+        "{}{separator}{}.json",
+        target.container_id, target.ifname
+    ))
 }
 
 /// Writes the file of an attachment, in place of an earlier one.
-pub(crate) fn write(dir: &Path, target: &Target, content: &impl Content) -> Result<(), Error> {
+pub(crate) fn write<T: Content>(dir: &Path, target: &Target, content: &T) -> Result<(), Error> {
     statefile::ensure_dir(dir, DIR_MODE)?;
-    statefile::replace(&path(dir, target), &text(content), FILE_MODE, Durability::Crash)
+    let path = path_of::<T>(dir, target);
+    statefile::replace(&path, &text(content), FILE_MODE, Durability::Crash)
 }
 
 /// The content as the reference's plugins write theirs, indented by one space.
@@ -65,7 +90,8 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// All files that tell something.
+/// All files that tell something. Those with a name of [`UNAMBIGUOUS`] are of plugins that use it, those with the
+/// reference's of any.
 pub(crate) fn all<T: Content>(dir: &Path) -> Result<Vec<(PathBuf, T)>, Error> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -80,7 +106,12 @@ pub(crate) fn all<T: Content>(dir: &Path) -> Result<Vec<(PathBuf, T)>, Error> {
     };
     let paths = entries.flatten().map(|entry| entry.path());
     let mut found = Vec::new();
-    for path in paths.filter(|path| path.extension().is_some_and(|end| end == "json")) {
+    let is_of_content = |path: &PathBuf| {
+        let name = path.file_name().map(OsStr::to_string_lossy);
+        let may_be = |name: &str| T::SEPARATOR == UNAMBIGUOUS || !name.contains(UNAMBIGUOUS);
+        name.is_some_and(|name| name.ends_with(".json") && may_be(&name))
+    };
+    for path in paths.filter(is_of_content) {
         if let Some(content) = read(&path)? {
             found.push((path, content));
         }
@@ -88,14 +119,15 @@ pub(crate) fn all<T: Content>(dir: &Path) -> Result<Vec<(PathBuf, T)>, Error> {
     Ok(found)
 }
 
-/// The files of a network's attachments that are not among these. One that tells no network, as the reference writes
+/// The files of a network's attachments that are not among these, by either name. One that tells no network, as the reference writes
 /// them, is nobody's to remove but its own container's.
 pub(crate) fn stale<'a, T: Content>(
     dir: &Path,
     network: &NetworkName,
     valid: impl IntoIterator<Item = &'a Target>,
 ) -> Result<Vec<(PathBuf, T)>, Error> {
-    let kept: Vec<_> = valid.into_iter().map(|target| path(dir, target)).collect();
+    let names = |target| [path_of::<T>(dir, target), path(dir, target)];
+    let kept: Vec<_> = valid.into_iter().flat_map(names).collect();
     let mut found = all::<T>(dir)?;
     found.retain(|(path, content)| !kept.contains(path) && content.network() == Some(network.as_str()));
     Ok(found)
@@ -165,6 +197,45 @@ mod tests {
             remove(&path(&dir, &target("a"))).unwrap();
             assert_eq!(all::<Note>(&dir).unwrap().len(), 3);
         }
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Unambiguous(Note);
+
+    impl Content for Unambiguous {
+        const SEPARATOR: char = UNAMBIGUOUS;
+
+        fn network(&self) -> Option<&str> {
+            self.0.network()
+        }
+    }
+
+    #[test]
+    fn a_separator_that_no_name_has_tells_any_two_attachments_and_plugins_apart() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        let [a, b] = [("a_b", "c"), ("a", "b_c")].map(|(id, ifname)| Target {
+            container_id: ContainerId::new(id).unwrap(),
+            ifname: IfName::new(ifname).unwrap(),
+        });
+        assert_eq!(path(dir, &a), path(dir, &b));
+        for target in [&a, &b] {
+            write(dir, target, &Unambiguous(note("net"))).unwrap();
+        }
+        assert!(all::<Note>(dir).unwrap().is_empty());
+        assert_eq!(all::<Unambiguous>(dir).unwrap().len(), 2);
+        // A file of former versions is kept with its attachment, and found without.
+        write(dir, &b, &note("net")).unwrap();
+        let network = NetworkName::new("net").unwrap();
+        let stale = |valid: &[&Target]| {
+            let found = stale::<Unambiguous>(dir, &network, valid.iter().copied()).unwrap();
+            let mut paths: Vec<_> = found.into_iter().map(|(path, _)| path).collect();
+            paths.sort();
+            paths
+        };
+        let [of_a, of_b] = [&a, &b].map(|target| path_of::<Unambiguous>(dir, target));
+        assert_eq!(stale(&[&b]), std::slice::from_ref(&of_a));
+        assert_eq!(stale(&[]), [of_b, of_a, path(dir, &b)]);
     }
 
     #[test]

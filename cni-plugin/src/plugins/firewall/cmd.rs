@@ -66,6 +66,7 @@ fn add_iptables(
     mut nftables: Option<Nftables>,
 ) -> Result<(), Failure> {
     let notes = Notes::lock(&conf::data_dir(conf)?)?;
+    // Not the file of former versions, which may be another's: that one waits for DEL.
     let path = notes.path(target);
     let mut outdated = notes.hosts(&path)?;
     outdated.retain(|host| !attachment.hosts.contains(host));
@@ -137,9 +138,13 @@ pub(crate) fn del(conf: &NetConf, target: &Target) -> Result<(), Failure> {
         return remove_from_iptables(&hosts, nftables);
     }
     let notes = Notes::lock(&dir)?;
-    let path = notes.path(target);
-    hosts.extend(notes.hosts(&path)?);
-    release(&notes, &hosts, &[path], nftables)
+    let noted = notes.of(target)?;
+    hosts.extend(noted.iter().flat_map(|(_, note)| note.hosts()));
+    // Its own file goes also if it tells nothing.
+    let mut given_up = vec![notes.path(target)];
+    given_up.extend(noted.into_iter().map(|(path, _)| path));
+    given_up.dedup();
+    release(&notes, &hosts, &given_up, nftables)
 }
 
 /// Fails when ADD could not be served: the configuration or the node's packet filters leave no back end.

@@ -32,6 +32,8 @@ impl Note {
 }
 
 impl Content for Note {
+    const SEPARATOR: char = attachment_file::UNAMBIGUOUS;
+
     fn network(&self) -> Option<&str> {
         Some(&self.network)
     }
@@ -85,10 +87,22 @@ impl Notes {
 
     /// The file of an attachment.
     pub(super) fn path(&self, target: &Target) -> PathBuf {
-        attachment_file::path(&self.dir, target)
+        attachment_file::path_of::<Note>(&self.dir, target)
     }
 
-    /// The addresses of an attachment; none if nothing is noted.
+    /// What is noted of an attachment, and where: in its file, and in one of the name that former versions gave it. By
+    /// that name the file may also be tuning's, which tells no address.
+    pub(super) fn of(&self, target: &Target) -> Result<Vec<(PathBuf, Note)>, NoteError> {
+        let paths = [self.path(target), attachment_file::path(&self.dir, target)];
+        let mut found = Vec::new();
+        for path in paths {
+            let note = attachment_file::read(&path).map_err(NoteError)?;
+            found.extend(note.map(|note| (path, note)));
+        }
+        Ok(found)
+    }
+
+    /// The addresses in a file; none if nothing is noted there.
     pub(super) fn hosts(&self, path: &Path) -> Result<Vec<IpNetwork>, NoteError> {
         let note: Option<Note> = attachment_file::read(path).map_err(NoteError)?;
         Ok(note.iter().flat_map(Note::hosts).collect())
