@@ -10,6 +10,8 @@
 
 mod common;
 
+use std::fs;
+
 use common::{Node, Pod, on_a_node, sh};
 use serde_json::{Value, json};
 
@@ -120,6 +122,33 @@ fn each_difference_is_found_and_named() {
             run(case.broken_by);
             fails_with(&call, case.words);
             run(case.mended_by);
+            call.succeeds();
+        }
+    });
+}
+
+#[test]
+fn each_family_needs_its_reservation() {
+    on_a_node(|node| {
+        node.write_subnet_env(
+            "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\nFLANNEL_IPV6_NETWORK=fd00:10:244::/48\n\
+             FLANNEL_IPV6_SUBNET=fd00:10:244:7::1/64\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n",
+        );
+        let pod = Pod::new("a");
+        let (call, _) = checked(&node, &pod);
+        for lease in ["10.244.7.2", "fd00:10:244:7::2"] {
+            let lease = node.path("networks/cbr0").join(lease);
+            let own = fs::read(&lease).unwrap();
+            for other in ["other\r\neth0", "a\r\neth1"] {
+                fs::write(&lease, other).unwrap();
+                fails_with(&call, "failed to find an address added for container a");
+            }
+            fs::remove_file(&lease).unwrap();
+            fails_with(&call, "failed to find an address added for container a");
+            // Early versions of the reference wrote no interface.
+            fs::write(&lease, "a").unwrap();
+            call.succeeds();
+            fs::write(&lease, own).unwrap();
             call.succeeds();
         }
     });

@@ -271,14 +271,23 @@ pub(crate) fn holds(conf: &NetConf, target: &Target) -> Result<bool, Failure> {
     Ok(all.iter().any(|reservation| reservation.is_of(target)))
 }
 
-/// Fails unless the attachment holds an address. That of its result is looked at first.
+/// Fails unless the attachment holds the addresses of its result that are out of the ranges, one in each family perhaps;
+/// any address, if there are none.
 pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
-    let given = prev_result::required(conf).map_or_else(|_| Vec::new(), |result| result.addresses());
-    let is_held = match Store::open(&store_dir(conf)?)? {
-        Some(store) => holds_all(&store, target, &given)?,
-        None => false,
+    let mut given = prev_result::required(conf).map_or_else(|_| Vec::new(), |result| result.addresses());
+    if !given.is_empty() {
+        let sets = conf::range_sets(conf, &conf::ipam(conf)?)?;
+        given.retain(|ip| sets.iter().any(|set| set.range_of(*ip).is_some()));
+    }
+    let is_held = if given.is_empty() {
+        holds(conf, target)?
+    } else {
+        match Store::open(&store_dir(conf)?)? {
+            Some(store) => holds_all(&store, target, &given)?,
+            None => false,
+        }
     };
-    if is_held || holds(conf, target)? {
+    if is_held {
         Ok(())
     } else {
         Err(AllocateError::NotReserved(target.container_id.clone()).into())
