@@ -62,6 +62,23 @@ fn with_prev_result(node: &Node, pod: &Pod) -> serde_json::Value {
 }
 
 #[test]
+fn a_configuration_that_could_not_be_read_back_is_refused() {
+    on_a_node(|node| {
+        let pod = Pod::new("a");
+        let mut conf = node.conf("1.0.0");
+        conf["delegate"]["note"] = json!("x".repeat(1 << 20));
+        let error = node.call("ADD", &pod, &conf).fails();
+        assert_eq!(error["code"], 7, "{error}");
+        assert!(error["msg"].as_str().unwrap().contains("can be kept"), "{error}");
+        node.assert_nothing_left(&[]);
+        conf["delegate"]["note"] = json!("x".repeat(1 << 19));
+        node.call("ADD", &pod, &conf).succeeds();
+        node.del(&pod);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
 fn a_state_file_that_is_json_but_cannot_detach_anything_does_not_stop_a_del() {
     on_a_node(|node| {
         for text in [

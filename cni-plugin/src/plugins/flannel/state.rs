@@ -63,12 +63,20 @@ impl<'a> StateName<'a> {
 
 /// A state file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("flannel's state of the container")]
-pub(crate) struct StateError(#[source] statefile::Error);
+pub(crate) enum StateError {
+    #[error("flannel's state of the container")]
+    File(#[source] statefile::Error),
+    #[error("the delegate's configuration has {0} bytes; no more than {max} can be kept for the container's DEL",
+        max = statefile::MAX_BYTES)]
+    TooLarge(usize),
+}
 
 impl CniError for StateError {
     fn code(&self) -> Code {
-        Code::IO
+        match self {
+            Self::File(_) => Code::IO,
+            Self::TooLarge(_) => Code::BAD_CONFIG,
+        }
     }
 }
 
@@ -105,16 +113,20 @@ impl StateFiles {
     /// Removes what a killed writer of these files left.
     pub(crate) fn discard_unfinished(&self) -> Result<(), StateError> {
         for path in [self.first(), self.further()] {
-            statefile::remove_unfinished(&path).map_err(StateError)?;
+            statefile::remove_unfinished(&path).map_err(StateError::File)?;
         }
         Ok(())
     }
 
     /// Writes a configuration, atomically; returns what was there before.
     pub(crate) fn write(&self, path: &Path, conf: &Object) -> Result<Option<Vec<u8>>, StateError> {
-        statefile::ensure_dir(&self.dir, DIR_MODE).map_err(StateError)?;
-        let before = statefile::read_optional(path).map_err(StateError)?;
         let text = Value::Object(conf.as_map().clone()).to_string();
+        // A larger one could not be read back.
+        if u64::try_from(text.len()).map_or(true, |bytes| bytes > statefile::MAX_BYTES) {
+            return Err(StateError::TooLarge(text.len()));
+        }
+        statefile::ensure_dir(&self.dir, DIR_MODE).map_err(StateError::File)?;
+        let before = statefile::read_optional(path).map_err(StateError::File)?;
         put(path, text.as_bytes())?;
         Ok(before)
     }
@@ -133,19 +145,19 @@ fn put(path: &Path, text: &[u8]) -> Result<(), StateError> {
     statefile::replace(path, text, FILE_MODE, Durability::Crash).map_err(|error| {
         // One that failed before it was locked is still there. The container's lock keeps other writers away.
         drop(statefile::remove_unfinished(path));
-        StateError(error)
+        StateError::File(error)
     })
 }
 
 /// Removes the files in preparation that nobody is at work on. Their networks are unknown, but they are nobody's.
 pub(crate) fn remove_abandoned(dir: &Path) -> Result<(), StateError> {
-    statefile::remove_abandoned(dir).map_err(StateError)
+    statefile::remove_abandoned(dir).map_err(StateError::File)
 }
 
 /// Removes a state file.
 pub(crate) fn remove(path: &Path) -> Result<(), StateError> {
     let removed = statefile::remove(path, Durability::Crash);
-    removed.map(drop).map_err(StateError)
+    removed.map(drop).map_err(StateError::File)
 }
 
 /// Reads a state file. One from which nothing can be detached is garbage, even if it is JSON.
@@ -161,7 +173,7 @@ pub(crate) fn read(path: &Path) -> Result<Stored, StateError> {
         Err(statefile::Error::NotAFile(_)) => Ok(Stored::Missing),
         // A path with a plain file where the directory should be holds nothing.
         Err(error) if error.io().is_some_and(|e| e.kind() == ErrorKind::NotADirectory) => Ok(Stored::Missing),
-        Err(error) => Err(StateError(error)),
+        Err(error) => Err(StateError::File(error)),
     }
 }
 
