@@ -186,6 +186,32 @@ fn a_del_finds_its_address_with_and_without_the_note_of_the_add() {
 }
 
 #[test]
+fn an_add_whose_state_was_lost_takes_its_address_again() {
+    on_a_node(|node| {
+        let kept = [Pod::new("b"), Pod::new("c")];
+        for pod in &kept {
+            node.add(pod);
+        }
+        let first = Pod::new("a");
+        let given = node.add(&first)["ips"].clone();
+        fs::remove_file(node.path("flannel/a")).unwrap();
+        sh(
+            node.dir.path(),
+            "ip link del $(ip -o link | grep -o 'veth[0-9a-f]*' | tail -1)",
+        );
+        drop(first);
+        let again = Pod::new("a");
+        assert_eq!(node.add(&again)["ips"], given);
+        assert_eq!(node.leases().len(), 3);
+        node.del(&again);
+        assert_eq!(
+            (node.state_files(), node.leases().len()),
+            (vec!["b".to_owned(), "c".to_owned()], 2)
+        );
+    });
+}
+
+#[test]
 fn a_state_file_that_is_garbage_does_not_stop_a_del() {
     on_a_node(|node| {
         for garbage in [

@@ -22,8 +22,11 @@ pub(crate) enum Ipam {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Earlier {
     Possible,
-    /// There was none, the caller knows.
-    None,
+    /// Nothing tells of one, and this many other attachments are known: what is reserved beyond theirs may be of one
+    /// whose state was lost.
+    Unknown {
+        others: usize,
+    },
 }
 
 impl Ipam {
@@ -47,7 +50,7 @@ impl Ipam {
     ) -> Result<AddResult, Failure> {
         let duplicate = match earlier {
             Earlier::Possible => Duplicate::Reuse,
-            Earlier::None => Duplicate::Impossible,
+            Earlier::Unknown { others } => Duplicate::IfMoreThan(others),
         };
         match self {
             Self::None => Ok(AddResult::default()),

@@ -68,14 +68,20 @@ pub(crate) fn add(
     let path = path_for_add(&files, &delegate_conf, target)?;
     let before = files.write(&path, &object)?;
     // The file is there before anything is reserved, and until all of it is freed.
-    let earlier = before.as_ref().map_or(Earlier::None, |_| Earlier::Possible);
+    let earlier = match &before {
+        Some(_) => Earlier::Possible,
+        None => Earlier::Unknown {
+            others: files.count()?.saturating_sub(1),
+        },
+    };
     let added = match &delegate {
         Delegate::Bridge => bridge::add(context, &delegate_conf, target, sandbox, earlier),
         Delegate::Program(name) => delegate::exec_add(context, name, &delegate_conf),
     };
     match added {
         Ok(result) => {
-            if matches!(delegate, Delegate::Bridge) {
+            // After an earlier ADD there may be more, which the DEL has to search.
+            if matches!(delegate, Delegate::Bridge) && earlier != Earlier::Possible {
                 note::write(&path, target, &result.addresses());
             }
             Ok(result)

@@ -1,10 +1,11 @@
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use cni_types::{Code, ContainerId, NetConf, Object, Target};
 use net_types::IfName;
 use serde_json::Value;
-use statefile::Durability;
+use statefile::{Action, Durability};
 
 use crate::error::CniError;
 use crate::plugins::host_local::Holder;
@@ -108,6 +109,17 @@ impl StateFiles {
     pub(crate) fn is_first_of_another(&self, holders: &[IfName]) -> bool {
         let mut others = holders.iter().filter(|ifname| **ifname != self.ifname);
         others.any(|ifname| !self.further_of(ifname).exists())
+    }
+
+    /// How many state files the directory holds, of all containers.
+    pub(crate) fn count(&self) -> Result<usize, StateError> {
+        let failed = |error| StateError::File(statefile::Error::of(Action::Read, &self.dir)(error));
+        let mut count = 0;
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            count += usize::from(name.to_str().and_then(StateName::parse).is_some());
+        }
+        Ok(count)
     }
 
     /// Removes what a killed writer of these files left.

@@ -20,9 +20,10 @@ pub(crate) enum Duplicate {
     Refuse,
     /// Give the same address again: the caller knows that the attachment isn't alive, but was left by a crash.
     Reuse,
-    /// There is none, the caller knows. Then nobody's reservations have to be read, which is what most of the time goes
-    /// into on a node full of containers.
-    Impossible,
+    /// As [`Self::Reuse`], but only if more is reserved than this many other attachments can hold: somebody's is then
+    /// left over, this one's perhaps. Otherwise nobody's reservations have to be read, which is what most of the time
+    /// goes into on a node full of containers.
+    IfMoreThan(usize),
 }
 
 /// Why host-local gives no address.
@@ -82,7 +83,7 @@ pub(crate) fn add(
     let boot = Boot::current();
     if let Some(boot) = &boot {
         let own = match duplicate {
-            Duplicate::Refuse | Duplicate::Impossible => None,
+            Duplicate::Refuse | Duplicate::IfMoreThan(_) => None,
             Duplicate::Reuse => Some(target),
         };
         store.reclaim(boot, own)?;
@@ -104,9 +105,14 @@ pub(crate) fn add(
         ips
     };
     let ips = match duplicate {
-        Duplicate::Impossible => {
-            // What crashed writers left may be in the way: reading it all removes that.
-            allocate(Known::by_names(&store)?).or_else(|_| allocate(Known::by_contents(&store, target)?))
+        Duplicate::IfMoreThan(others) => {
+            let known = Known::by_names(&store)?;
+            if known.taken.len() > others.saturating_mul(own.sets.len()) {
+                allocate(Known::by_contents(&store, target)?)
+            } else {
+                // What crashed writers left may be in the way: reading it all removes that.
+                allocate(known).or_else(|_| allocate(Known::by_contents(&store, target)?))
+            }
         }
         Duplicate::Refuse | Duplicate::Reuse => allocate(Known::by_contents(&store, target)?),
     };
@@ -202,8 +208,8 @@ impl Allocation<'_> {
         let asked_at = self.requested.iter().position(in_set);
         let asked = asked_at.map(|at| self.requested.remove(at));
         match (own, asked) {
-            (Some(ip), None) if self.duplicate == Duplicate::Reuse => Ok((ip, false)),
-            (Some(ip), Some(asked)) if self.duplicate == Duplicate::Reuse && ip == asked => Ok((ip, false)),
+            (Some(ip), None) if self.duplicate != Duplicate::Refuse => Ok((ip, false)),
+            (Some(ip), Some(asked)) if self.duplicate != Duplicate::Refuse && ip == asked => Ok((ip, false)),
             (Some(ip), _) => Err(Reason::Duplicate {
                 ip,
                 container_id: self.target.container_id.clone(),
