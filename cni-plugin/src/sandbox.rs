@@ -81,7 +81,8 @@ impl Sandbox {
         })
     }
 
-    /// Opens a namespace that may be gone: `None` when nothing, or something else, is at the path.
+    /// Opens a namespace that may be gone: `None` when nothing, or something else, is at the path. The plugin's own is
+    /// something else: a process of the host got the number that the container's had.
     pub(crate) fn open_remaining(path: &str, own_allowed: bool) -> Result<Option<Self>, SandboxError> {
         match Self::open(path, own_allowed) {
             Ok(sandbox) => Ok(Some(sandbox)),
@@ -89,6 +90,7 @@ impl Sandbox {
                 source: NetnsError::NotFound(_) | NetnsError::NotNetns(_),
                 ..
             }) => Ok(None),
+            Err(SandboxError::IsOwn(_)) => Ok(None),
             // Of a process that is gone, below a file where a directory was, or a path that cannot name anything.
             Err(SandboxError::Open {
                 source: NetnsError::Open { source, .. },

@@ -44,6 +44,8 @@ fn del_without_a_usable_namespace_still_removes_everything() {
             "/run/netns/nonexistent",
             plain.to_str().unwrap(),
             "/proc/999999999/ns/net",
+            // Of a process of the host, which got the number that the container's had.
+            "/proc/self/ns/net",
         ];
         for netns in gone {
             let pod = Pod::new("a");
@@ -97,6 +99,28 @@ fn del_releases_only_the_attachment_that_is_meant() {
         node.del(&pod);
         assert_eq!(node.state_files(), ["a:eth1", "b"]);
         del.succeeds();
+        node.del(&other);
+        node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn a_del_in_a_namespace_that_is_another_container_s_leaves_it_alone() {
+    on_a_node(|node| {
+        let (pod, other) = (Pod::new("a"), Pod::new("b"));
+        node.add(&pod);
+        node.add(&other);
+        let del = node
+            .call("DEL", &pod, &node.conf("1.0.0"))
+            .var("CNI_NETNS", &other.netns);
+        // The host interface goes with its container.
+        drop(pod);
+        for _ in 0..2 {
+            del.succeeds();
+            assert_eq!(node.state_files(), ["b"]);
+            assert_eq!(node.leases().len(), 1);
+        }
+        assert!(other.reaches("10.244.7.1"));
         node.del(&other);
         node.assert_nothing_left(&["cni0"]);
     });

@@ -156,8 +156,9 @@ fn namespaces_that_cannot_be_used_are_refused_before_anything_is_made() {
         ip(&[
             "link", "add", "eth0", "type", "vxlan", "id", "9", "dstport", "4789",
         ]);
+        // A DEL has nothing to do there.
         let del = node.call("DEL", &pod, &node.conf("1.0.0")).var("CNI_NETNS", &own);
-        assert_eq!(del.fails()["code"], 8);
+        del.succeeds();
         assert_eq!(node.links(), ["eth0"]);
     });
 }

@@ -226,6 +226,22 @@ fn check_names_what_is_not_as_configured() {
 }
 
 #[test]
+fn a_del_in_a_namespace_that_is_another_container_s_leaves_it_alone() {
+    on_a_node(|node| {
+        let (pod, result) = attached(&node, "a");
+        let (other, _) = attached(&node, "b");
+        let keys = json!({"mac": "c2:b0:57:49:47:f1", "mtu": 1400});
+        let mut conf = conf(&node, &result, &keys);
+        conf["prevResult"] = node.call("ADD", &pod, &conf).succeeds();
+        let before = link(&other);
+        let netns = other.netns.clone();
+        node.call("DEL", &pod, &conf).var("CNI_NETNS", &netns).succeeds();
+        assert_eq!(link(&other), before);
+        assert_eq!(files(&node), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn del_succeeds_whatever_is_left() {
     on_a_node(|node| {
         let (pod, result) = attached(&node, "a");

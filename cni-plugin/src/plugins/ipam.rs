@@ -1,5 +1,6 @@
 //! Address management for the plugins that make interfaces: host-local in this process, others as programs.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_types::{AddResult, NetConf, Target};
@@ -65,6 +66,18 @@ impl Ipam {
         match self {
             Self::HostLocal => host_local::holds(conf, target),
             Self::None | Self::Program(_) => Ok(true),
+        }
+    }
+
+    /// The addresses that are known to be other attachments'.
+    pub(crate) fn held_by_others(
+        &self,
+        conf: &NetConf,
+        target: &Target,
+    ) -> Result<BTreeSet<IpAddr>, Failure> {
+        match self {
+            Self::HostLocal => host_local::held_by_others(conf, target),
+            Self::None | Self::Program(_) => Ok(BTreeSet::new()),
         }
     }
 

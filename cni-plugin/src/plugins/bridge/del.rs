@@ -24,12 +24,13 @@ pub(crate) fn del(
 ) -> Result<(), Failure> {
     let removed = detach(conf, target)?;
     let ipam = Ipam::of(conf)?;
-    // The reference's host interfaces have random names; the container's is known by its own.
+    // The reference's host interfaces have random names; the container's is known by its own. In a namespace that is
+    // another container's by now it is that one's.
     if !removed
         && let Some(sandbox) = sandbox
         && ipam.may_hold(conf, target)?
     {
-        pod::remove(sandbox, &target.ifname)?;
+        pod::remove(sandbox, &target.ifname, &ipam.held_by_others(conf, target)?)?;
     }
     // Before the addresses are free for others.
     remove_rules(conf, target)?;

@@ -1,7 +1,9 @@
 //! The container's side of an attachment.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use net_types::IfName;
 use netlink::RealKernel;
 use netstate::{
@@ -114,15 +116,27 @@ impl<'a> Pod<'a> {
     }
 }
 
-/// Removes an interface and with it its host end, if it is one of a virtual pair: nothing else is of bridge's making.
-pub(crate) fn remove(sandbox: &Sandbox, ifname: &IfName) -> Result<(), LinkError> {
-    let scope = links_only([ifname]);
+/// Removes an interface and with it its host end, if it is one of a virtual pair, for nothing else is of bridge's making,
+/// and has no address of another attachment.
+pub(crate) fn remove(
+    sandbox: &Sandbox,
+    ifname: &IfName,
+    held_by_others: &BTreeSet<IpAddr>,
+) -> Result<(), LinkError> {
+    let others_addrs = LinkScope {
+        addrs_inside: held_by_others.iter().copied().map(IpNetwork::from).collect(),
+        ..LinkScope::default()
+    };
+    let scope = Scope {
+        links: [(ifname.clone(), others_addrs)].into(),
+        ..Scope::default()
+    };
     let place = sandbox.path.as_str();
     inside(&sandbox.netns, || {
         let mut kernel = RealKernel::open().map_err(LinkError::Open)?;
         let observed = observe(&mut kernel, &scope, place)?;
         let is_veth = |link: &netstate::Link| matches!(link.kind, LinkKind::Veth(_));
-        if !observed.links.get(ifname).is_some_and(is_veth) {
+        if !observed.addrs.is_empty() || !observed.links.get(ifname).is_some_and(is_veth) {
             return Ok(());
         }
         remove_link(&mut kernel, ifname, place)

@@ -277,6 +277,13 @@ pub(crate) fn holds(conf: &NetConf, target: &Target) -> Result<bool, Failure> {
     Ok(all.iter().any(|reservation| reservation.is_of(target)))
 }
 
+/// The addresses that other attachments hold.
+pub(crate) fn held_by_others(conf: &NetConf, target: &Target) -> Result<BTreeSet<IpAddr>, Failure> {
+    let others = all(conf)?;
+    let others = others.iter().filter(|reservation| !reservation.is_of(target));
+    Ok(others.map(|reservation| reservation.ip).collect())
+}
+
 /// Fails unless the attachment holds the addresses of its result that are out of the ranges, one in each family perhaps;
 /// any address, if there are none.
 pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {

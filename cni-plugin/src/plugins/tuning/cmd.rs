@@ -1,7 +1,7 @@
 use std::io::{self, Write};
 
 use cni_types::{AddResult, Code, NetConf, Target};
-use net_types::IfName;
+use net_types::{IfName, MacAddr};
 use netlink::{LinkSetting, LinkSettings, NetnsError, RealKernel};
 use netstate::{ErrorClass, Kernel, KernelError, Op, Scope, SysctlKey};
 
@@ -76,7 +76,7 @@ pub(crate) fn add(
     let done = pod.tune(&own, &before);
     done.map_err(|error| {
         let mut failure = Failure::from(error);
-        if let Err(e) = pod.put_back(&backup) {
+        if let Err(e) = pod.put_back(&backup, &[]) {
             // The file stays for a DEL.
             failure.add_details(&e);
         } else if let Err(e) = attachment_file::remove(&attachment_file::path(&dir, target)) {
@@ -121,12 +121,14 @@ pub(crate) fn check(
 }
 
 /// Puts back what an ADD changed of the interface, if that is still there and so far as the kernel lets it: what it
-/// refuses now it would refuse for ever, and the container must go.
+/// refuses now it would refuse for ever, and the container must go. An interface whose hardware address is known to
+/// be otherwise is another container's, which got the namespace's path.
 pub(crate) fn del(conf: &NetConf, target: &Target, sandbox: Option<&Sandbox>) -> Result<(), Failure> {
     let file = attachment_file::path(&conf::data_dir(conf)?, target);
     let backup: Option<Backup> = attachment_file::read(&file).map_err(BackupError)?;
     if let (Some(backup), Some(sandbox)) = (backup, sandbox) {
-        let put_back = Pod::open(sandbox, target).and_then(|mut pod| pod.put_back(&backup));
+        let put_back =
+            Pod::open(sandbox, target).and_then(|mut pod| pod.put_back(&backup, &known_macs(conf, target)));
         if let Err(e) = put_back {
             // Only people read it, and need not.
             let _unread = writeln!(io::stderr(), "tuning: {}", Failure::from(e).msg);
@@ -190,6 +192,28 @@ fn show(result: &mut AddResult, settings: &[LinkSetting], ifname: &IfName) {
             }
         }
     }
+}
+
+/// The hardware addresses that the container's interface has by the result of an ADD and by the configuration.
+fn known_macs(conf: &NetConf, target: &Target) -> Vec<MacAddr> {
+    let of_result = || {
+        let result = prev_result::required(conf).ok()?;
+        let (_, interface) = result.container_interface(target.ifname.as_str())?;
+        interface.mac.as_deref()?.parse().ok()
+    };
+    let Some(of_result) = of_result() else {
+        return Vec::new();
+    };
+    let own = Conf::parse(conf, "", target.ifname.as_str());
+    let settings = own.map(|own| own.settings).unwrap_or_default();
+    let configured = settings.into_iter().filter_map(|setting| match setting {
+        LinkSetting::Mac(mac) => Some(mac),
+        LinkSetting::MtuBytes(_)
+        | LinkSetting::Promiscuous(_)
+        | LinkSetting::AllMulticast(_)
+        | LinkSetting::TxQueueLen(_) => None,
+    });
+    configured.chain([of_result]).collect()
 }
 
 /// The kernel prints several numbers with tabs between them, whatever was written.
@@ -265,9 +289,11 @@ impl Pod {
         Ok(())
     }
 
-    /// Sets the interface as it was; one that is gone needs nothing.
-    fn put_back(&mut self, backup: &Backup) -> Result<(), TuningError> {
+    /// Sets the interface as it was, if its hardware address is one of these where any is known; one that is gone needs
+    /// nothing.
+    fn put_back(&mut self, backup: &Backup, macs: &[MacAddr]) -> Result<(), TuningError> {
         match self.settings() {
+            Ok(now) if !macs.is_empty() && !now.mac.is_some_and(|mac| macs.contains(&mac)) => Ok(()),
             Ok(now) => self.set(&backup.settings(&now)),
             Err(TuningError::Settings(_, e)) if e.class == ErrorClass::NoDevice => Ok(()),
             Err(e) => Err(e),
