@@ -2,6 +2,7 @@ use std::fmt::{Display, Write};
 use std::path::{Path, PathBuf};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
+use net_types::SubnetKey;
 
 use crate::cidr::{self, IpNet};
 
@@ -41,6 +42,14 @@ pub struct PreviousSubnets {
     pub ipv6_network: Option<Ipv6Network>,
     /// The node's IPv6 subnet.
     pub ipv6_subnet: Option<Ipv6Network>,
+}
+
+impl PreviousSubnets {
+    /// Whether a subnet of a lease was the node's.
+    #[must_use]
+    pub fn has_of(&self, key: SubnetKey) -> bool {
+        key.v4().is_some() && key.v4() == self.subnet || key.v6().is_some() && key.v6() == self.ipv6_subnet
+    }
 }
 
 /// Why a subnet file cannot be used.

@@ -236,6 +236,14 @@ async fn a_malformed_lease_is_nobody_s_and_keeps_its_subnet() {
     assert_eq!(lease.key.to_string(), "10.5.2.0-24");
     let err = lab.acquire(2).await.unwrap_err();
     assert!(matches!(err, StoreError::OutOfSubnets), "{err}");
+    // It may be the one that this node's pods live in.
+    let mut former = request(CONFIG, 3);
+    former.previous.subnet = Some("10.5.1.0/24".parse().unwrap());
+    let err = lab.store.acquire(&former).await.unwrap_err();
+    assert!(
+        err.to_string().contains("subnets/10.5.1.0-24 is malformed: "),
+        "{err}"
+    );
     let stored = fs::read_to_string(lab.path("subnets/10.5.1.0-24")).unwrap();
     assert_eq!(stored, r#"{"PublicIP":"192.168."#);
 }

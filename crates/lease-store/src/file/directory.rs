@@ -7,7 +7,7 @@ use flannel_types::{Lease, LeaseAttrs, NetConf, NetConfError, PublicAddrs};
 use net_types::SubnetKey;
 use statefile::{Durability, Lock};
 
-use super::scan::Scanner;
+use super::scan::{Malformed, Scanner};
 use super::{Clock, entry};
 use crate::allocation::{AllocationInput, Decision, allocate, nobody_s};
 use crate::error::StoreError;
@@ -52,7 +52,7 @@ pub(super) fn io_error(path: &Path, err: io::Error) -> StoreError {
     classify(path, err.kind(), err.into())
 }
 
-fn file_error(path: &Path, err: statefile::Error) -> StoreError {
+pub(super) fn file_error(path: &Path, err: statefile::Error) -> StoreError {
     use statefile::Error::{NotAFile, NotText, TooLarge};
     if matches!(err, NotAFile(_) | TooLarge(_) | NotText(_)) {
         let place = path.display().to_string();
@@ -117,7 +117,18 @@ impl Directory {
         let subnets = subnets_path(&self.path);
         statefile::ensure_dir(&subnets, SUBNETS_MODE).map_err(|err| file_error(&subnets, err))?;
         let scan = Scanner::default().leases(&self.path)?;
+        let node = request.attrs.addrs();
         let mut leases = scan.leases;
+        let mut own = leases
+            .values()
+            .filter(|lease| lease.attrs.addrs().is_same_node(node));
+        let may_be_own = |file: &&Malformed| request.previous.has_of(file.key);
+        if own.next().is_none()
+            && let Some(file) = scan.malformed.iter().find(may_be_own)
+        {
+            // In another subnet the node's pods would be cut off.
+            return Err(file.error());
+        }
         leases.extend(
             scan.malformed
                 .into_iter()
@@ -126,7 +137,7 @@ impl Directory {
         let input = AllocationInput {
             conf: &valid,
             leases: &leases,
-            node: request.attrs.addrs(),
+            node,
             previous: &request.previous,
             now: self.clock.now(),
         };

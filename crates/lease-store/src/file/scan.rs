@@ -10,9 +10,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use flannel_types::{Lease, NetConf};
 use net_types::{SubnetKey, sentence};
 
-use super::directory::{io_error, parse_config, subnets_path};
+use super::directory::{file_error, io_error, parse_config, subnets_path};
 use super::entry;
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 
 /// How often the first listing is tried until nothing changes meanwhile.
 const MAX_LISTINGS: u32 = 50;
@@ -187,7 +187,7 @@ impl Scanner {
                     strangers.insert(path);
                     continue;
                 };
-                match read(key, &path, earlier) {
+                match read(key, &path, earlier)? {
                     Some(file) => drop(files.insert(name, file)),
                     // A link that leads nowhere stays so.
                     None => is_complete &= path.is_symlink(),
@@ -265,34 +265,58 @@ fn key(name: &OsStr) -> Option<SubnetKey> {
 }
 
 /// Reads a lease's file unless it is known; `None` if it is gone.
-fn read(key: SubnetKey, path: &Path, known: Option<Known>) -> Option<Known> {
+///
+/// A file that just cannot be read now says nothing of the lease: what is known of it counts until the next look.
+fn read(key: SubnetKey, path: &Path, known: Option<Known>) -> Result<Option<Known>, StoreError> {
     // The stamp is taken before the contents: a change in between is read once more.
     let (stamp, parsed) = match fs::metadata(path) {
         Ok(metadata) => {
             let stamp = Some(Stamp::of(&metadata));
             if known.as_ref().is_some_and(|known| known.stamp == stamp) {
-                return known;
+                return Ok(known);
             }
-            let text = statefile::read_text(path)
-                .map_err(|err| sentence(&err))
-                .transpose()?;
-            (stamp, text.and_then(|text| entry::parse(key, &text)))
+            match statefile::read_text(path) {
+                Ok(Some(text)) => (stamp, Ok(entry::parse(key, &text))),
+                Ok(None) => return Ok(None),
+                Err(err) => (stamp, unreadable(sentence(&err), file_error(path, err))),
+            }
         }
-        Err(err) if err.kind() == ErrorKind::NotFound => return None,
-        Err(err) => (None, Err(err.to_string())),
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+        // It leads in a circle.
+        Err(err) if path.is_symlink() => (None, Ok(Err(err.to_string()))),
+        Err(err) => (None, unreadable(err.to_string(), io_error(path, err))),
     };
-    Some(match parsed {
-        Ok(lease) => Known {
+    let good = known.and_then(|known| known.good);
+    Ok(Some(match parsed {
+        Ok(Ok(lease)) => Known {
             key,
             stamp,
             good: Some(lease),
             defect: None,
         },
-        Err(why) => Known {
+        Ok(Err(why)) => Known {
             key,
             stamp,
-            good: known.and_then(|known| known.good),
+            good,
             defect: Some(why),
         },
-    })
+        Err(_) if good.is_some() => Known {
+            key,
+            stamp: None,
+            good,
+            defect: None,
+        },
+        Err(err) => return Err(err),
+    }))
+}
+
+/// Why a file counts as malformed that cannot be read.
+///
+/// # Errors
+/// It does not, because that may heal by itself.
+fn unreadable(why: String, err: StoreError) -> Result<Result<Lease, String>, StoreError> {
+    match err.class() {
+        ErrorClass::Retry => Err(err),
+        ErrorClass::Fatal | ErrorClass::Lost => Ok(Err(why)),
+    }
 }

@@ -130,6 +130,27 @@ fn a_file_that_was_never_good_is_ignored_with_a_warning() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_at_the_moment_says_nothing_of_its_lease() {
+    let mut bench = Bench::new();
+    let path = bench.path("subnets/10.5.1.0-24");
+    // To read its first byte is an input error.
+    let make_unreadable = || std::os::unix::fs::symlink("/proc/self/mem", &path).unwrap();
+    make_unreadable();
+    let Some(LeaseEvent::Unsynced { reason }) = bench.watcher.look(Depth::Full) else {
+        panic!("a snapshot")
+    };
+    assert!(reason.contains("subnets/10.5.1.0-24"), "{reason}");
+    fs::remove_file(&path).unwrap();
+    bench.put("10.5.1.0-24", GOOD);
+    assert_eq!(bench.keys(), ["10.5.1.0-24"]);
+
+    fs::remove_file(&path).unwrap();
+    make_unreadable();
+    assert_eq!(bench.watcher.look(Depth::Full), None);
+    assert!(bench.watcher.warnings.is_empty());
+}
+
+#[test]
 fn other_names_are_warned_of_and_hidden_ones_are_not() {
     let mut bench = Bench::new();
     for name in [
