@@ -125,7 +125,7 @@ impl Node {
             Event::LeaseAcquired(result) => actions.extend(self.lease_acquired(now, result)),
             Event::LeaseRenewed(result) => actions.extend(self.lease_renewed(now, result)),
             Event::Lease(event) => actions.extend(self.lease_event(now, event)),
-            Event::SubnetFileWritten(result) => self.subnet_file_written(now, result),
+            Event::SubnetFileWritten(result) => actions.extend(self.subnet_file_written(now, result)),
             Event::SubnetFileLost => actions.extend(self.subnet_file_lost()),
             Event::HostLinks(links) => actions.extend(self.note_host_links(&links)),
             Event::HostRoutesChanged => self.host_changed(),
@@ -502,26 +502,37 @@ impl Node {
         if holding.file != SubnetFile::NotReady || !self.engine.is_settled() || !rules_are_done {
             return None;
         }
-        holding.file = SubnetFile::Writing;
-        Some(Action::WriteSubnetFile(holding.wants.subnet_env.clone()))
+        Some(holding.write_file(SubnetFile::Writing))
     }
 
-    fn subnet_file_written(&mut self, now: Now, result: Result<(), String>) {
+    fn subnet_file_written(&mut self, now: Now, result: Result<(), String>) -> Option<Action> {
         let Stage::Holding(holding) = &mut self.stage else {
-            return;
+            return None;
         };
+        let is_first = !holding.file.is_there();
         match result {
             Ok(()) => {
-                holding.file = SubnetFile::Written;
-                info!("flannel is ready");
+                if is_first {
+                    info!("flannel is ready");
+                }
+                holding.file_written()
             }
-            Err(reason) => {
+            Err(reason) if is_first => {
                 // Peers are programmed all the same: pods that run already need them.
                 error!(
                     reason,
                     "what tells the runtime of the network could not be written: no pod can start here; will try again"
                 );
                 self.retry_at = Some(now.monotonic + SUBNET_FILE_RETRY);
+                None
+            }
+            Err(reason) => {
+                error!(
+                    reason,
+                    "the subnet file could not be written anew: pods that start get the MTU from before; will try again"
+                );
+                self.retry_at = Some(now.monotonic + SUBNET_FILE_RETRY);
+                None
             }
         }
     }
@@ -535,7 +546,7 @@ impl Node {
             return None;
         }
         warn!("somebody removed or changed the subnet file, writing it again");
-        holding.write_again()
+        Some(holding.write_file(SubnetFile::Writing))
     }
 
     /// What is due by time alone.
@@ -563,13 +574,13 @@ impl Node {
         actions
     }
 
-    fn retry(&self) -> Option<Action> {
-        match &self.stage {
+    fn retry(&mut self) -> Option<Action> {
+        match &mut self.stage {
             Stage::LookingForDevice => Some(self.look_for_device()),
             Stage::LookingForLease(_) => Some(Action::FindLease(self.settings.public_addrs())),
             Stage::AcquiringLease { attrs, .. } => Some(Action::AcquireLease(attrs.clone())),
-            Stage::Holding(holding) => (holding.file == SubnetFile::Writing)
-                .then(|| Action::WriteSubnetFile(holding.wants.subnet_env.clone())),
+            Stage::Holding(holding) => matches!(holding.file, SubnetFile::Writing | SubnetFile::Rewriting)
+                .then(|| holding.write_file(holding.file)),
             Stage::StartCommand(_) | Stage::Stopped => None,
         }
     }

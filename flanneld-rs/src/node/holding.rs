@@ -27,6 +27,8 @@ pub(super) struct Holding {
     pub(super) keeper: LeaseKeeper,
     pub(super) view: LeaseView,
     pub(super) file: SubnetFile,
+    /// Whether it is to say something else than what is being written.
+    file_outdated: bool,
     pub(super) wants: Wants,
     /// The device with which somebody else announces the own lease.
     pub(super) rival: Option<DeviceId>,
@@ -75,8 +77,18 @@ pub(super) enum NewGoal {
 pub(super) enum SubnetFile {
     /// The device is not ready yet.
     NotReady,
+    /// There is none yet, or not any more.
     Writing,
     Written,
+    /// There is one, and another is being written in its place.
+    Rewriting,
+}
+
+impl SubnetFile {
+    /// Whether the runtime can attach pods by it.
+    pub(super) const fn is_there(self) -> bool {
+        matches!(self, Self::Written | Self::Rewriting)
+    }
 }
 
 impl Holding {
@@ -96,6 +108,7 @@ impl Holding {
             keeper,
             view,
             file: SubnetFile::NotReady,
+            file_outdated: false,
             reach,
             wants,
             rival: None,
@@ -232,17 +245,33 @@ impl Holding {
         // The goal is made anew.
         self.goal_made_for = None;
         self.wants.subnet_env.mtu = pod_mtu_bytes;
-        self.write_again()
+        self.rewrite_file()
     }
 
-    /// Has the subnet file written again, where it was written. One that is just being written is compared with what it
-    /// should say afterwards.
-    pub(super) fn write_again(&mut self) -> Option<Action> {
-        if self.file != SubnetFile::Written {
-            return None;
+    /// Has the subnet file written anew, because it is to say something else; after the writing that is under way, if
+    /// one is.
+    fn rewrite_file(&mut self) -> Option<Action> {
+        match self.file {
+            SubnetFile::NotReady => None,
+            SubnetFile::Written => Some(self.write_file(SubnetFile::Rewriting)),
+            SubnetFile::Writing | SubnetFile::Rewriting => {
+                self.file_outdated = true;
+                None
+            }
         }
-        self.file = SubnetFile::Writing;
-        Some(Action::WriteSubnetFile(self.wants.subnet_env.clone()))
+    }
+
+    /// Has the subnet file written; `during` is how far it is until that is done.
+    pub(super) fn write_file(&mut self, during: SubnetFile) -> Action {
+        self.file = during;
+        self.file_outdated = false;
+        Action::WriteSubnetFile(self.wants.subnet_env.clone())
+    }
+
+    /// Takes that the subnet file was written.
+    pub(super) fn file_written(&mut self) -> Option<Action> {
+        self.file = SubnetFile::Written;
+        self.file_outdated.then(|| self.write_file(SubnetFile::Rewriting))
     }
 
     pub(super) fn side_of(&self, subnet: IpNetwork) -> Option<&HeldSide> {

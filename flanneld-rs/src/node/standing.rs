@@ -11,7 +11,7 @@ use net_types::SubnetKey;
 use netstate::{ObjectKey, Prune};
 use tracing::{info, warn};
 
-use super::holding::{HeldSide, Holding, SubnetFile};
+use super::holding::{HeldSide, Holding};
 use super::{Node, Now, Stage, telling};
 use crate::desired::{self, Carrier, FilterMode, Masquerade, Peer, Side, Way};
 use crate::extension::Queue;
@@ -135,7 +135,7 @@ impl Node {
             | Stage::AcquiringLease { .. }
             | Stage::StartCommand(_) => return Err(NotReady::NoLease),
         };
-        if holding.file != SubnetFile::Written {
+        if !holding.file.is_there() {
             return Err(NotReady::NoSubnetFile);
         }
         if !self.standing.converged {
@@ -207,7 +207,7 @@ impl Node {
     pub(super) fn note_readiness(&mut self, now: Duration) {
         if let Stage::Holding(holding) = &self.stage
             && !self.standing.converged
-            && holding.file == SubnetFile::Written
+            && holding.file.is_there()
             && holding.view.is_synced()
             && !holding.awaits_ways()
             && holding.commands.as_ref().is_none_or(Queue::is_settled)

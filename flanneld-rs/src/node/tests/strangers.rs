@@ -164,6 +164,8 @@ fn devices_and_pods_follow_the_mtu_of_the_interface() {
             assert!(bench.node.engine().is_clean(), "{carried}");
         }
     });
+    assert!(!log.contains("not ready any more"), "{log}");
+    assert_eq!(log.matches("flannel is ready").count(), 1, "{log}");
     assert_eq!(log.matches("leaves too little for pods").count(), 1, "{log}");
     assert_eq!(log.matches("is large enough again").count(), 1, "{log}");
     assert_eq!(log.matches("new pods have another one").count(), 3, "{log}");
