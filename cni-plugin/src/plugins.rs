@@ -150,7 +150,7 @@ impl Builtin {
             Self::Flannel => flannel::del(context, conf, target, sandbox()?.as_ref()),
             Self::Bridge => bridge::del(context, conf, target, sandbox()?.as_ref(), &[]),
             Self::HostLocal => host_local::del(conf, target, &[]),
-            Self::Loopback => loopback::del(sandbox()?.as_ref()),
+            Self::Loopback => Ok(()),
             Self::Bandwidth => bandwidth::del(conf, target),
             Self::Portmap => portmap::del(conf, target),
             Self::Tuning => tuning::del(conf, target, sandbox()?.as_ref()),

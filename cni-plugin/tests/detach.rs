@@ -123,6 +123,18 @@ fn a_del_in_a_namespace_that_is_another_container_s_leaves_it_alone() {
         assert!(other.reaches("10.244.7.1"));
         node.del(&other);
         node.assert_nothing_left(&["cni0"]);
+
+        // One that is no network's of ours.
+        let (pod, stranger) = (Pod::new("a"), Pod::new("b"));
+        node.add(&pod);
+        stranger.sh("ip link add eth0 type veth peer name veth0 && ip addr add 192.0.2.7/24 dev eth0");
+        let del = node
+            .call("DEL", &pod, &node.conf("1.0.0"))
+            .var("CNI_NETNS", &stranger.netns);
+        drop(pod);
+        del.succeeds();
+        node.assert_nothing_left(&["cni0"]);
+        stranger.sh("ip link show dev eth0");
     });
 }
 

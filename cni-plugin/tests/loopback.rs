@@ -30,7 +30,7 @@ fn is_up(pod: &Pod) -> bool {
 }
 
 #[test]
-fn the_interface_goes_up_and_down_and_check_tells() {
+fn the_interface_goes_up_and_check_tells() {
     on_a_node(|node| {
         let pod = Pod::new("a");
         let conf = conf("1.0.0");
@@ -55,9 +55,13 @@ fn the_interface_goes_up_and_down_and_check_tells() {
         assert_eq!(call(&node, "CHECK", &pod, &conf).fails()["code"], 103);
 
         call(&node, "ADD", &pod, &conf).succeeds();
-        call(&node, "DEL", &pod, &conf).succeeds();
-        assert!(!is_up(&pod));
-        call(&node, "DEL", &pod, &conf).succeeds();
+        for _ in 0..2 {
+            call(&node, "DEL", &pod, &conf).succeeds();
+            assert!(
+                is_up(&pod),
+                "it goes with the namespace, which may be another container's by now"
+            );
+        }
     });
 }
 
@@ -133,10 +137,11 @@ fn del_succeeds_without_a_namespace_and_add_does_not() {
             .var("CNI_NETNS", &gone)
             .fails();
         assert_eq!(error["code"], 8);
-        for verb in ["ADD", "DEL", "CHECK"] {
-            let own = call(&node, verb, &pod, &conf("1.0.0")).var("CNI_NETNS", "/proc/thread-self/ns/net");
-            assert_eq!(own.fails()["code"], 8, "{verb}");
+        let own = |verb| call(&node, verb, &pod, &conf("1.0.0")).var("CNI_NETNS", "/proc/thread-self/ns/net");
+        for verb in ["ADD", "CHECK"] {
+            assert_eq!(own(verb).fails()["code"], 8, "{verb}");
         }
+        own("DEL").succeeds();
         call(&node, "STATUS", &pod, &conf("1.1.0")).succeeds();
         let mut gc = conf("1.1.0");
         gc["cni.dev/valid-attachments"] = json!([]);

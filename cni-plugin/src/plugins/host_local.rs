@@ -8,7 +8,7 @@ mod resolv;
 mod store;
 
 pub(crate) use cmd::{
-    Detached, Duplicate, add, all_holders, attachments, check, del, gateways, gc, gc_detaching,
-    held_by_others, holders, holds, routed, status,
+    Detached, Duplicate, add, all_holders, attachments, check, del, gateways, gc, gc_detaching, held,
+    holders, routed, status,
 };
 pub(crate) use store::Holder;

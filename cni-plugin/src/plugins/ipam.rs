@@ -1,11 +1,11 @@
 //! Address management for the plugins that make interfaces: host-local in this process, others as programs.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_types::{AddResult, NetConf, Target};
 
 use super::host_local::{self, Detached, Duplicate};
+use super::prev_result;
 use crate::context::{Attachments, Context};
 use crate::delegate::{self, Verb};
 use crate::error::Failure;
@@ -28,6 +28,15 @@ pub(crate) enum Earlier {
     Unknown {
         others: usize,
     },
+}
+
+/// The addresses of an attachment that may be gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// It has freed them.
+    Nothing,
+    These(Vec<IpAddr>),
+    Unknown,
 }
 
 impl Ipam {
@@ -60,25 +69,19 @@ impl Ipam {
         }
     }
 
-    /// Whether the attachment may hold an address: `false` tells that it does not exist, because its addresses are the
-    /// last thing that a DEL frees.
-    pub(crate) fn may_hold(&self, conf: &NetConf, target: &Target) -> Result<bool, Failure> {
-        match self {
-            Self::HostLocal => host_local::holds(conf, target),
-            Self::None | Self::Program(_) => Ok(true),
-        }
-    }
-
-    /// The addresses that are known to be other attachments'.
-    pub(crate) fn held_by_others(
-        &self,
-        conf: &NetConf,
-        target: &Target,
-    ) -> Result<BTreeSet<IpAddr>, Failure> {
-        match self {
-            Self::HostLocal => host_local::held_by_others(conf, target),
-            Self::None | Self::Program(_) => Ok(BTreeSet::new()),
-        }
+    /// What is known of the addresses that an attachment still has. A reservation of host-local's is the last thing that a
+    /// DEL frees.
+    pub(crate) fn held(&self, conf: &NetConf, target: &Target) -> Result<Held, Failure> {
+        Ok(match self {
+            Self::HostLocal => match host_local::held(conf, target)? {
+                ips if ips.is_empty() => Held::Nothing,
+                ips => Held::These(ips),
+            },
+            Self::None | Self::Program(_) => match prev_result::required(conf) {
+                Ok(result) => Held::These(result.addresses()),
+                Err(_) => Held::Unknown,
+            },
+        })
     }
 
     /// Frees an attachment's addresses; `noted` are all of them, if somebody took note.

@@ -2,7 +2,8 @@
 //! network's own plugins.
 //!
 //! It works on `lo` whatever `CNI_IFNAME` says, as the reference does. All that it makes is in the container's
-//! namespace and goes with that, so nothing is left to collect.
+//! namespace and goes with that, so nothing is left to collect, and a DEL does nothing:
+//! the namespace may be another container's by then.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -93,14 +94,6 @@ pub(crate) fn check(conf: &NetConf, sandbox: &Sandbox) -> Result<(), Failure> {
         Some(gone) => Err(LoopbackError::AddressGone(gone.address).into()),
         None => Ok(()),
     }
-}
-
-/// Sets the interface down, if the namespace still is.
-pub(crate) fn del(sandbox: Option<&Sandbox>) -> Result<(), Failure> {
-    let Some(sandbox) = sandbox else {
-        return Ok(());
-    };
-    Ok(Loopback::open(sandbox)?.set(AdminState::Down)?)
 }
 
 /// The container's loopback interface.

@@ -11,7 +11,7 @@ use super::pod;
 use crate::context::{Attachments, Context};
 use crate::error::{Failure, Failures};
 use crate::plugins::host_local::{self, Detached};
-use crate::plugins::ipam::Ipam;
+use crate::plugins::ipam::{Held, Ipam};
 use crate::sandbox::Sandbox;
 
 /// Detaches a container, then frees its addresses; `noted` are all of them, if somebody took note. Whatever is gone already is fine, the container's namespace too.
@@ -24,13 +24,14 @@ pub(crate) fn del(
 ) -> Result<(), Failure> {
     let removed = detach(conf, target)?;
     let ipam = Ipam::of(conf)?;
-    // The reference's host interfaces have random names; the container's is known by its own. In a namespace that is
-    // another container's by now it is that one's.
-    if !removed
-        && let Some(sandbox) = sandbox
-        && ipam.may_hold(conf, target)?
-    {
-        pod::remove(sandbox, &target.ifname, &ipam.held_by_others(conf, target)?)?;
+    // The reference's host interfaces have random names; the container's is known by its own and by its addresses, because
+    // the namespace may be another container's by now.
+    if !removed && let Some(sandbox) = sandbox {
+        match ipam.held(conf, target)? {
+            Held::Nothing => {}
+            Held::These(ips) => pod::remove(sandbox, &target.ifname, Some(&ips))?,
+            Held::Unknown => pod::remove(sandbox, &target.ifname, None)?,
+        }
     }
     // Before the addresses are free for others.
     remove_rules(conf, target)?;

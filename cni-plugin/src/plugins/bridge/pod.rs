@@ -1,7 +1,6 @@
 //! The container's side of an attachment.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use net_types::IfName;
@@ -116,19 +115,17 @@ impl<'a> Pod<'a> {
     }
 }
 
-/// Removes an interface and with it its host end, if it is one of a virtual pair, for nothing else is of bridge's making,
-/// and has no address of another attachment.
-pub(crate) fn remove(
-    sandbox: &Sandbox,
-    ifname: &IfName,
-    held_by_others: &BTreeSet<IpAddr>,
-) -> Result<(), LinkError> {
-    let others_addrs = LinkScope {
-        addrs_inside: held_by_others.iter().copied().map(IpNetwork::from).collect(),
+/// Removes an interface and with it its host end, if it is one of a virtual pair: nothing else is of bridge's making. One
+/// that has addresses, and none of these, is another's.
+pub(crate) fn remove(sandbox: &Sandbox, ifname: &IfName, ips: Option<&[IpAddr]>) -> Result<(), LinkError> {
+    let everywhere = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let everywhere = everywhere.into_iter().filter_map(|ip| IpNetwork::new(ip, 0).ok());
+    let with_addrs = LinkScope {
+        addrs_inside: everywhere.collect(),
         ..LinkScope::default()
     };
     let scope = Scope {
-        links: [(ifname.clone(), others_addrs)].into(),
+        links: [(ifname.clone(), with_addrs)].into(),
         ..Scope::default()
     };
     let place = sandbox.path.as_str();
@@ -136,7 +133,10 @@ pub(crate) fn remove(
         let mut kernel = RealKernel::open().map_err(LinkError::Open)?;
         let observed = observe(&mut kernel, &scope, place)?;
         let is_veth = |link: &netstate::Link| matches!(link.kind, LinkKind::Veth(_));
-        if !observed.addrs.is_empty() || !observed.links.get(ifname).is_some_and(is_veth) {
+        let mut addrs = observed.addrs.keys().map(|key| key.addr.ip()).peekable();
+        let is_anothers =
+            ips.is_some_and(|ips| addrs.peek().is_some() && !addrs.any(|addr| ips.contains(&addr)));
+        if is_anothers || !observed.links.get(ifname).is_some_and(is_veth) {
             return Ok(());
         }
         remove_link(&mut kernel, ifname, place)

@@ -71,7 +71,8 @@ pub(crate) fn add(
     let earlier = match &before {
         Some(_) => Earlier::Possible,
         None => Earlier::Unknown {
-            others: files.count()?.saturating_sub(1),
+            // Where that cannot be known, it is searched.
+            others: files.count().map_or(0, |files| files.saturating_sub(1)),
         },
     };
     let added = match &delegate {

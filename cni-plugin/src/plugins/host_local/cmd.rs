@@ -271,17 +271,11 @@ fn holds_all(store: &Store, target: &Target, ips: &[IpAddr]) -> Result<bool, Sto
     Ok(!ips.is_empty())
 }
 
-/// Whether the attachment holds an address.
-pub(crate) fn holds(conf: &NetConf, target: &Target) -> Result<bool, Failure> {
+/// The addresses that the attachment holds.
+pub(crate) fn held(conf: &NetConf, target: &Target) -> Result<Vec<IpAddr>, Failure> {
     let all = all(conf)?;
-    Ok(all.iter().any(|reservation| reservation.is_of(target)))
-}
-
-/// The addresses that other attachments hold.
-pub(crate) fn held_by_others(conf: &NetConf, target: &Target) -> Result<BTreeSet<IpAddr>, Failure> {
-    let others = all(conf)?;
-    let others = others.iter().filter(|reservation| !reservation.is_of(target));
-    Ok(others.map(|reservation| reservation.ip).collect())
+    let own = all.iter().filter(|reservation| reservation.is_of(target));
+    Ok(own.map(|reservation| reservation.ip).collect())
 }
 
 /// Fails unless the attachment holds the addresses of its result that are out of the ranges, one in each family perhaps;
@@ -293,7 +287,7 @@ pub(crate) fn check(conf: &NetConf, target: &Target) -> Result<(), Failure> {
         given.retain(|ip| sets.iter().any(|set| set.range_of(*ip).is_some()));
     }
     let is_held = if given.is_empty() {
-        holds(conf, target)?
+        !held(conf, target)?.is_empty()
     } else {
         match Store::open(&store_dir(conf)?)? {
             Some(store) => holds_all(&store, target, &given)?,

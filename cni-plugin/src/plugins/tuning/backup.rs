@@ -60,6 +60,11 @@ impl Backup {
         backup
     }
 
+    /// The hardware address from before, if it was changed.
+    pub(crate) const fn mac(&self) -> Option<MacAddr> {
+        self.mac
+    }
+
     /// What puts it back, in the reference's order; nothing that is so already, because setting an equal hardware
     /// address would flush the neighbours.
     pub(crate) fn settings(&self, now: &LinkSettings) -> Vec<LinkSetting> {

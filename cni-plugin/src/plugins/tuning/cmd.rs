@@ -127,8 +127,8 @@ pub(crate) fn del(conf: &NetConf, target: &Target, sandbox: Option<&Sandbox>) ->
     let file = attachment_file::path(&conf::data_dir(conf)?, target);
     let backup: Option<Backup> = attachment_file::read(&file).map_err(BackupError)?;
     if let (Some(backup), Some(sandbox)) = (backup, sandbox) {
-        let put_back =
-            Pod::open(sandbox, target).and_then(|mut pod| pod.put_back(&backup, &known_macs(conf, target)));
+        let put_back = Pod::open(sandbox, target)
+            .and_then(|mut pod| pod.put_back(&backup, &known_macs(conf, target, &backup)));
         if let Err(e) = put_back {
             // Only people read it, and need not.
             let _unread = writeln!(io::stderr(), "tuning: {}", Failure::from(e).msg);
@@ -194,8 +194,9 @@ fn show(result: &mut AddResult, settings: &[LinkSetting], ifname: &IfName) {
     }
 }
 
-/// The hardware addresses that the container's interface has by the result of an ADD and by the configuration.
-fn known_macs(conf: &NetConf, target: &Target) -> Vec<MacAddr> {
+/// The hardware addresses that the container's interface may have: by the result of an ADD, by the configuration, and
+/// from before. None where there is no result: nothing tells then whose it is.
+fn known_macs(conf: &NetConf, target: &Target, backup: &Backup) -> Vec<MacAddr> {
     let of_result = || {
         let result = prev_result::required(conf).ok()?;
         let (_, interface) = result.container_interface(target.ifname.as_str())?;
@@ -213,7 +214,7 @@ fn known_macs(conf: &NetConf, target: &Target) -> Vec<MacAddr> {
         | LinkSetting::AllMulticast(_)
         | LinkSetting::TxQueueLen(_) => None,
     });
-    configured.chain([of_result]).collect()
+    configured.chain([of_result]).chain(backup.mac()).collect()
 }
 
 /// The kernel prints several numbers with tabs between them, whatever was written.
