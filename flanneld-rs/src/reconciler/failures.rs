@@ -29,6 +29,8 @@ pub struct Failure {
 pub(super) struct Failures {
     attempted: Attempted,
     failures: BTreeMap<ObjectKey, Failure>,
+    /// Those of them that are left out because of a link that cannot be made: their time comes with the link's.
+    blocked: BTreeSet<ObjectKey>,
 }
 
 impl Failures {
@@ -79,16 +81,21 @@ impl Failures {
 
     /// When the next change is to be tried again.
     pub(super) fn retry_at(&self) -> Option<Duration> {
-        self.failures.values().map(|failure| failure.retry_at).min()
+        self.unblocked().map(|(_, failure)| failure.retry_at).min()
     }
 
     /// The objects whose change is to be tried again now.
     pub(super) fn due(&self, now: Duration) -> impl Iterator<Item = &ObjectKey> {
         let due = self
-            .failures
-            .iter()
+            .unblocked()
             .filter(move |(_, failure)| failure.retry_at <= now);
         due.map(|(object, _)| object)
+    }
+
+    fn unblocked(&self) -> impl Iterator<Item = (&ObjectKey, &Failure)> {
+        self.failures
+            .iter()
+            .filter(|(object, _)| !self.blocked.contains(*object))
     }
 
     /// What was attempted and still differs has failed; what differs no more has recovered.
@@ -126,22 +133,26 @@ impl Failures {
 
     /// Leaves out the changes that are not to be made now: those whose back-off has not run out, unless it is for a
     /// refusal and these are tried again, and those on a link that cannot be made.
-    pub(super) fn hold_back(&self, now: Duration, retry_refused: bool, ops: &mut Vec<Op>) {
+    pub(super) fn hold_back(&mut self, now: Duration, retry_refused: bool, ops: &mut Vec<Op>) {
         let waits = |op: &Op| match self.failures.get(&op.object()) {
             Some(failure) if failure.retry_at > now => failure.refusal.is_none() || !retry_refused,
             Some(_) | None => false,
         };
-        let makes = |op: &&Op| matches!(op, Op::AddLink(..) | Op::ReplaceLink(..));
+        let cannot_make = |op: &Op| matches!(op, Op::AddLink(..) | Op::ReplaceLink(..)) && waits(op);
         let missing: BTreeSet<IfName> = ops
             .iter()
-            .filter(makes)
-            .filter(|op| waits(op))
+            .filter(|op| cannot_make(op))
             .filter_map(|op| op.link().cloned())
             .collect();
         let is_blocked = |op: &Op| match op.link() {
             Some(link) => missing.contains(link),
             None => !missing.is_empty(),
         };
+        let blockers: BTreeSet<_> = ops.iter().filter(|op| cannot_make(op)).map(Op::object).collect();
+        let blocked = ops.iter().filter(|op| is_blocked(op)).map(Op::object);
+        let blocked =
+            blocked.filter(|object| self.failures.contains_key(object) && !blockers.contains(object));
+        self.blocked = blocked.collect();
         ops.retain(|op| !waits(op) && !is_blocked(op));
     }
 }

@@ -173,6 +173,57 @@ fn a_link_that_cannot_be_made_holds_back_what_stands_on_it() {
 }
 
 #[test]
+fn what_stands_on_a_link_that_cannot_be_made_waits_for_the_link() {
+    let mut engine = with_goal(&["10.0.0.1"]);
+    // Acknowledged once and gone again, so that both have failed; then the link is refused.
+    let mut makings = 0;
+    drive(
+        &mut engine,
+        ms(0),
+        60 * SECOND,
+        &mut State::default(),
+        |_, op, _| {
+            let is_making = matches!(op, Op::AddLink(..));
+            makings += u32::from(is_making);
+            match is_making {
+                true if makings == 1 => Ok(()),
+                true => Err(refusal(ErrorClass::Denied)),
+                false => Err(refusal(ErrorClass::NoDevice)),
+            }
+        },
+    );
+    assert_eq!(engine.failures().count(), 2);
+
+    let mut rounds = 0;
+    for now in (60_000..80_000).map(ms) {
+        if let Some(Work::Observe(_) | Work::ObserveAt(..)) = engine.next_work(now) {
+            rounds += 1;
+            engine.observed(now, Ok(State::default()));
+        }
+    }
+    assert!(rounds <= 4, "{rounds}");
+
+    let mut made = Vec::new();
+    drive(
+        &mut engine,
+        80 * SECOND,
+        120 * SECOND,
+        &mut State::default(),
+        |now, op, state| {
+            made.push(now);
+            *state = holding(if matches!(op, Op::AddLink(..)) {
+                &[]
+            } else {
+                &["10.0.0.1"]
+            });
+            Ok(())
+        },
+    );
+    assert!(made.iter().all(|at| *at == made[0]), "{made:?}");
+    assert!(engine.is_settled());
+}
+
+#[test]
 fn a_failed_observation_is_repeated() {
     let mut engine = with_goal(&["10.0.0.1"]);
     assert!(engine.next_work(ms(0)).is_some());
