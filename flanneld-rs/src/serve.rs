@@ -65,7 +65,7 @@ pub struct Desk {
     /// Kept so that the questions never end, also without a server.
     _asker: Asker,
     _servers: Vec<Owned>,
-    _socket: Option<socket::SocketFile>,
+    _socket: socket::SocketFile,
 }
 
 /// The servers' side.
@@ -98,17 +98,8 @@ impl Desk {
                 .map_err(|source| ServeError { addr, source })?;
             servers.push(Owned(tokio::spawn(http::serve(listener, asker.clone()))));
         }
-        let path = status_socket(config);
-        let socket = match socket::listen(&path) {
-            Ok((listening, file)) => {
-                servers.push(Owned(tokio::spawn(socket::serve(listening, asker.clone()))));
-                Some(file)
-            }
-            Err(err) => {
-                tracing::warn!(path = %path.display(), %err, "flanneld status will not work: no socket");
-                None
-            }
-        };
+        let (listening, socket) = socket::listen(&status_socket(config));
+        servers.push(Owned(tokio::spawn(socket::serve(listening, asker.clone()))));
         Ok(Self {
             questions,
             started: Instant::now(),

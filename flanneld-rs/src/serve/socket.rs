@@ -48,37 +48,64 @@ impl Drop for SocketFile {
 /// A socket that listens, and the means to make its file again.
 #[derive(Debug)]
 pub(super) struct Listening {
-    listener: UnixListener,
+    /// `None` for as long as it could not be had.
+    listener: Option<UnixListener>,
     path: PathBuf,
     inode: Arc<AtomicU64>,
+    /// Why it was not to be had last.
+    failure: Option<String>,
 }
 
-/// Begins to listen. A socket that a killed daemon left is replaced; one that answers is not.
-pub(super) fn listen(path: &Path) -> io::Result<(Listening, SocketFile)> {
-    let listener = listener(path)?;
-    let inode = Arc::new(AtomicU64::new(inode_of(path).unwrap_or_default()));
+/// Begins to listen; where that fails, it is tried again while it is served. A socket that a killed daemon left is
+/// replaced; one that answers is not.
+pub(super) fn listen(path: &Path) -> (Listening, SocketFile) {
+    let inode = Arc::new(AtomicU64::default());
     let file = SocketFile {
         path: path.to_owned(),
         inode: Arc::clone(&inode),
     };
-    let listening = Listening {
-        listener,
+    let mut listening = Listening {
+        listener: None,
         path: path.to_owned(),
         inode,
+        failure: None,
     };
-    Ok((listening, file))
+    listening.audit();
+    (listening, file)
 }
 
 impl Listening {
-    /// Makes the file anew if it is gone, as after `rm -r /run/flannel`.
-    fn audit(&mut self) -> io::Result<()> {
-        if fs::symlink_metadata(&self.path).is_err_and(|err| err.kind() == io::ErrorKind::NotFound) {
-            self.listener = listener(&self.path)?;
-            self.inode
-                .store(inode_of(&self.path).unwrap_or_default(), Ordering::Relaxed);
-            info!(path = %self.path.display(), "the socket for the status was removed: it is back");
+    /// Makes the file if there is none of ours: at the start, and after `rm -r /run/flannel`. A failure is told once.
+    fn audit(&mut self) {
+        let is_gone =
+            || fs::symlink_metadata(&self.path).is_err_and(|err| err.kind() == io::ErrorKind::NotFound);
+        if self.listener.is_some() && !is_gone() {
+            return;
         }
-        Ok(())
+        match listener(&self.path) {
+            Ok(listener) => {
+                let number = inode_of(&self.path).unwrap_or_default();
+                self.inode.store(number, Ordering::Relaxed);
+                let is_first = self.listener.replace(listener).is_none();
+                if self.failure.take().is_some() || !is_first {
+                    info!(path = %self.path.display(), "flanneld status works again");
+                }
+            }
+            Err(err) => {
+                let failure = Some(err.to_string());
+                if self.failure != failure {
+                    warn!(path = %self.path.display(), %err, "flanneld status does not work: no socket");
+                }
+                self.failure = failure;
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        match &self.listener {
+            Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -125,21 +152,16 @@ fn place(hidden: &Path, path: &Path) -> io::Result<UnixListener> {
 pub(super) async fn serve(mut listening: Listening, asker: Asker) {
     let mut connections = Connections::default();
     let mut audit = tokio::time::interval(AUDIT_INTERVAL);
-    let mut told = None;
     loop {
         let accepted = tokio::select! {
-            accepted = listening.listener.accept() => accepted,
+            accepted = listening.accept() => accepted,
             _ = audit.tick() => {
-                let failure = listening.audit().err().map(|err| err.to_string());
-                if let Some(reason) = failure.as_ref().filter(|_| failure != told) {
-                    warn!(path = %listening.path.display(), reason, "flanneld status does not work: no socket");
-                }
-                told = failure;
+                listening.audit();
                 continue;
             }
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 let asker = asker.clone();
                 connections.add(async move {
                     // Whoever asked may have gone.
@@ -197,19 +219,43 @@ mod tests {
     async fn a_socket_that_was_removed_with_its_directory_is_made_again_and_another_daemons_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("flannel/flanneld.sock");
-        let (mut listening, file) = listen(&path).unwrap();
-        listening.audit().unwrap();
+        let (mut listening, file) = listen(&path);
+        listening.audit();
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
-        listening.audit().unwrap();
+        listening.audit();
         StdStream::connect(&path).unwrap();
-        assert!(listen(&path).is_err());
+        assert!(listener(&path).is_err());
         // Somebody else's.
         fs::remove_file(&path).unwrap();
         let other = listener(&path).unwrap();
-        listening.audit().unwrap();
+        listening.audit();
         drop(file);
         StdStream::connect(&path).unwrap();
         drop(other);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_could_not_be_had_at_the_start_is_made_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flannel/flanneld.sock");
+        fs::write(path.parent().unwrap(), "").unwrap();
+        let (mut listening, file) = listen(&path);
+        assert!(listening.listener.is_none() && listening.failure.is_some());
+        fs::remove_file(path.parent().unwrap()).unwrap();
+        listening.audit();
+        StdStream::connect(&path).unwrap();
+        assert_eq!(listening.failure, None);
+        // The daemon before has not ended yet.
+        let (mut late, late_file) = listen(&path);
+        assert!(
+            late.failure
+                .as_ref()
+                .is_some_and(|text| text.contains("another flanneld"))
+        );
+        drop((listening, file));
+        late.audit();
+        StdStream::connect(&path).unwrap();
+        drop(late_file);
     }
 
     #[tokio::test]
@@ -217,7 +263,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("flanneld.sock");
         drop(std::os::unix::net::UnixListener::bind(hidden(&path)).unwrap());
-        let (_listener, file) = listen(&path).unwrap();
+        let (_listening, file) = listen(&path);
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, MODE);
         StdStream::connect(&path).unwrap();
