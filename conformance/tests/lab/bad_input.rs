@@ -67,9 +67,9 @@ const CASES: &[Case] = &[
         names: "SubnetLen must be less than /31",
     },
     Case {
-        what: "a lease file cut short",
-        spoil: |lab| lease(lab, r#"{"PublicIP":"192.168.77.9","Publ"#),
-        arguments: &[LEASES],
+        what: "a lease file cut short that was the node's own",
+        spoil: former_lease_cut_short,
+        arguments: &[LEASES, "--subnet-file=/run/lab/former.env"],
         code: 1,
         names: "10.244.7.0-24",
     },
@@ -142,9 +142,12 @@ fn config(lab: &Lab, text: &str) {
     fs::write(lab.shared_file("leases/config"), text).unwrap();
 }
 
-fn lease(lab: &Lab, text: &str) {
+fn former_lease_cut_short(lab: &Lab) {
     fs::create_dir_all(lab.shared_file("leases/subnets")).unwrap();
-    fs::write(lab.shared_file("leases/subnets/10.244.7.0-24"), text).unwrap();
+    let lease = lab.shared_file("leases/subnets/10.244.7.0-24");
+    fs::write(lease, r#"{"PublicIP":"192.168.77.9","Publ"#).unwrap();
+    let former = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n";
+    fs::write(lab.shared_file("former.env"), former).unwrap();
 }
 
 /// Root may write everywhere but on a read-only mount.
