@@ -517,20 +517,19 @@ impl Node {
                 }
                 holding.file_written()
             }
-            Err(reason) if is_first => {
-                // Peers are programmed all the same: pods that run already need them.
-                error!(
-                    reason,
-                    "what tells the runtime of the network could not be written: no pod can start here; will try again"
-                );
-                self.retry_at = Some(now.monotonic + SUBNET_FILE_RETRY);
-                None
-            }
             Err(reason) => {
-                error!(
-                    reason,
-                    "the subnet file could not be written anew: pods that start get the MTU from before; will try again"
-                );
+                if is_first {
+                    // Peers are programmed all the same: pods that run already need them.
+                    error!(
+                        reason,
+                        "what tells the runtime of the network could not be written: no pod can start here; will try again"
+                    );
+                } else {
+                    error!(
+                        reason,
+                        "the subnet file could not be written anew: pods that start get the MTU from before; will try again"
+                    );
+                }
                 self.retry_at = Some(now.monotonic + SUBNET_FILE_RETRY);
                 None
             }

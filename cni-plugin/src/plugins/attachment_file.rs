@@ -119,8 +119,8 @@ pub(crate) fn all<T: Content>(dir: &Path) -> Result<Vec<(PathBuf, T)>, Error> {
     Ok(found)
 }
 
-/// The files of a network's attachments that are not among these, by either name. One that tells no network, as the reference writes
-/// them, is nobody's to remove but its own container's.
+/// The files of a network's attachments that are not among these, by either name. One that tells no network, as the
+/// reference writes them, is nobody's to remove but its own container's.
 pub(crate) fn stale<'a, T: Content>(
     dir: &Path,
     network: &NetworkName,
