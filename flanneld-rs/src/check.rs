@@ -230,6 +230,7 @@ impl Facts {
                 LinkKind::Vxlan(vxlan) if is_flannels(name) => Some((name, link, vxlan)),
                 LinkKind::Vxlan(_)
                 | LinkKind::Wireguard
+                | LinkKind::Ipip(_)
                 | LinkKind::Bridge
                 | LinkKind::Veth(_)
                 | LinkKind::Other(_) => None,

@@ -14,7 +14,7 @@ use netstate::{
     IptablesChange, Kernel, Link, LinkKind, LinkScope, MarkedRoutes, Op, Prune, Scope, State, plan,
 };
 
-use crate::desired::{is_former_device, is_wireguard_device, vni_in};
+use crate::desired::{is_former_device, is_ipip_device, is_wireguard_device, vni_in};
 
 pub mod command;
 #[cfg(test)]
@@ -106,13 +106,19 @@ fn strangeness(name: &IfName, link: &Link) -> Option<String> {
         let is_one = link.kind == LinkKind::Wireguard;
         return (!is_one).then(|| "it is no WireGuard device".to_owned());
     }
+    if is_ipip_device(name) {
+        let is_one = matches!(link.kind, LinkKind::Ipip(_));
+        return (!is_one).then(|| "it is no device of IP in IP without a remote of its own".to_owned());
+    }
     let wanted = vni_in(name)?;
     match &link.kind {
         LinkKind::Vxlan(vxlan) if vxlan.vni == wanted => None,
         LinkKind::Vxlan(vxlan) => Some(format!("it has the network identifier {}", vxlan.vni)),
-        LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
-            Some("it is no VXLAN device".to_owned())
-        }
+        LinkKind::Wireguard
+        | LinkKind::Ipip(_)
+        | LinkKind::Bridge
+        | LinkKind::Veth(_)
+        | LinkKind::Other(_) => Some("it is no VXLAN device".to_owned()),
     }
 }
 

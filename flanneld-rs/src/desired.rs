@@ -12,7 +12,7 @@ use net_types::registry::{RT_TABLE_MAIN, RTPROT_FLANNEL};
 use net_types::{IfName, SubnetKey};
 use netstate::{Addr, AddrKey, LinkScope, MarkedRoutes, Nexthop, Route, RouteKey, RouteKind, Scope, State};
 
-pub use leftovers::{is_former_device, is_wireguard_device, leftovers, vni_in};
+pub use leftovers::{is_former_device, is_ipip_device, is_wireguard_device, leftovers, vni_in};
 pub use own_subnets::blackholes;
 pub use peers::{DeviceId, MAX_DATA_BYTES, Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
 pub use rules::{FilterMode, Masquerade, Network, RuleSettings, rules, rules_scope, rules_scope_of};

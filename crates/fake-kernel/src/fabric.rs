@@ -62,7 +62,7 @@ pub enum DropReason {
     NoFdb,
     /// No plugged node has a card that is up with the outer or next-hop address.
     NoHost,
-    /// The receiver has no VXLAN device that is up with this VNI, port and local address.
+    /// The receiver has no device of the tunnel's kind that is up with this local address and, of VXLAN, VNI and port.
     NoTunnel,
     /// The inner destination MAC is not that of the receiver's VXLAN device.
     WrongMac,
@@ -74,14 +74,19 @@ enum Step<'a> {
     Here,
     /// It leaves by a card, to the node that has this address.
     ToAddress(IpAddr),
-    /// It leaves inside an outer packet.
-    Tunnel {
+    /// It leaves by IP in IP, to the node that has this address.
+    Ipip(IpAddr),
+    /// It leaves by VXLAN.
+    Vxlan {
         vxlan: &'a Vxlan,
         mac: MacAddr,
         remote: IpAddr,
     },
     Drop(DropReason),
 }
+
+/// Where an outer packet arrives, or which node drops it.
+type Arrival<'a> = Result<(&'a str, &'a FakeKernel), (&'a str, DropReason)>;
 
 impl Fabric {
     /// Cuts a node off the underlay, without its noticing.
@@ -115,7 +120,8 @@ impl Fabric {
             }
             Step::Drop(why) => return dropped(from, why),
             Step::ToAddress(next_hop) => self.host(from, next_hop).ok_or((from, DropReason::NoHost)),
-            Step::Tunnel { vxlan, mac, remote } => self.tunnel(from, vxlan, mac, remote),
+            Step::Ipip(remote) => self.by_ipip(from, remote),
+            Step::Vxlan { vxlan, mac, remote } => self.by_vxlan(from, vxlan, mac, remote),
         };
         let (node, receiver) = match arrival {
             Ok(arrival) => arrival,
@@ -126,9 +132,11 @@ impl Fabric {
                 node: node.to_owned(),
             },
             Step::Drop(DropReason::LinkDown) => dropped(node, DropReason::LinkDown),
-            Step::Drop(_) | Step::ToAddress(_) | Step::Tunnel { .. } => Delivery::Misdelivered {
-                node: node.to_owned(),
-            },
+            Step::Drop(_) | Step::ToAddress(_) | Step::Ipip(_) | Step::Vxlan { .. } => {
+                Delivery::Misdelivered {
+                    node: node.to_owned(),
+                }
+            }
         }
     }
 
@@ -152,30 +160,51 @@ impl Fabric {
         hosts.next().map(|(name, kernel)| (name.as_str(), kernel))
     }
 
-    /// Carries an outer packet to the node whose VXLAN device takes it.
-    fn tunnel<'a>(
-        &'a self,
-        from: &'a str,
-        vxlan: &Vxlan,
-        mac: MacAddr,
-        remote: IpAddr,
-    ) -> Result<(&'a str, &'a FakeKernel), (&'a str, DropReason)> {
+    /// Carries an outer packet to the node that has an address.
+    fn outer<'a>(&'a self, from: &'a str, remote: IpAddr) -> Arrival<'a> {
         let sender = self.nodes.get(from).ok_or((from, DropReason::NoNode))?;
         let outer_hop = match step(&sender.namespace, remote) {
             Step::ToAddress(outer_hop) => outer_hop,
             Step::Drop(why) => return Err((from, why)),
-            Step::Here | Step::Tunnel { .. } => return Err((from, DropReason::NoWay)),
+            Step::Here | Step::Ipip(_) | Step::Vxlan { .. } => return Err((from, DropReason::NoWay)),
         };
         let (node, receiver) = self.host(from, outer_hop).ok_or((from, DropReason::NoHost))?;
         if !receiver.namespace.owns(remote) {
             return Err((node, DropReason::NoHost));
         }
+        Ok((node, receiver))
+    }
+
+    /// Carries an outer packet to the node whose device of IP in IP takes it.
+    fn by_ipip<'a>(&'a self, from: &'a str, remote: IpAddr) -> Arrival<'a> {
+        let (node, receiver) = self.outer(from, remote)?;
+        let takes = |device: &Device| match &device.link.kind {
+            LinkKind::Ipip(own) => device.is_up() && own.local.is_none_or(|local| remote == local),
+            LinkKind::Vxlan(_)
+            | LinkKind::Wireguard
+            | LinkKind::Bridge
+            | LinkKind::Veth(_)
+            | LinkKind::Other(_) => false,
+        };
+        if receiver.namespace.links.values().any(takes) {
+            return Ok((node, receiver));
+        }
+        Err((node, DropReason::NoTunnel))
+    }
+
+    /// Carries an outer packet to the node whose VXLAN device takes it.
+    fn by_vxlan<'a>(&'a self, from: &'a str, vxlan: &Vxlan, mac: MacAddr, remote: IpAddr) -> Arrival<'a> {
+        let (node, receiver) = self.outer(from, remote)?;
         let takes = |device: &Device| match &device.link.kind {
             LinkKind::Vxlan(own) => {
                 let is_local = own.local.is_none_or(|local| local == remote);
                 device.is_up() && (own.vni, own.port) == (vxlan.vni, vxlan.port) && is_local
             }
-            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
+            LinkKind::Wireguard
+            | LinkKind::Ipip(_)
+            | LinkKind::Bridge
+            | LinkKind::Veth(_)
+            | LinkKind::Other(_) => false,
         };
         let mut devices = receiver.namespace.links.values();
         let device = devices.find(|device| takes(device));
@@ -205,19 +234,20 @@ fn step(namespace: &Namespace, dst: IpAddr) -> Step<'_> {
     let next_hop = hop.gateway.unwrap_or(dst);
     match &device.link.kind {
         LinkKind::Other(_) => Step::ToAddress(next_hop),
-        LinkKind::Vxlan(vxlan) => tunnel_step(device, vxlan, next_hop),
+        LinkKind::Vxlan(vxlan) => vxlan_step(device, vxlan, next_hop),
+        LinkKind::Ipip(_) => Step::Ipip(next_hop),
         LinkKind::Bridge | LinkKind::Veth(_) if hop.gateway.is_none() => Step::Here,
         LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) => Step::Drop(DropReason::NoWay),
     }
 }
 
-fn tunnel_step<'a>(device: &Device, vxlan: &'a Vxlan, next_hop: IpAddr) -> Step<'a> {
+fn vxlan_step<'a>(device: &Device, vxlan: &'a Vxlan, next_hop: IpAddr) -> Step<'a> {
     let Some(neigh) = device.neighs.get(&next_hop) else {
         return Step::Drop(DropReason::NoNeigh);
     };
     let remote = device.fdb.get(&neigh.mac).and_then(|remotes| remotes.first());
     match remote {
-        Some(remote) => Step::Tunnel {
+        Some(remote) => Step::Vxlan {
             vxlan,
             mac: neigh.mac,
             remote: *remote,

@@ -27,6 +27,7 @@
 //! | An IPv6 onlink gateway must not have a route by another link only, the default route aside | |
 //! | Deleting a forwarding entry with another remote succeeds without effect; setting one replaces it | observe |
 //! | A bridge has its ports' lowest MAC unless one was given, and lowest MTU unless another was set after creation | |
+//! | A second tunnel of IP in IP with equal local address is refused; that of one can be changed (`ip_tunnel.c`) | |
 //! | A link leaves its bridge before the next one is asked, which may refuse | |
 //! | A link without IPv6 refuses IPv6 addresses and routes with `EACCES`, neighbours with `EINVAL` | |
 //!
@@ -38,6 +39,7 @@
 mod addrs;
 mod fabric;
 mod faults;
+mod ipip;
 mod kernel;
 mod links;
 mod namespace;

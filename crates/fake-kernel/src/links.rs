@@ -11,6 +11,8 @@ use crate::refusal::{Answer, exists, invalid, no_device, not_found, refusal, uns
 pub(crate) const ETHERNET_MTU: u32 = 1500;
 /// MTU of a new WireGuard device in bytes (linux `drivers/net/wireguard/device.c`).
 const WIREGUARD_MTU: u32 = 1420;
+/// MTU of a new tunnel end point of IP in IP in bytes (linux `ip_tunnel.c`, `ip_tunnel_bind_dev`).
+const IPIP_MTU: u32 = ETHERNET_MTU - 20;
 /// Smallest MTU of an Ethernet device in bytes (linux `ETH_MIN_MTU`).
 const SMALLEST_MTU: u32 = 68;
 /// Largest MTU of an Ethernet device in bytes (linux `ETH_MAX_MTU`).
@@ -38,6 +40,7 @@ impl Namespace {
         }
         match &link.kind {
             LinkKind::Vxlan(vxlan) => self.check_new_vxlan(vxlan)?,
+            LinkKind::Ipip(ipip) => self.check_new_ipip(ipip)?,
             LinkKind::Bridge | LinkKind::Wireguard => {}
             LinkKind::Veth(None) => return Err(unsupported("a veth link is made with its peer")),
             LinkKind::Veth(Some(peer)) => self.check_veth_peer(name, peer)?,
@@ -79,6 +82,7 @@ impl Namespace {
             mac,
             mtu_bytes: link.mtu_bytes.unwrap_or(match link.kind {
                 LinkKind::Wireguard => WIREGUARD_MTU,
+                LinkKind::Ipip(_) => IPIP_MTU,
                 LinkKind::Vxlan(_) | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
                     ETHERNET_MTU
                 }
@@ -144,7 +148,11 @@ impl Namespace {
                 (other.vni, other.port, other.gbp) == (vxlan.vni, vxlan.port, vxlan.gbp)
                     && is_v6(other.local) == is_v6(vxlan.local)
             }
-            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
+            LinkKind::Wireguard
+            | LinkKind::Ipip(_)
+            | LinkKind::Bridge
+            | LinkKind::Veth(_)
+            | LinkKind::Other(_) => false,
         };
         match self.links.iter().find(|(_, device)| is_equal(device)) {
             Some((holder, _)) => Err(vni_taken(holder, vxlan)),
@@ -180,6 +188,7 @@ impl Namespace {
             LinkChange::Mac(mac) => self.set_mac(name, *mac),
             LinkChange::Port(port) => self.set_port(name, port),
             LinkChange::VxlanLocal(local) => self.set_vxlan_local(name, *local),
+            LinkChange::IpipLocal(local) => self.set_ipip_local(name, *local),
             LinkChange::VxlanLearning(learning) => {
                 self.vxlan_mut(name)?.learning = *learning;
                 Ok(())
@@ -214,9 +223,10 @@ impl Namespace {
         if device.mtu_bytes == mtu {
             return Ok(());
         }
-        let largest = match &device.link.kind {
-            LinkKind::Vxlan(vxlan) => self.largest_vxlan_mtu(vxlan),
-            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => LARGEST_MTU,
+        let largest = if let LinkKind::Vxlan(vxlan) = &device.link.kind {
+            self.largest_vxlan_mtu(vxlan)
+        } else {
+            LARGEST_MTU
         };
         if mtu < SMALLEST_MTU || mtu > largest {
             return Err(invalid("the MTU is out of the device's range"));
@@ -253,18 +263,20 @@ impl Namespace {
     }
 
     fn vxlan_mut(&mut self, name: &IfName) -> Result<&mut Vxlan, netstate::KernelError> {
-        match &mut self.device_mut(name)?.link.kind {
-            LinkKind::Vxlan(vxlan) => Ok(vxlan),
-            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
-                Err(unsupported("the link is no VXLAN device"))
-            }
+        if let LinkKind::Vxlan(vxlan) = &mut self.device_mut(name)?.link.kind {
+            return Ok(vxlan);
         }
+        Err(unsupported("the link is no VXLAN device"))
     }
 
     pub(crate) fn del_link(&mut self, name: &IfName) -> Answer {
         match self.device(name)?.link.kind {
             LinkKind::Other(_) => Err(unsupported("the link is not one that can be deleted")),
-            LinkKind::Vxlan(_) | LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) => {
+            LinkKind::Vxlan(_)
+            | LinkKind::Wireguard
+            | LinkKind::Ipip(_)
+            | LinkKind::Bridge
+            | LinkKind::Veth(_) => {
                 self.remove_link(name);
                 Ok(())
             }
@@ -309,7 +321,11 @@ impl Namespace {
     fn vxlans_over(&self, parent: &IfName) -> Vec<IfName> {
         let is_over = |device: &Device| match &device.link.kind {
             LinkKind::Vxlan(vxlan) => vxlan.parent.as_ref() == Some(parent),
-            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
+            LinkKind::Wireguard
+            | LinkKind::Ipip(_)
+            | LinkKind::Bridge
+            | LinkKind::Veth(_)
+            | LinkKind::Other(_) => false,
         };
         let over = self.links.iter().filter(|(_, device)| is_over(device));
         over.map(|(name, _)| name.clone()).collect()
@@ -354,7 +370,11 @@ impl Namespace {
 fn needed_links(link: &Link) -> impl Iterator<Item = &IfName> {
     let parent = match &link.kind {
         LinkKind::Vxlan(vxlan) => vxlan.parent.as_ref(),
-        LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => None,
+        LinkKind::Wireguard
+        | LinkKind::Ipip(_)
+        | LinkKind::Bridge
+        | LinkKind::Veth(_)
+        | LinkKind::Other(_) => None,
     };
     link.port.iter().map(|port| &port.bridge).chain(parent)
 }

@@ -79,6 +79,14 @@ impl Device {
         self.link.kind == LinkKind::Bridge
     }
 
+    /// Whether it carries IP packets without an Ethernet header.
+    pub(crate) fn is_without_ethernet(&self) -> bool {
+        match self.link.kind {
+            LinkKind::Wireguard | LinkKind::Ipip(_) => true,
+            LinkKind::Vxlan(_) | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => false,
+        }
+    }
+
     pub(crate) fn has_ipv4(&self) -> bool {
         self.addrs.keys().any(IpNetwork::is_ipv4)
     }
@@ -91,7 +99,7 @@ impl Device {
     fn observed(&self) -> Link {
         Link {
             // A tunnel of IP packets has no hardware address.
-            mac: (self.link.kind != LinkKind::Wireguard).then_some(self.mac),
+            mac: (!self.is_without_ethernet()).then_some(self.mac),
             mtu_bytes: Some(self.mtu_bytes),
             ..self.link.clone()
         }

@@ -49,8 +49,10 @@ impl Namespace {
 fn vxlan_device(device: &mut Device) -> Result<&mut Device, netstate::KernelError> {
     match device.link.kind {
         LinkKind::Vxlan(_) => Ok(device),
-        LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
-            Err(unsupported("forwarding entries are for VXLAN devices"))
-        }
+        LinkKind::Wireguard
+        | LinkKind::Ipip(_)
+        | LinkKind::Bridge
+        | LinkKind::Veth(_)
+        | LinkKind::Other(_) => Err(unsupported("forwarding entries are for VXLAN devices")),
     }
 }

@@ -32,7 +32,9 @@ impl Namespace {
         }
         match kind {
             LinkKind::Bridge => Err(enslaves_itself()),
-            LinkKind::Wireguard => Err(invalid("a link without a hardware address is no port")),
+            LinkKind::Wireguard | LinkKind::Ipip(_) => {
+                Err(invalid("a link without a hardware address is no port"))
+            }
             LinkKind::Vxlan(_) | LinkKind::Veth(_) | LinkKind::Other(_) => Ok(()),
         }
     }

@@ -60,9 +60,11 @@ impl Namespace {
         let device = self.device_mut(name)?;
         match device.link.kind {
             LinkKind::Wireguard => Ok(device.wireguard.get_or_insert_default()),
-            LinkKind::Vxlan(_) | LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_) => {
-                Err(unsupported("the link is no WireGuard device"))
-            }
+            LinkKind::Vxlan(_)
+            | LinkKind::Ipip(_)
+            | LinkKind::Bridge
+            | LinkKind::Veth(_)
+            | LinkKind::Other(_) => Err(unsupported("the link is no WireGuard device")),
         }
     }
 }

@@ -201,3 +201,31 @@ fn the_mac_of_a_link_can_be_asked() {
     assert_eq!(mac, Some(vtep_mac(2).parse().unwrap()));
     assert_eq!(fabric.mac_of("node2", &"flannel.2".parse().unwrap()), None);
 }
+
+#[test]
+fn ip_in_ip_needs_the_peers_address_as_next_hop_and_a_device_there() {
+    let mut fabric = fabric();
+    for node in NODES {
+        for text in [
+            format!("add link flannel.ipip ipip local 192.168.77.1{node} down"),
+            "set link flannel.ipip up".to_owned(),
+        ] {
+            edit(&mut fabric, &format!("node{node}"), &text);
+        }
+    }
+    let by = |node: u8| {
+        format!("replace route 10.244.2.0/24 via 192.168.77.1{node} dev flannel.ipip onlink proto 3")
+    };
+    let node = "node2".to_owned();
+    edit(&mut fabric, "node1", &by(2));
+    assert_eq!(send(&fabric), Delivery::Delivered { node });
+    edit(&mut fabric, "node1", &by(9));
+    assert_eq!(send(&fabric), dropped("node1", DropReason::NoHost));
+    edit(&mut fabric, "node1", &by(2));
+    edit(
+        &mut fabric,
+        "node2",
+        "set link flannel.ipip ipiplocal 192.168.77.99",
+    );
+    assert_eq!(send(&fabric), dropped("node2", DropReason::NoTunnel));
+}

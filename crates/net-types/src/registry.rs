@@ -39,6 +39,9 @@ pub const WIREGUARD_DEVICE: &str = "flannel-wg";
 /// WireGuard device of IPv6's overlay.
 pub const WIREGUARD_V6_DEVICE: &str = "flannel-wg-v6";
 
+/// Device of the tunnels of IP in IP (flannel `pkg/backend/ipip/ipip.go`).
+pub const IPIP_DEVICE: &str = "flannel.ipip";
+
 /// Table of nf_tables for flannel's IPv4 rules (flannel `pkg/trafficmngr/nftables`).
 pub const NFT_TABLE_V4: &str = "flannel-ipv4";
 

@@ -5,7 +5,7 @@ use net_types::registry::RTPROT_BOOT;
 use net_types::{IfIndex, IfName};
 use netlink_packet_route::link::InfoVxlan;
 use netstate::{
-    ErrorClass, KernelError, Link, LinkChange, LinkKind, NetnsLabel, Op, Route, RouteKey, RouteKind,
+    ErrorClass, Ipip, KernelError, Link, LinkChange, LinkKind, NetnsLabel, Op, Route, RouteKey, RouteKind,
     SysctlKey,
 };
 
@@ -14,7 +14,7 @@ use crate::errno::{is_invalid, other};
 use crate::observe::index_of;
 use crate::raw::Requests;
 use crate::socket::{Socket, is_full};
-use crate::wireguard::{self, Devices};
+use crate::wireguard::Devices;
 use crate::{Netns, conflict, marked, sysctl};
 
 /// Applies changes in order, as few sends as possible, and returns the result of each.
@@ -183,7 +183,11 @@ impl Run<'_, '_> {
                 let netns = peer.netns.as_ref().map(|label| self.netns(label)).transpose()?;
                 refs.peer_netns = netns.map(AsRawFd::as_raw_fd);
             }
-            LinkKind::Wireguard | LinkKind::Bridge | LinkKind::Veth(None) | LinkKind::Other(_) => {}
+            LinkKind::Wireguard
+            | LinkKind::Ipip(_)
+            | LinkKind::Bridge
+            | LinkKind::Veth(None)
+            | LinkKind::Other(_) => {}
         }
         Ok(refs)
     }
@@ -218,6 +222,7 @@ impl Run<'_, '_> {
             }
             LinkChange::VxlanLocal(local) => encode::set_vxlan(name, encode::vxlan_local(*local)),
             LinkChange::VxlanLearning(learning) => encode::set_vxlan(name, InfoVxlan::Learning(*learning)),
+            LinkChange::IpipLocal(local) => encode::set_ipip(name, &Ipip { local: Some(*local) }),
         };
         Ok(vec![request])
     }
@@ -395,17 +400,8 @@ impl Run<'_, '_> {
     /// Names what stands in the way of devices that were refused.
     fn explain(&mut self, ops: &[Op]) {
         for (op, result) in ops.iter().zip(&mut self.results) {
-            if let (Op::AddLink(_, link) | Op::ReplaceLink(_, link), Err(refusal)) = (op, &mut *result)
-                && link.kind == LinkKind::Wireguard
-                && refusal.class == ErrorClass::Unsupported
-            {
-                *refusal = wireguard::absent();
-            }
-            if let Op::AddLink(name, link) | Op::ReplaceLink(name, link) = op
-                && let LinkKind::Vxlan(vxlan) = &link.kind
-                && let Err(refusal) = result
-            {
-                *refusal = conflict::explained(self.edges.socket, name, vxlan, refusal.clone());
+            if let (Op::AddLink(name, link) | Op::ReplaceLink(name, link), Err(refusal)) = (op, result) {
+                *refusal = conflict::explained(self.edges.socket, name, &link.kind, refusal.clone());
             }
         }
     }

@@ -1,48 +1,62 @@
-//! What stands in the way of a VXLAN device that the kernel refused to make.
+//! What stands in the way of a device that the kernel refused to make.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use net_types::IfName;
 use netlink_packet_route::RouteNetlinkMessage;
-use netstate::{ErrorClass, KernelError, LinkKind, Vxlan};
+use netstate::{ErrorClass, Ipip, KernelError, LinkKind, Vxlan};
 
 use crate::attr::only;
 use crate::socket::Socket;
-use crate::{decode, encode};
+use crate::{decode, encode, wireguard};
 
-/// Names the culprit in a refusal of class [`ErrorClass::Exists`]; every other refusal stays as it is, and so does one
-/// whose cause cannot be asked for.
+/// Names the culprit in a refusal: the link in the way, or the module that is missing. A refusal for another reason
+/// stays as it is, and so does one whose cause cannot be asked for.
 pub(crate) fn explained(
     socket: &mut Socket,
     name: &IfName,
-    vxlan: &Vxlan,
+    kind: &LinkKind,
     refusal: KernelError,
 ) -> KernelError {
-    if refusal.class != ErrorClass::Exists {
-        return refusal;
-    }
-    match message(socket, name, vxlan, &refusal) {
+    let message = match (kind, refusal.class) {
+        (LinkKind::Wireguard, ErrorClass::Unsupported) => return wireguard::absent(),
+        (LinkKind::Ipip(_), ErrorClass::Unsupported) => return no_ipip(),
+        (LinkKind::Vxlan(vxlan), ErrorClass::Exists) => vxlan_message(socket, name, vxlan, &refusal),
+        (LinkKind::Ipip(ipip), ErrorClass::Exists) => ipip_message(socket, name, ipip, &refusal),
+        (
+            LinkKind::Vxlan(_)
+            | LinkKind::Wireguard
+            | LinkKind::Ipip(_)
+            | LinkKind::Bridge
+            | LinkKind::Veth(_)
+            | LinkKind::Other(_),
+            _,
+        ) => return refusal,
+    };
+    match message {
         Ok(message) => KernelError { message, ..refusal },
         Err(_) => refusal,
     }
 }
 
-fn message(
+/// The kernel has no tunnels of IP in IP.
+fn no_ipip() -> KernelError {
+    KernelError {
+        class: ErrorClass::Unsupported,
+        message: "this kernel has no tunnels of IP in IP: load the module ipip (CONFIG_NET_IPIP), or choose another \
+                  backend"
+            .to_owned(),
+    }
+}
+
+fn vxlan_message(
     socket: &mut Socket,
     name: &IfName,
     vxlan: &Vxlan,
     refusal: &KernelError,
 ) -> Result<String, KernelError> {
-    let wanted = name.as_str();
-    if let Some(holder) = holder_of_name(socket, name)? {
-        return Ok(if holder == *name {
-            format!("there is already a link {wanted:?}: remove it, or choose another name")
-        } else {
-            let holder = holder.as_str();
-            format!(
-                "the link {holder:?} already has the alternative name {wanted:?}: remove that name, or choose another"
-            )
-        });
+    if let Some(message) = name_is_taken(socket, name)? {
+        return Ok(message);
     }
     let (vni, port) = (vxlan.vni, vxlan.port);
     Ok(match holder_of_vni(socket, vxlan)? {
@@ -58,6 +72,51 @@ fn message(
              moved to another"
         ),
     })
+}
+
+/// Two end points without a remote of their own must differ by their local address (linux `ip_tunnel.c`,
+/// `ip_tunnel_find`).
+fn ipip_message(
+    socket: &mut Socket,
+    name: &IfName,
+    ipip: &Ipip,
+    refusal: &KernelError,
+) -> Result<String, KernelError> {
+    if let Some(message) = name_is_taken(socket, name)? {
+        return Ok(message);
+    }
+    let holder = socket.dump(&encode::all_links(), |message| {
+        let link = decode::link(&only!(message, RouteNetlinkMessage::NewLink)?)?;
+        let held = only!(link.link.kind, LinkKind::Ipip)?;
+        (held == *ipip).then_some(link.name)
+    })?;
+    let local = ipip.local.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    Ok(match holder.first() {
+        Some(holder) => {
+            let holder = holder.as_str();
+            format!(
+                "the link {holder:?} already is a tunnel of IP in IP from {local} to any remote: remove it"
+            )
+        }
+        // Here too a device counts where it was made.
+        None => format!(
+            "{refusal}, but no link in this network namespace is a tunnel of IP in IP from {local} to any remote: look \
+             for one that was moved to another"
+        ),
+    })
+}
+
+/// What to say of a name that a link has, be it as an alternative one.
+fn name_is_taken(socket: &mut Socket, name: &IfName) -> Result<Option<String>, KernelError> {
+    let wanted = name.as_str();
+    let holder = holder_of_name(socket, name)?;
+    Ok(holder.map(|holder| {
+        if holder == *name {
+            return format!("there is already a link {wanted:?}: remove it, or choose another name");
+        }
+        let holder = holder.as_str();
+        format!("the link {holder:?} already has the alternative name {wanted:?}: remove that name, or choose another")
+    }))
 }
 
 /// The link that is found by a name: its own, or an alternative one.

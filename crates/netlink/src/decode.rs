@@ -7,8 +7,8 @@ use net_types::{IfIndex, IfName, MacAddr, Vni};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVxlan, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoIpTunnel, InfoKind, InfoPortData, InfoPortKind, InfoVxlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, TunnelEncapType,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -16,7 +16,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteType,
 };
-use netstate::{Addr, AdminState, Link, LinkKind, Route, RouteKey, RouteKind, Vxlan};
+use netstate::{Addr, AdminState, Ipip, Link, LinkKind, Route, RouteKey, RouteKind, Vxlan};
 
 use crate::attr::find;
 
@@ -75,7 +75,7 @@ pub(crate) fn link(message: &LinkMessage) -> Option<RawLink> {
         index: IfIndex::new(message.header.index)?,
         name: IfName::new(find!(attributes, LinkAttribute::IfName)?).ok()?,
         link: Link {
-            kind: kind(infos, vxlan),
+            kind: kind(infos, data),
             mac: find!(attributes, LinkAttribute::Address).and_then(|bytes| mac(bytes)),
             mtu_bytes: find!(attributes, LinkAttribute::Mtu).copied(),
             admin,
@@ -95,7 +95,7 @@ fn vxlan_attributes(data: &InfoData) -> Option<&[InfoVxlan]> {
     }
 }
 
-fn kind(infos: &[LinkInfo], vxlan: &[InfoVxlan]) -> LinkKind {
+fn kind(infos: &[LinkInfo], data: Option<&InfoData>) -> LinkKind {
     let Some(kind) = find!(infos, LinkInfo::Kind) else {
         return LinkKind::Other(String::new());
     };
@@ -107,10 +107,40 @@ fn kind(infos: &[LinkInfo], vxlan: &[InfoVxlan]) -> LinkKind {
     } else if *kind == InfoKind::Veth {
         LinkKind::Veth(None)
     } else if *kind == InfoKind::Vxlan {
-        vxlan_of(vxlan).map_or_else(other, LinkKind::Vxlan)
+        let vxlan = data.and_then(vxlan_attributes).and_then(vxlan_of);
+        vxlan.map_or_else(other, LinkKind::Vxlan)
+    } else if *kind == InfoKind::IpIp {
+        let ipip = data.and_then(tunnel_attributes).and_then(ipip_of);
+        ipip.map_or_else(other, LinkKind::Ipip)
     } else {
         other()
     }
+}
+
+fn tunnel_attributes(data: &InfoData) -> Option<&[InfoIpTunnel]> {
+    if let InfoData::IpTunnel(attributes) = data {
+        Some(attributes)
+    } else {
+        None
+    }
+}
+
+/// `None` for one that is bound to a remote, takes remotes from packets' metadata, or wraps what it sends once more.
+fn ipip_of(attributes: &[InfoIpTunnel]) -> Option<Ipip> {
+    let remote = find!(attributes, InfoIpTunnel::Remote).filter(|ip| !ip.is_unspecified());
+    let encap = find!(attributes, InfoIpTunnel::EncapType).filter(|encap| **encap != TunnelEncapType::None);
+    let is_special = attributes.contains(&InfoIpTunnel::CollectMetadata);
+    if remote.is_some() || encap.is_some() || is_special {
+        return None;
+    }
+    let local = find!(attributes, InfoIpTunnel::Local).copied();
+    let local = local.and_then(|ip| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    });
+    Some(Ipip {
+        local: local.filter(|ip| !ip.is_unspecified()),
+    })
 }
 
 fn vxlan_of(attributes: &[InfoVxlan]) -> Option<Vxlan> {

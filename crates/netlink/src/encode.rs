@@ -7,8 +7,8 @@ mod question;
 
 pub(crate) use bridge::{add_port_vlans, del_port_vlan, set_vlan_filtering};
 pub(crate) use link::{
-    LinkRefs, add_link, del_link, set_admin, set_flag, set_mac, set_master, set_mtu, set_port_flags,
-    set_tx_queue_len, set_vxlan, vxlan_local,
+    LinkRefs, add_link, del_link, set_admin, set_flag, set_ipip, set_mac, set_master, set_mtu,
+    set_port_flags, set_tx_queue_len, set_vxlan, vxlan_local,
 };
 pub(crate) use object::{
     Presence, add_addr, add_route, del_addr, del_fdb, del_neigh, del_route, set_fdb, set_neigh,

@@ -23,7 +23,7 @@ mod text;
 mod wireguard;
 
 pub use kernel::{ErrorClass, Kernel, KernelError};
-pub use link::{AdminState, BridgePort, Link, LinkKind, NetnsLabel, VethPeer, Vxlan};
+pub use link::{AdminState, BridgePort, Ipip, Link, LinkKind, NetnsLabel, VethPeer, Vxlan};
 pub use objects::{Addr, AddrKey, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind, SysctlKey};
 pub use op::{IptablesChange, LinkChange, ObjectKey, Op};
 pub use plan::{Prune, plan};

@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use net_types::{IfName, MacAddr, Vni};
 
@@ -33,6 +33,8 @@ pub enum LinkKind {
     Vxlan(Vxlan),
     /// A WireGuard device; what it is beside a link is in [`crate::Wireguard`].
     Wireguard,
+    /// A tunnel end point of IP in IP that sends to any remote.
+    Ipip(Ipip),
     /// An Ethernet bridge.
     Bridge,
     /// One end of a virtual Ethernet pair. The peer is needed to create it and is not observed.
@@ -56,6 +58,14 @@ pub struct Vxlan {
     pub learning: bool,
     /// Group-based policy extension. Fixed for the life of the device.
     pub gbp: bool,
+}
+
+/// Attributes of a tunnel end point of IP in IP (linux `IFLA_IPTUN_*`). Its remote is the next hop of the route that leads
+/// through it. One with a remote of its own, or with an encapsulation, is [`LinkKind::Other`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ipip {
+    /// Outer source address.
+    pub local: Option<Ipv4Addr>,
 }
 
 /// The other end of a virtual Ethernet pair at its creation.

@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use net_types::{IfName, MacAddr};
 
@@ -84,6 +84,8 @@ pub enum LinkChange {
     VxlanLocal(IpAddr),
     /// Sets whether a VXLAN device learns.
     VxlanLearning(bool),
+    /// Sets the outer source address of a tunnel end point of IP in IP.
+    IpipLocal(Ipv4Addr),
 }
 
 /// The object that an [`Op`] is about; failures are counted, and retried, by it.

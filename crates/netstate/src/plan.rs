@@ -167,7 +167,8 @@ impl LinkPlan {
                 LinkChange::Mtu(_)
                 | LinkChange::Port(_)
                 | LinkChange::VxlanLocal(_)
-                | LinkChange::VxlanLearning(_) => {}
+                | LinkChange::VxlanLearning(_)
+                | LinkChange::IpipLocal(_) => {}
             }
             self.ops.push(Op::SetLink(name.clone(), change));
         }
@@ -220,11 +221,13 @@ fn is_changeable_into(observed: &Link, desired: &Link) -> bool {
         }
         (LinkKind::Bridge, LinkKind::Bridge)
         | (LinkKind::Veth(_), LinkKind::Veth(_))
-        | (LinkKind::Wireguard, LinkKind::Wireguard) => true,
+        | (LinkKind::Wireguard, LinkKind::Wireguard)
+        | (LinkKind::Ipip(_), LinkKind::Ipip(_)) => true,
         (LinkKind::Other(observed), LinkKind::Other(desired)) => observed == desired,
         (
             LinkKind::Vxlan(_)
             | LinkKind::Wireguard
+            | LinkKind::Ipip(_)
             | LinkKind::Bridge
             | LinkKind::Veth(_)
             | LinkKind::Other(_),
@@ -252,6 +255,10 @@ fn link_changes(desired: &Link, observed: &Link) -> Vec<LinkChange> {
         if desired.learning != observed.learning {
             changes.push(LinkChange::VxlanLearning(desired.learning));
         }
+    }
+    if let (LinkKind::Ipip(desired), LinkKind::Ipip(observed)) = (&desired.kind, &observed.kind) {
+        let local = desired.local.filter(|_| desired.local != observed.local);
+        changes.extend(local.map(LinkChange::IpipLocal));
     }
     changes.extend(
         desired

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! link flannel.1 vxlan vni 1 port 8472 local 192.168.77.11 parent eth0 nolearning mac e6:2c:26:5a:4c:4a mtu 1450 up
+//! link flannel.ipip ipip local 192.168.77.11 mtu 1480 up
 //! link veth1 veth peer eth0 netns pod mac 0a:58:0a:f4:04:02 mtu 1450 up master cni0 hairpin
 //! link eth0 physical mac 02:00:00:00:00:01 mtu 1500 up
 //! addr flannel.1 10.244.4.0/32

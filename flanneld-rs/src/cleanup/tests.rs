@@ -13,6 +13,8 @@ fn only_names_that_the_daemon_gives_are_looked_at() {
         "flannel.1x",
         "flannel0",
         "flannel-wg",
+        "flannel.ipip",
+        "flannel-ipip",
         "cni0",
     ]
     .map(|name| name.parse().unwrap());
@@ -20,7 +22,13 @@ fn only_names_that_the_daemon_gives_are_looked_at() {
     let looked_at: Vec<_> = scope.links.keys().map(IfName::as_str).collect();
     assert_eq!(
         looked_at,
-        ["flannel-v6.1", "flannel-wg", "flannel.1", "flannel.4096"]
+        [
+            "flannel-v6.1",
+            "flannel-wg",
+            "flannel.1",
+            "flannel.4096",
+            "flannel.ipip"
+        ]
     );
 }
 
@@ -30,7 +38,8 @@ fn a_link_that_only_has_such_a_name_is_kept_with_the_reason() {
          link flannel.2 vxlan vni 3 port 8472 nolearning up\n\
          link flannel.3 vxlan vni 3 port 4789 nolearning up\n\
          link flannel-wg wireguard up\n\
-         link flannel-wg-v6 bridge up"
+         link flannel-wg-v6 bridge up\n\
+         link flannel.ipip other ipip up"
         .parse()
         .unwrap();
     let reasons = found.links.iter().map(|(name, link)| strangeness(name, link));
@@ -40,6 +49,7 @@ fn a_link_that_only_has_such_a_name_is_kept_with_the_reason() {
         Some("it is no VXLAN device".to_owned()),
         Some("it has the network identifier 3".to_owned()),
         None,
+        Some("it is no device of IP in IP without a remote of its own".to_owned()),
     ];
     assert!(reasons.eq(expected));
 }

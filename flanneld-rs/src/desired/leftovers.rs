@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
 use net_types::registry::{
-    VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX, WIREGUARD_DEVICE, WIREGUARD_V6_DEVICE,
+    IPIP_DEVICE, VXLAN_DEVICE_PREFIX, VXLAN_V6_DEVICE_PREFIX, WIREGUARD_DEVICE, WIREGUARD_V6_DEVICE,
 };
 use net_types::{IfName, Vni};
 use netstate::{LinkKind, LinkScope, Scope, State};
@@ -27,10 +27,16 @@ pub fn is_wireguard_device(name: &IfName) -> bool {
     [WIREGUARD_DEVICE, WIREGUARD_V6_DEVICE].contains(&name.as_str())
 }
 
+/// Whether the device of the backend of IP in IP has this name.
+#[must_use]
+pub fn is_ipip_device(name: &IfName) -> bool {
+    name.as_str() == IPIP_DEVICE
+}
+
 /// Whether a device of some backend has this name.
 #[must_use]
 pub fn is_former_device(name: &IfName) -> bool {
-    vni_in(name).is_some() || is_wireguard_device(name)
+    vni_in(name).is_some() || is_wireguard_device(name) || is_ipip_device(name)
 }
 
 /// The devices of a former life of this node: they have such a name, are of the kind and have the network identifier that
@@ -45,6 +51,7 @@ pub fn leftovers<'a>(
     let is_as_named = |name: &IfName| match state.links.get(name).map(|link| &link.kind) {
         Some(LinkKind::Vxlan(vxlan)) => Some(vxlan.vni) == vni_in(name),
         Some(LinkKind::Wireguard) => is_wireguard_device(name),
+        Some(LinkKind::Ipip(_)) => is_ipip_device(name),
         Some(LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Other(_)) | None => false,
     };
     let inside = |ip| networks.iter().any(|network| network.contains(ip));
@@ -83,6 +90,8 @@ mod tests {
              link flannel.8 wireguard up
              link flannel-wg wireguard up
              link flannel-wg-v6 bridge up
+             link flannel.ipip ipip local 192.168.77.1 up
+             link tunl0 ipip up
              addr flannel.1 10.244.5.0/32
              addr flannel.2 10.9.5.0/32
              addr flannel.3 10.244.5.0/32
@@ -91,13 +100,15 @@ mod tests {
              addr flannel.7 10.244.5.0/32
              addr flannel.8 10.244.5.0/32
              addr flannel-wg 10.244.5.0/32
-             addr flannel-wg-v6 10.244.5.0/32"
+             addr flannel-wg-v6 10.244.5.0/32
+             addr flannel.ipip 10.244.5.0/32
+             addr tunl0 10.244.5.0/32"
             .parse()
             .unwrap();
         let networks = ["10.244.0.0/16", "fd00:10:244::/48"].map(|net| net.parse().unwrap());
         let own = "flannel.7".parse().unwrap();
         let found = leftovers(&state, &networks, [&own]);
         let found: Vec<_> = found.iter().map(IfName::as_str).collect();
-        assert_eq!(found, ["flannel-v6.1", "flannel-wg", "flannel.1"]);
+        assert_eq!(found, ["flannel-v6.1", "flannel-wg", "flannel.1", "flannel.ipip"]);
     }
 }

@@ -54,7 +54,11 @@ pub(super) fn found(state: &State, settings: &Settings) -> Found {
     let moved_device = |side: &SideSettings| {
         let local = state.links.get(side.device()?).and_then(|link| match &link.kind {
             LinkKind::Vxlan(vxlan) => vxlan.local,
-            LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Wireguard | LinkKind::Other(_) => None,
+            LinkKind::Bridge
+            | LinkKind::Veth(_)
+            | LinkKind::Wireguard
+            | LinkKind::Ipip(_)
+            | LinkKind::Other(_) => None,
         });
         let device = side.device()?.clone();
         local.is_some_and(|local| local != side.local).then_some(device)

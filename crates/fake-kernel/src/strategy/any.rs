@@ -3,8 +3,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Vni};
 use netstate::{
-    Addr, AddrKey, AdminState, BridgePort, FdbKey, Link, LinkChange, LinkKind, Neigh, NeighKey, NetnsLabel,
-    Nexthop, ObjectKey, Op, Route, RouteKey, RouteKind, State, SysctlKey, VethPeer, Vxlan,
+    Addr, AddrKey, AdminState, BridgePort, FdbKey, Ipip, Link, LinkChange, LinkKind, Neigh, NeighKey,
+    NetnsLabel, Nexthop, ObjectKey, Op, Route, RouteKey, RouteKind, State, SysctlKey, VethPeer, Vxlan,
 };
 use proptest::collection::{btree_map, btree_set};
 use proptest::option;
@@ -107,6 +107,7 @@ fn port() -> impl Strategy<Value = BridgePort> {
 fn link() -> impl Strategy<Value = Link> {
     let kind = prop_oneof![
         vxlan().prop_map(LinkKind::Vxlan),
+        option::of(any::<Ipv4Addr>()).prop_map(|local| LinkKind::Ipip(Ipip { local })),
         Just(LinkKind::Bridge),
         option::of(veth_peer()).prop_map(LinkKind::Veth),
         text().prop_map(LinkKind::Other),
@@ -158,6 +159,7 @@ fn change() -> impl Strategy<Value = LinkChange> {
         port().prop_map(LinkChange::Port),
         ip().prop_map(LinkChange::VxlanLocal),
         any::<bool>().prop_map(LinkChange::VxlanLearning),
+        any::<Ipv4Addr>().prop_map(LinkChange::IpipLocal),
     ]
 }
 

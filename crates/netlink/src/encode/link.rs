@@ -5,10 +5,10 @@ use net_types::{IfIndex, IfName, MacAddr};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoIpTunnel, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netstate::{AdminState, BridgePort, ErrorClass, KernelError, Link, LinkKind, VethPeer, Vxlan};
+use netstate::{AdminState, BridgePort, ErrorClass, Ipip, KernelError, Link, LinkKind, VethPeer, Vxlan};
 
 use super::Request;
 
@@ -39,6 +39,7 @@ pub(crate) fn add_link(name: &IfName, link: &Link, refs: &LinkRefs) -> Result<Re
             vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(data)]
         }
         LinkKind::Wireguard => vec![LinkInfo::Kind(InfoKind::Wireguard)],
+        LinkKind::Ipip(ipip) => ipip_info(ipip),
         LinkKind::Bridge => vec![LinkInfo::Kind(InfoKind::Bridge)],
         LinkKind::Veth(Some(peer)) => {
             let data = InfoData::Veth(InfoVeth::Peer(new_peer(peer, link, refs)));
@@ -113,6 +114,27 @@ pub(crate) fn vxlan_local(local: IpAddr) -> InfoVxlan {
         IpAddr::V4(ip) => InfoVxlan::Local(ip),
         IpAddr::V6(ip) => InfoVxlan::Local6(ip),
     }
+}
+
+/// Changes a tunnel end point of IP in IP. What the message does not give, the kernel sets back to its defaults (linux
+/// `ipip.c`, `ipip_netlink_parms`).
+pub(crate) fn set_ipip(name: &IfName, ipip: &Ipip) -> Request {
+    change_info(name, ipip_info(ipip))
+}
+
+/// As flannel makes it: the outer header has the inner one's TTL, type of service, and permission to be fragmented
+/// (flannel `ipip.go` leaves `Ttl`, `Tos` and `PMtuDisc` zero).
+fn ipip_info(ipip: &Ipip) -> Vec<LinkInfo> {
+    let mut data = vec![
+        InfoIpTunnel::Ttl(0),
+        InfoIpTunnel::Tos(0),
+        InfoIpTunnel::PMtuDisc(false),
+    ];
+    data.extend(ipip.local.map(|local| InfoIpTunnel::Local(IpAddr::V4(local))));
+    vec![
+        LinkInfo::Kind(InfoKind::IpIp),
+        LinkInfo::Data(InfoData::IpTunnel(data)),
+    ]
 }
 
 fn new_vxlan(vxlan: &Vxlan, parent: Option<IfIndex>) -> Vec<InfoVxlan> {

@@ -159,6 +159,31 @@ fn a_route_of_ours_with_other_attributes_is_replaced_in_place() {
 }
 
 #[test]
+fn a_tunnel_of_ip_in_ip_changes_its_local_address_and_is_replaced_if_it_is_bound_to_a_remote() {
+    let state = |text: &str| text.parse::<State>().unwrap();
+    let route = "route 10.244.2.0/24 via 192.168.77.2 dev flannel.ipip onlink proto 3";
+    let desired = state(&format!(
+        "link flannel.ipip ipip local 192.168.77.1 mtu 1480 up\n{route}"
+    ));
+    for (observed, changes) in [
+        ("ipip local 192.168.77.1 mtu 1480 up", &[][..]),
+        ("ipip local 192.168.77.9 mtu 1480 up", &["set link"][..]),
+        ("ipip mtu 1300 up", &["set link", "set link"][..]),
+        (
+            "other ipip mtu 1480 up",
+            &["replace link", "set link", "add route"][..],
+        ),
+    ] {
+        let present = state(&format!("link flannel.ipip {observed}\n{route}"));
+        assert_eq!(
+            kinds(&plan(&desired, &present, Prune::Remove)),
+            changes,
+            "{observed}"
+        );
+    }
+}
+
+#[test]
 fn a_parameter_that_the_kernel_lacks_is_not_written() {
     let mut observed = node(&[]);
     observed.sysctls.clear();

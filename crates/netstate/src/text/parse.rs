@@ -7,8 +7,8 @@ use net_types::registry::RT_TABLE_MAIN;
 use super::TextError;
 use super::words::Words;
 use crate::{
-    Addr, AddrKey, AdminState, BridgePort, FdbKey, Link, LinkChange, LinkKind, Neigh, NeighKey, NetnsLabel,
-    Nexthop, ObjectKey, Op, Route, RouteKey, RouteKind, State, SysctlKey, VethPeer, Vxlan,
+    Addr, AddrKey, AdminState, BridgePort, FdbKey, Ipip, Link, LinkChange, LinkKind, Neigh, NeighKey,
+    NetnsLabel, Nexthop, ObjectKey, Op, Route, RouteKey, RouteKind, State, SysctlKey, VethPeer, Vxlan,
 };
 
 const OBJECT: &str = "link, addr, route, neigh, fdb or sysctl";
@@ -203,7 +203,7 @@ fn link(words: &mut Words) -> Result<(net_types::IfName, Link), TextError> {
         "hairpin",
         "isolated",
     ];
-    const KIND: &str = "vxlan, wireguard, bridge, veth, physical or other";
+    const KIND: &str = "vxlan, wireguard, ipip, bridge, veth, physical or other";
     let name = words.value(LINK_NAME)?;
     let kind = words.next(KIND)?;
     let other = match kind.as_str() {
@@ -214,6 +214,9 @@ fn link(words: &mut Words) -> Result<(net_types::IfName, Link), TextError> {
     let kind = match kind.as_str() {
         "vxlan" => LinkKind::Vxlan(vxlan(&mut given)?),
         "wireguard" => LinkKind::Wireguard,
+        "ipip" => LinkKind::Ipip(Ipip {
+            local: given.value("local", "an IPv4 address")?,
+        }),
         "bridge" => LinkKind::Bridge,
         "veth" => LinkKind::Veth(veth_peer(&mut given)?),
         "physical" | "other" => LinkKind::Other(other),
@@ -281,6 +284,7 @@ fn change(words: &mut Words) -> Result<LinkChange, TextError> {
         "local" => LinkChange::VxlanLocal(words.value(IP)?),
         "learning" => LinkChange::VxlanLearning(true),
         "nolearning" => LinkChange::VxlanLearning(false),
+        "ipiplocal" => LinkChange::IpipLocal(words.value("an IPv4 address")?),
         "master" => {
             let bridge = words.value(LINK_NAME)?;
             let mut given = Attributes::read(words, &[], &["hairpin", "isolated"])?;

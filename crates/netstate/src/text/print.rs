@@ -5,8 +5,9 @@ use net_types::registry::RT_TABLE_MAIN;
 use super::words::Word;
 use crate::iptables::{IptablesFamily, IptablesVariant};
 use crate::{
-    Addr, AddrKey, AdminState, BridgePort, FdbKey, Link, LinkChange, LinkKind, Neigh, NeighKey, ObjectKey,
-    Op, Route, RouteKey, RouteKind, State, SysctlKey, VethPeer, Vxlan, WgPeer, WgPeerKey, Wireguard,
+    Addr, AddrKey, AdminState, BridgePort, FdbKey, Ipip, Link, LinkChange, LinkKind, Neigh, NeighKey,
+    ObjectKey, Op, Route, RouteKey, RouteKind, State, SysctlKey, VethPeer, Vxlan, WgPeer, WgPeerKey,
+    Wireguard,
 };
 
 impl Display for State {
@@ -125,6 +126,7 @@ fn print_link(f: &mut Formatter<'_>, name: &str, link: &Link) -> fmt::Result {
     match &link.kind {
         LinkKind::Vxlan(vxlan) => print_vxlan(f, vxlan)?,
         LinkKind::Wireguard => f.write_str("wireguard")?,
+        LinkKind::Ipip(ipip) => print_ipip(f, ipip)?,
         LinkKind::Bridge => f.write_str("bridge")?,
         LinkKind::Veth(peer) => print_veth(f, peer.as_ref())?,
         LinkKind::Other(kind) if kind.is_empty() => f.write_str("physical")?,
@@ -158,6 +160,11 @@ fn print_vxlan(f: &mut Formatter<'_>, vxlan: &Vxlan) -> fmt::Result {
     f.write_str(if vxlan.gbp { " gbp" } else { "" })
 }
 
+fn print_ipip(f: &mut Formatter<'_>, ipip: &Ipip) -> fmt::Result {
+    f.write_str("ipip")?;
+    ipip.local.map_or(Ok(()), |local| write!(f, " local {local}"))
+}
+
 fn print_veth(f: &mut Formatter<'_>, peer: Option<&VethPeer>) -> fmt::Result {
     f.write_str("veth")?;
     let Some(peer) = peer else { return Ok(()) };
@@ -179,6 +186,7 @@ fn print_change(f: &mut Formatter<'_>, change: &LinkChange) -> fmt::Result {
         LinkChange::Port(port) => print_port(f, port),
         LinkChange::VxlanLocal(local) => write!(f, "local {local}"),
         LinkChange::VxlanLearning(learning) => f.write_str(learning_word(*learning)),
+        LinkChange::IpipLocal(local) => write!(f, "ipiplocal {local}"),
     }
 }
 
