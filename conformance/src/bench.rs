@@ -17,6 +17,7 @@ mod footprint;
 mod leases;
 mod machine;
 mod memory;
+mod net;
 mod peer_watch;
 mod profile;
 mod report;
@@ -56,6 +57,8 @@ pub enum Subject {
     Footprint,
     /// The daemon among thousands of peers.
     Scale,
+    /// The data plane.
+    Net,
 }
 
 /// What a run of measurements is made of.
@@ -63,7 +66,8 @@ pub enum Subject {
 pub struct BenchConfig {
     /// What is measured, in this order.
     pub subjects: Vec<Subject>,
-    /// Samples of each of the daemon's figures; the plugin's have more. From [`MIN_RUNS`] to [`MAX_RUNS`].
+    /// Samples of each of the daemon's figures; the plugin's have more, the data plane's fewer. From [`MIN_RUNS`] to
+    /// [`MAX_RUNS`].
     pub runs: u8,
     /// The programs that are ours.
     pub binaries: Binaries,
@@ -73,7 +77,7 @@ pub struct BenchConfig {
     pub json: Option<PathBuf>,
     /// Instead of measuring the plugin, show what its time is spent on.
     pub profile: bool,
-    /// Measure scale at the smaller sizes and in fewer runs.
+    /// Measure scale at the smaller sizes, the data plane on one wire, and both in fewer runs.
     pub quick: bool,
 }
 
@@ -97,6 +101,7 @@ pub fn run(config: &BenchConfig) -> Result<bool> {
             Subject::Daemon => sections.push(daemon::measure(config)?),
             Subject::Footprint => sections.push(footprint::measure(config)?),
             Subject::Scale => sections.extend(scale::measure(config)?),
+            Subject::Net => sections.extend(net::measure(config)?),
         }
     }
     machine.finish();

@@ -23,7 +23,7 @@ pub(crate) fn command() -> Command {
         .about("Measures the plugin and the daemon, paired with whom they can be compared with")
         .arg(
             Arg::new("subject")
-                .value_parser(["cni", "daemon", "footprint", "scale", "all"])
+                .value_parser(["cni", "daemon", "footprint", "scale", "net", "all"])
                 .default_value("all")
                 .help("What is measured"),
         )
@@ -33,7 +33,7 @@ pub(crate) fn command() -> Command {
                 .value_name("N")
                 .default_value("20")
                 .value_parser(runs)
-                .help("Samples of each of the daemon's figures; pods of each side, at least 100"),
+                .help("Samples of each of the daemon's figures; pods of each side, at least 100; a quarter as many rounds of net"),
         )
         .arg(
             Arg::new("profile")
@@ -45,7 +45,7 @@ pub(crate) fn command() -> Command {
             Arg::new("quick")
                 .long("quick")
                 .action(clap::ArgAction::SetTrue)
-                .help("Measure scale at up to 1,000 peers and in few runs only"),
+                .help("Measure scale at up to 1,000 peers, the data plane in IPv4 at MTU 1500 only, both in few runs"),
         )
         .arg(path("json", "FILE").help("Write the report, with every sample, as JSON too"))
         .arg(
@@ -75,7 +75,14 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         Some("daemon") => vec![Subject::Daemon],
         Some("footprint") => vec![Subject::Footprint],
         Some("scale") => vec![Subject::Scale],
-        Some(_) | None => vec![Subject::Cni, Subject::Daemon, Subject::Footprint, Subject::Scale],
+        Some("net") => vec![Subject::Net],
+        Some(_) | None => vec![
+            Subject::Cni,
+            Subject::Daemon,
+            Subject::Footprint,
+            Subject::Scale,
+            Subject::Net,
+        ],
     };
     super::run(&BenchConfig {
         subjects,
