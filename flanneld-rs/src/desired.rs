@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use flannel_types::{EXTENSION_TYPE, HOST_GW_TYPE, VXLAN_TYPE, WIREGUARD_TYPE};
+use flannel_types::{EXTENSION_TYPE, HOST_GW_TYPE, IPIP_TYPE, VXLAN_TYPE, WIREGUARD_TYPE};
 use ipnetwork::IpNetwork;
 use net_types::registry::{RT_TABLE_MAIN, RTPROT_FLANNEL};
 use net_types::{IfName, SubnetKey};
 use netstate::{Addr, AddrKey, LinkScope, MarkedRoutes, Nexthop, Route, RouteKey, RouteKind, Scope, State};
 
+pub use ipip::IpipDevice;
 pub use leftovers::{is_former_device, is_ipip_device, is_wireguard_device, leftovers, vni_in};
 pub use own_subnets::blackholes;
 pub use peers::{DeviceId, MAX_DATA_BYTES, Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
@@ -20,6 +21,7 @@ pub use vxlan::VxlanDevice;
 pub use wireguard::{Underlay, WireguardDevice, WireguardEnd, join};
 
 mod host_gw;
+mod ipip;
 mod leftovers;
 mod own_subnets;
 mod peers;
@@ -51,6 +53,8 @@ pub enum Carrier {
     HostGw(IfName),
     /// WireGuard tunnels.
     Wireguard(WireguardDevice),
+    /// Tunnels of IP in IP.
+    Ipip(IpipDevice),
     /// Nothing of ours: somebody else brings packets to the peers.
     Alloc,
     /// What the administrator's commands make.
@@ -65,6 +69,7 @@ impl Carrier {
             Self::Vxlan(_) => VXLAN_TYPE,
             Self::HostGw(_) => HOST_GW_TYPE,
             Self::Wireguard(_) => WIREGUARD_TYPE,
+            Self::Ipip(_) => IPIP_TYPE,
             Self::Alloc => "",
             Self::Extension => EXTENSION_TYPE,
         }
@@ -77,7 +82,11 @@ impl Side {
     pub const fn wireguard(&self) -> Option<&WireguardDevice> {
         match &self.carrier {
             Carrier::Wireguard(device) => Some(device),
-            Carrier::Vxlan(_) | Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => None,
+            Carrier::Vxlan(_)
+            | Carrier::HostGw(_)
+            | Carrier::Ipip(_)
+            | Carrier::Alloc
+            | Carrier::Extension => None,
         }
     }
 
@@ -94,7 +103,7 @@ impl Side {
     }
 }
 
-/// The way to a peer, where the backend leaves a choice: `DirectRouting` of VXLAN.
+/// The way to a peer, where the backend leaves a choice: `DirectRouting` of VXLAN and ipip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
     /// The backend's own.
@@ -110,6 +119,7 @@ pub fn desired(side: &Side, peers: &BTreeMap<IpNetwork, Peer>, way: impl Fn(&Pee
     match &side.carrier {
         Carrier::Vxlan(device) => vxlan::add_device(&mut state, side, device),
         Carrier::Wireguard(device) => wireguard::add_device(&mut state, side, device),
+        Carrier::Ipip(device) => ipip::add_device(&mut state, side, device),
         Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => {}
     }
     for (subnet, peer) in peers {
@@ -129,7 +139,9 @@ pub fn of_peer(side: &Side, subnet: IpNetwork, peer: &Peer, way: &Way) -> State 
 fn add_peer(state: &mut State, side: &Side, subnet: IpNetwork, (peer, way): (&Peer, &Way)) {
     match (&side.carrier, way) {
         (Carrier::Vxlan(device), Way::Carrier) => vxlan::add_peer(state, device, subnet, peer),
-        (Carrier::Vxlan(_), Way::Direct(link)) | (Carrier::HostGw(link), Way::Carrier | Way::Direct(_)) => {
+        (Carrier::Ipip(device), Way::Carrier) => ipip::add_peer(state, device, subnet, peer),
+        (Carrier::Vxlan(_) | Carrier::Ipip(_), Way::Direct(link))
+        | (Carrier::HostGw(link), Way::Carrier | Way::Direct(_)) => {
             host_gw::add_peer(state, link, subnet, peer);
         }
         (Carrier::Wireguard(device), Way::Carrier | Way::Direct(_)) => {
@@ -183,6 +195,7 @@ pub fn scope<'a>(sides: impl IntoIterator<Item = &'a Side>) -> Scope {
         match &side.carrier {
             Carrier::Vxlan(device) => vxlan::add_scope(&mut scope, side, device),
             Carrier::Wireguard(device) => wireguard::add_scope(&mut scope, side, device),
+            Carrier::Ipip(device) => ipip::add_scope(&mut scope, side, device),
             Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => {}
         }
         inside.push(side.network);

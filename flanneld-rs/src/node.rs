@@ -257,7 +257,10 @@ impl Node {
                     };
                     data.to_json()
                 }
-                CarrierSettings::HostGw | CarrierSettings::Alloc | CarrierSettings::Extension => continue,
+                CarrierSettings::HostGw
+                | CarrierSettings::Ipip(_)
+                | CarrierSettings::Alloc
+                | CarrierSettings::Extension => continue,
             };
             let place = if side.is_ipv6() {
                 &mut attrs.backend_v6_data
@@ -338,6 +341,7 @@ impl Node {
         let carrier = match &side.carrier {
             CarrierSettings::HostGw => Carrier::HostGw(parent),
             CarrierSettings::Wireguard(device) => Carrier::Wireguard(device.clone()),
+            CarrierSettings::Ipip(device) => Carrier::Ipip(device.clone()),
             CarrierSettings::Alloc => Carrier::Alloc,
             CarrierSettings::Extension => Carrier::Extension,
             CarrierSettings::Vxlan(vxlan) => Carrier::Vxlan(VxlanDevice {

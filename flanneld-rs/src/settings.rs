@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use flannel_types::{Backend, Extension, NetConf, NetConfError, Vxlan, Wireguard};
 use ipnetwork::IpNetwork;
-use net_types::registry::{VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX};
+use net_types::registry::{IPIP_DEVICE, VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX};
 use net_types::{IfName, IfNameError, MacAddr, WgKeyError, WgSecret};
 use tracing::warn;
 
 use crate::config::Config;
-use crate::desired::RuleSettings;
+use crate::desired::{IpipDevice, RuleSettings};
 use crate::iface_match::External;
 use crate::node::{CarrierSettings, Settings, SideSettings, VxlanSettings};
 use crate::wireguard_key::KeyFileError;
@@ -24,6 +24,8 @@ mod wireguard;
 pub(crate) const OVERHEAD_BYTES: u32 = 50;
 /// The same over IPv6, whose header has 40 bytes.
 pub(crate) const IPV6_OVERHEAD_BYTES: u32 = 70;
+/// What IP in IP adds: an IPv4 header (RFC 2003 §3).
+pub(crate) const IPIP_OVERHEAD_BYTES: u32 = 20;
 /// The smallest MTU that IPv4 allows (RFC 791 §3.2).
 const MIN_MTU_BYTES: u32 = 68;
 /// The smallest MTU that IPv6 allows (RFC 8200 §5).
@@ -36,20 +38,18 @@ pub enum SettingsError {
     /// The configuration breaks a rule of Flannel's.
     #[error(transparent)]
     Invalid(#[from] NetConfError),
-    /// It asks for something that is not built.
-    #[error("{what} in the network configuration is not supported yet: {way_out}")]
-    NotSupported {
-        /// The key with its value.
-        what: String,
-        /// What to do instead.
-        way_out: &'static str,
-    },
     /// It asks for the tunnel in user space.
     #[error(
         "Backend.Type \"udp\" in the network configuration is not built: its tunnel in user space was for kernels \
          without VXLAN, and needs a privileged process; use vxlan, or host-gw where all nodes share one link"
     )]
     UdpBackend,
+    /// It asks for IPv6 in tunnels of IP in IP.
+    #[error(
+        "Backend.Type \"ipip\" in the network configuration is for IPv4 alone, as upstream's is: switch EnableIPv6 off, or \
+         use vxlan, wireguard or host-gw"
+    )]
+    IpipIsIpv4Only,
     /// Peers would send to an address that is not this node's on the shared link.
     #[error(
         "the public IP {public_ip} differs from the address {local} of {link}, which is not supported by the host-gw \
@@ -138,18 +138,22 @@ pub fn settings(
         sides.push(side(IpNetwork::V4(pool.network()), backend, external, identity)?);
     }
     if let Some(pool) = valid.ipv6() {
+        if matches!(backend, Supported::Ipip { .. }) {
+            return Err(SettingsError::IpipIsIpv4Only);
+        }
         sides.push(side(IpNetwork::V6(pool.network()), backend, external, identity)?);
     }
     let mtus = sides.iter().map(|side| match &side.carrier {
         CarrierSettings::Vxlan(vxlan) => vxlan.mtu_bytes,
         CarrierSettings::Wireguard(device) => device.mtu_bytes,
+        CarrierSettings::Ipip(device) => device.mtu_bytes,
         CarrierSettings::HostGw | CarrierSettings::Alloc | CarrierSettings::Extension => external.mtu_bytes,
     });
     Ok(Settings {
         // A pod has one MTU. Upstream takes IPv4's, and leaves IPv6 to find out that less gets through.
         pod_mtu_bytes: mtus.min().unwrap_or_default(),
         former_devices: Vec::new(),
-        direct_routing: matches!(backend, Supported::Vxlan(vxlan) if vxlan.direct_routing),
+        direct_routing: backend.routes_directly(),
         sides,
         parent: external.link.clone(),
         conf: conf.clone(),
@@ -160,7 +164,11 @@ pub fn settings(
         blackhole: config.blackhole,
         extension: match backend {
             Supported::Extension(extension) => Some(extension::settings(extension)),
-            Supported::Vxlan(_) | Supported::HostGw | Supported::Wireguard(_) | Supported::Alloc => None,
+            Supported::Vxlan(_)
+            | Supported::HostGw
+            | Supported::Wireguard(_)
+            | Supported::Ipip { .. }
+            | Supported::Alloc => None,
         },
     })
 }
@@ -186,6 +194,10 @@ fn side(
         Supported::Wireguard(conf) => {
             CarrierSettings::Wireguard(wireguard::device(conf, external, network.is_ipv6(), identity)?)
         }
+        Supported::Ipip { .. } => CarrierSettings::Ipip(IpipDevice {
+            name: IPIP_DEVICE.parse().map_err(SettingsError::DeviceName)?,
+            mtu_bytes: inner_mtu_bytes(None, external, Tunnel::IPIP)?,
+        }),
         Supported::Alloc => CarrierSettings::Alloc,
         Supported::Extension(_) => CarrierSettings::Extension,
         Supported::HostGw if ends.public_ip == ends.local => CarrierSettings::HostGw,
@@ -242,6 +254,13 @@ struct Tunnel {
 }
 
 impl Tunnel {
+    /// Of IPv4 in IPv4: the outer header alone.
+    const IPIP: Self = Self {
+        name: "IP in IP",
+        overhead_bytes: IPIP_OVERHEAD_BYTES,
+        least_bytes: MIN_MTU_BYTES,
+    };
+
     /// Of one family, over the same one.
     const fn vxlan(is_ipv6: bool) -> Self {
         Self {
@@ -302,6 +321,7 @@ pub(crate) fn mtu_over(side: &SideSettings, backend: &Backend, carried_bytes: u3
         (CarrierSettings::Wireguard(_), Backend::Wireguard(wireguard)) => {
             wireguard::tunnel(side.is_ipv6()).inner_bytes(wireguard.mtu, carried_bytes)
         }
+        (CarrierSettings::Ipip(_), Backend::Ipip { .. }) => Tunnel::IPIP.inner_bytes(None, carried_bytes),
         _ => Some(carried_bytes).filter(|carried| *carried >= least_bytes(side.is_ipv6())),
     }
 }
@@ -312,8 +332,20 @@ enum Supported<'a> {
     Vxlan(&'a Vxlan),
     HostGw,
     Wireguard(&'a Wireguard),
+    Ipip { direct_routing: bool },
     Alloc,
     Extension(&'a Extension),
+}
+
+impl Supported<'_> {
+    /// Whether peers on a link of this host have plain routes.
+    const fn routes_directly(self) -> bool {
+        match self {
+            Self::Vxlan(vxlan) => vxlan.direct_routing,
+            Self::Ipip { direct_routing } => direct_routing,
+            Self::HostGw | Self::Wireguard(_) | Self::Alloc | Self::Extension(_) => false,
+        }
+    }
 }
 
 fn supported(backend: &Backend) -> Result<Supported<'_>, SettingsError> {
@@ -324,16 +356,8 @@ fn supported(backend: &Backend) -> Result<Supported<'_>, SettingsError> {
         Backend::Udp { .. } => Err(SettingsError::UdpBackend),
         Backend::Wireguard(wireguard) => Ok(Supported::Wireguard(wireguard)),
         Backend::Extension(extension) => Ok(Supported::Extension(extension)),
-        Backend::Ipip { .. } => {
-            let what = format!("Backend.Type {:?}", backend.name());
-            Err(not_supported(
-                what,
-                "use vxlan, or host-gw where all nodes share one link",
-            ))
-        }
+        Backend::Ipip { direct_routing } => Ok(Supported::Ipip {
+            direct_routing: *direct_routing,
+        }),
     }
-}
-
-const fn not_supported(what: String, way_out: &'static str) -> SettingsError {
-    SettingsError::NotSupported { what, way_out }
 }

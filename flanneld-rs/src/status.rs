@@ -116,8 +116,8 @@ pub struct DeviceStatus {
     pub name: String,
     /// Network identifier, of a VXLAN device.
     pub vni: Option<u32>,
-    /// UDP port, at which the peers' devices are too if they are of VXLAN.
-    pub port: u16,
+    /// UDP port, at which the peers' devices are too if they are of VXLAN; none of a tunnel of IP in IP.
+    pub port: Option<u16>,
     /// Hardware address, of a VXLAN device.
     pub mac: Option<String>,
     /// Public key, of a WireGuard device.
@@ -271,12 +271,10 @@ impl PeerWay {
     /// The way by which a backend reaches a peer; none where others do.
     pub(crate) const fn of(carrier: &Carrier, way: &Way) -> Option<Self> {
         match (carrier, way) {
-            (Carrier::Vxlan(_), Way::Carrier) | (Carrier::Wireguard(_), Way::Carrier | Way::Direct(_)) => {
-                Some(Self::Tunnel)
-            }
-            (Carrier::Vxlan(_), Way::Direct(_)) | (Carrier::HostGw(_), Way::Carrier | Way::Direct(_)) => {
-                Some(Self::Direct)
-            }
+            (Carrier::Vxlan(_) | Carrier::Ipip(_), Way::Carrier)
+            | (Carrier::Wireguard(_), Way::Carrier | Way::Direct(_)) => Some(Self::Tunnel),
+            (Carrier::Vxlan(_) | Carrier::Ipip(_), Way::Direct(_))
+            | (Carrier::HostGw(_), Way::Carrier | Way::Direct(_)) => Some(Self::Direct),
             (Carrier::Alloc | Carrier::Extension, Way::Carrier | Way::Direct(_)) => None,
         }
     }

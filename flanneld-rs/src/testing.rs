@@ -6,7 +6,7 @@ use flannel_types::{Lease, LeaseAttrs, UnixTime, VXLAN_TYPE, VxlanData, WIREGUAR
 use ipnetwork::IpNetwork;
 use net_types::{MacAddr, SubnetKey, Vni, WgPublicKey, WgSecret};
 
-use crate::desired::{Carrier, Peer, Side, Underlay, VxlanDevice, WireguardDevice};
+use crate::desired::{Carrier, IpipDevice, Peer, Side, Underlay, VxlanDevice, WireguardDevice};
 use crate::node::{CarrierSettings, SideSettings, VxlanSettings};
 
 /// The VXLAN device of node 250.
@@ -54,6 +54,18 @@ pub(crate) fn side_v6() -> Side {
 pub(crate) fn host_gw(side: Side) -> Side {
     Side {
         carrier: Carrier::HostGw("eth0".parse().unwrap()),
+        ..side
+    }
+}
+
+/// The same side with the backend ipip.
+pub(crate) fn ipip(side: Side) -> Side {
+    let device = IpipDevice {
+        name: "flannel.ipip".parse().unwrap(),
+        mtu_bytes: 1480,
+    };
+    Side {
+        carrier: Carrier::Ipip(device),
         ..side
     }
 }
@@ -123,6 +135,7 @@ pub(crate) fn side_settings(side: Side) -> SideSettings {
     let carrier = match side.carrier {
         Carrier::HostGw(_) => CarrierSettings::HostGw,
         Carrier::Wireguard(device) => CarrierSettings::Wireguard(device),
+        Carrier::Ipip(device) => CarrierSettings::Ipip(device),
         Carrier::Alloc => CarrierSettings::Alloc,
         Carrier::Extension => CarrierSettings::Extension,
         Carrier::Vxlan(device) => CarrierSettings::Vxlan(VxlanSettings {

@@ -19,7 +19,7 @@ pub use lease::{
     ExtensionData, Lease, LeaseAttrs, LeaseValueError, PublicAddrs, UnixTime, VxlanData, WireguardData,
 };
 pub use net_conf::{
-    ALLOC_TYPE, Backend, EXTENSION_TYPE, Extension, Family, HOST_GW_TYPE, NetConf, NetConfError, Secret,
-    SubnetPool, VXLAN_TYPE, ValidNetConf, Vxlan, WIREGUARD_TYPE, Wireguard, WireguardMode,
+    ALLOC_TYPE, Backend, EXTENSION_TYPE, Extension, Family, HOST_GW_TYPE, IPIP_TYPE, NetConf, NetConfError,
+    Secret, SubnetPool, VXLAN_TYPE, ValidNetConf, Vxlan, WIREGUARD_TYPE, Wireguard, WireguardMode,
 };
 pub use subnet_env::{PreviousSubnets, SubnetEnv, SubnetEnvError, gateway_v4, gateway_v6};

@@ -10,8 +10,8 @@ use crate::cidr::{self, IpNet};
 use crate::go_json::{JsonError, Object};
 
 pub use backend::{
-    ALLOC_TYPE, Backend, EXTENSION_TYPE, Extension, HOST_GW_TYPE, Secret, VXLAN_TYPE, Vxlan, WIREGUARD_TYPE,
-    Wireguard, WireguardMode,
+    ALLOC_TYPE, Backend, EXTENSION_TYPE, Extension, HOST_GW_TYPE, IPIP_TYPE, Secret, VXLAN_TYPE, Vxlan,
+    WIREGUARD_TYPE, Wireguard, WireguardMode,
 };
 pub use validation::{SubnetPool, ValidNetConf};
 

@@ -1,5 +1,5 @@
 //! The host-gw backend (flannel `pkg/backend/hostgw`): one route a peer, through the interface that the nodes share.
-//! The VXLAN backend has the same for peers that its `DirectRouting` leaves out of the tunnel.
+//! The backends vxlan and ipip have the same for peers that `DirectRouting` leaves out of the tunnel.
 
 use net_types::IfName;
 use net_types::registry::RTPROT_FLANNEL;

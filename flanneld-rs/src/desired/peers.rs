@@ -353,7 +353,7 @@ fn peer_of(side: &Side, subnet: IpNetwork, lease: &Lease) -> Result<Peer, PeerPr
             }
             (None, None)
         }
-        Carrier::HostGw(_) | Carrier::Alloc => (None, None),
+        Carrier::HostGw(_) | Carrier::Ipip(_) | Carrier::Alloc => (None, None),
     };
     // A shared WireGuard device may reach the peer over the other family.
     let public_ip = wireguard.map(|end| end.endpoint.ip()).or(public_ip);
@@ -390,7 +390,9 @@ fn own_or_unusable(side: &Side, peer: &Peer) -> Option<PeerProblem> {
             let has_own_end = has_own_ip && end.endpoint.port() == device.listen_port;
             own.or(has_own_end.then_some(PeerProblem::OwnPublicIp))
         }
-        Carrier::Vxlan(_) | Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension if has_own_ip => {
+        Carrier::Vxlan(_) | Carrier::HostGw(_) | Carrier::Ipip(_) | Carrier::Alloc | Carrier::Extension
+            if has_own_ip =>
+        {
             Some(PeerProblem::OwnPublicIp)
         }
         Carrier::Vxlan(device) => {
@@ -398,7 +400,7 @@ fn own_or_unusable(side: &Side, peer: &Peer) -> Option<PeerProblem> {
             let own = (mac == device.mac).then_some(PeerProblem::OwnVtepMac);
             own.or((!mac.is_unicast()).then_some(PeerProblem::MacNotUnicast(mac)))
         }
-        Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => None,
+        Carrier::HostGw(_) | Carrier::Ipip(_) | Carrier::Alloc | Carrier::Extension => None,
     }
 }
 

@@ -99,6 +99,7 @@ fn peer_subnets(state: &State, side: &SideSettings) -> BTreeSet<IpNetwork> {
         CarrierSettings::HostGw | CarrierSettings::Alloc => {
             side.is_ipv6() == key.dst.is_ipv6() && route.kind.link().is_some()
         }
+        CarrierSettings::Ipip(device) => route.kind.link() == Some(&device.name) || is_plain(key, route),
         // One route is for all of them.
         CarrierSettings::Wireguard(_) => false,
         // What its commands make is known from what was run.

@@ -223,7 +223,7 @@ impl Holding {
             match &mut held.side.carrier {
                 Carrier::Vxlan(device) => device.parent = parent.clone(),
                 Carrier::HostGw(link) => *link = parent.clone(),
-                Carrier::Wireguard(_) | Carrier::Alloc | Carrier::Extension => {}
+                Carrier::Wireguard(_) | Carrier::Ipip(_) | Carrier::Alloc | Carrier::Extension => {}
             }
         }
         if let Some(reach) = &mut self.reach {
@@ -239,6 +239,7 @@ impl Holding {
             match &mut held.side.carrier {
                 Carrier::Vxlan(device) => device.mtu_bytes = *mtu_bytes,
                 Carrier::Wireguard(device) => device.mtu_bytes = *mtu_bytes,
+                Carrier::Ipip(device) => device.mtu_bytes = *mtu_bytes,
                 Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => {}
             }
         }
@@ -306,7 +307,7 @@ impl Holding {
                 Carrier::Wireguard(device) => public_key(own, held.side.is_ipv6())
                     .filter(|key| *key != device.public_key)
                     .map(DeviceId::PublicKey),
-                Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => None,
+                Carrier::HostGw(_) | Carrier::Ipip(_) | Carrier::Alloc | Carrier::Extension => None,
             };
             self.sides.iter().find_map(foreign)
         });

@@ -10,7 +10,7 @@ use lease_store::{ErrorClass, LeaseEvent, StoreError};
 use net_types::{IfName, MacAddr, Vni, sentence};
 use netstate::{KernelError, Spot, State};
 
-use crate::desired::{RuleSettings, WireguardDevice};
+use crate::desired::{IpipDevice, RuleSettings, WireguardDevice};
 use crate::extension::{Command, ExtensionSettings, Said};
 use crate::reconciler::Work;
 
@@ -77,6 +77,8 @@ pub enum CarrierSettings {
     HostGw,
     /// Of the WireGuard backend: its device.
     Wireguard(WireguardDevice),
+    /// Of the ipip backend: its device.
+    Ipip(IpipDevice),
     /// Of the alloc backend: nothing.
     Alloc,
     /// Of the extension backend: nothing that is not in [`Settings::extension`].
@@ -115,6 +117,7 @@ impl SideSettings {
         match &self.carrier {
             CarrierSettings::Vxlan(vxlan) => Some(&vxlan.device),
             CarrierSettings::Wireguard(device) => Some(&device.name),
+            CarrierSettings::Ipip(device) => Some(&device.name),
             CarrierSettings::HostGw | CarrierSettings::Alloc | CarrierSettings::Extension => None,
         }
     }

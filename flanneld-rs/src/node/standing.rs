@@ -306,13 +306,18 @@ impl Node {
     /// What is told of a family's device, where it has one.
     fn device_status(&self, side: &Side) -> Option<DeviceStatus> {
         let (name, port, mtu_bytes) = match &side.carrier {
-            Carrier::Vxlan(device) => (&device.name, device.port, device.mtu_bytes),
-            Carrier::Wireguard(device) => (&device.name, device.listen_port, device.mtu_bytes),
+            Carrier::Vxlan(device) => (&device.name, Some(device.port), device.mtu_bytes),
+            Carrier::Wireguard(device) => (&device.name, Some(device.listen_port), device.mtu_bytes),
+            Carrier::Ipip(device) => (&device.name, None, device.mtu_bytes),
             Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => return None,
         };
         let (vni, mac) = match &side.carrier {
             Carrier::Vxlan(device) => (Some(device.vni.get()), Some(device.mac.to_string())),
-            Carrier::Wireguard(_) | Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => (None, None),
+            Carrier::Wireguard(_)
+            | Carrier::Ipip(_)
+            | Carrier::HostGw(_)
+            | Carrier::Alloc
+            | Carrier::Extension => (None, None),
         };
         let settings = side.wireguard().map(|_| ObjectKey::Wireguard(name.clone()));
         Some(DeviceStatus {

@@ -46,6 +46,7 @@ impl Node {
             let present = match &mut side.carrier {
                 CarrierSettings::Vxlan(device) => &mut device.mtu_bytes,
                 CarrierSettings::Wireguard(device) => &mut device.mtu_bytes,
+                CarrierSettings::Ipip(device) => &mut device.mtu_bytes,
                 CarrierSettings::HostGw | CarrierSettings::Alloc | CarrierSettings::Extension => continue,
             };
             is_same &= *present == *mtu_bytes;

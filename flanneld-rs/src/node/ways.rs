@@ -98,6 +98,7 @@ impl Holding {
     pub(super) fn ways_found(&mut self, now: Duration, found: Found) {
         let devices = self.sides.iter().filter_map(|held| match &held.side.carrier {
             Carrier::Vxlan(device) => Some(device.name.clone()),
+            Carrier::Ipip(device) => Some(device.name.clone()),
             Carrier::HostGw(_) | Carrier::Wireguard(_) | Carrier::Alloc | Carrier::Extension => None,
         });
         let devices = devices.collect();

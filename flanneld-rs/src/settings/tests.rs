@@ -4,6 +4,8 @@ use crate::desired::{FilterMode, Masquerade, Underlay, WireguardDevice};
 use crate::iface_match::Ends;
 use crate::testing::{mac, public_ip};
 
+mod ipip;
+
 #[test]
 fn net_conf_decides_the_device() {
     for (backend, mtu_bytes, device) in [
@@ -361,6 +363,7 @@ fn vxlan_of(side: &SideSettings) -> &VxlanSettings {
         CarrierSettings::Vxlan(vxlan) => vxlan,
         CarrierSettings::HostGw
         | CarrierSettings::Wireguard(_)
+        | CarrierSettings::Ipip(_)
         | CarrierSettings::Alloc
         | CarrierSettings::Extension => {
             panic!("no VXLAN")
@@ -373,6 +376,7 @@ fn wireguard_of(side: &SideSettings) -> &WireguardDevice {
         CarrierSettings::Wireguard(device) => device,
         CarrierSettings::Vxlan(_)
         | CarrierSettings::HostGw
+        | CarrierSettings::Ipip(_)
         | CarrierSettings::Alloc
         | CarrierSettings::Extension => {
             panic!("no WireGuard")

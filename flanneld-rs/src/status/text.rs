@@ -89,16 +89,18 @@ fn data_plane(text: &mut String, node: &NodeStatus) {
     }
     for device in node.device.iter().chain(&node.second_device) {
         let vni = device.vni.map_or_else(String::new, |vni| format!("VNI {vni} "));
+        let port = device
+            .port
+            .map_or_else(String::new, |port| format!("port {port} "));
         let mac = device.mac.iter().map(|mac| format!(", MAC {mac}"));
         let key = device.public_key.iter().map(|key| format!(", public key {key}"));
         let identity: String = mac.chain(key).collect();
         line(
             text,
             &format!(
-                "device    {} {}: {vni}port {} on {} ({}), MTU {}{identity}",
+                "device    {} {}: {vni}{port}on {} ({}), MTU {}{identity}",
                 device.name,
                 device.state.name(),
-                device.port,
                 device.parent,
                 device.local,
                 device.mtu_bytes,

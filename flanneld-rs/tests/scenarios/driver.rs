@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use fake_kernel::FakeKernel;
 use flannel_types::{NetConf, PreviousSubnets, SubnetEnv, UnixTime};
-use flanneld_rs::desired::{FilterMode, Masquerade, RuleSettings, Underlay, WireguardDevice};
+use flanneld_rs::desired::{FilterMode, IpipDevice, Masquerade, RuleSettings, Underlay, WireguardDevice};
 use flanneld_rs::node::{
     Action, CarrierSettings, Event, Node, Now, Settings, SideSettings, StopReason, StoreFailure,
     VxlanSettings,
 };
 use flanneld_rs::reconciler::Work;
 use lease_store::{LeaseRequest, LeaseStore, LeaseWatch, MemoryStore, MemoryWatch};
-use net_types::registry::{VXLAN_PORT, WIREGUARD_DEVICE};
+use net_types::registry::{IPIP_DEVICE, VXLAN_PORT, WIREGUARD_DEVICE};
 use net_types::{IfName, MacAddr, Vni, WgPublicKey, WgSecret};
 use netlink::RealKernel;
 use netstate::{Kernel, Op, Spot};
@@ -25,7 +25,7 @@ pub(crate) const PUBLIC_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 250);
 /// The MAC address that the device gets if nothing else decides.
 pub(crate) const RANDOM_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 0xfa]);
 /// Links that an earlier run may have made.
-const FORMER_DEVICES: [&str; 3] = ["flannel.1", "flannel.7", "flannel-wg"];
+const FORMER_DEVICES: [&str; 4] = ["flannel.1", "flannel.7", "flannel-wg", "flannel.ipip"];
 const EPOCH_SECS: u64 = 1_800_000_000;
 /// More events than this without time passing are a loop.
 const MAX_EVENTS: u32 = 10_000;
@@ -37,6 +37,8 @@ pub(crate) enum Backend {
     DirectRouting,
     HostGw,
     Wireguard,
+    Ipip,
+    IpipDirectRouting,
     Alloc,
 }
 
@@ -46,13 +48,18 @@ impl Backend {
             Self::Vxlan | Self::DirectRouting => "vxlan",
             Self::HostGw => "host-gw",
             Self::Wireguard => "wireguard",
+            Self::Ipip | Self::IpipDirectRouting => "ipip",
             Self::Alloc => "alloc",
         }
     }
 
+    fn routes_directly(self) -> bool {
+        matches!(self, Self::DirectRouting | Self::IpipDirectRouting)
+    }
+
     pub(crate) fn net_conf(self) -> NetConf {
         let name = self.name();
-        let direct = self == Self::DirectRouting;
+        let direct = self.routes_directly();
         let text = format!(
             r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "{name}", "DirectRouting": {direct}}}}}"#
         );
@@ -289,6 +296,7 @@ fn settings(backend: Backend) -> Settings {
         Backend::Vxlan | Backend::DirectRouting => (CarrierSettings::Vxlan(vxlan), 1450),
         Backend::HostGw => (CarrierSettings::HostGw, 1500),
         Backend::Wireguard => (CarrierSettings::Wireguard(wireguard()), 1420),
+        Backend::Ipip | Backend::IpipDirectRouting => (CarrierSettings::Ipip(ipip()), 1480),
         Backend::Alloc => (CarrierSettings::Alloc, 1500),
     };
     Settings {
@@ -310,9 +318,16 @@ fn settings(backend: Backend) -> Settings {
         },
         rules_audit: Duration::from_secs(60),
         blackhole: false,
-        direct_routing: backend == Backend::DirectRouting,
+        direct_routing: backend.routes_directly(),
         former_devices: FORMER_DEVICES.map(|name| name.parse().unwrap()).into(),
         extension: None,
+    }
+}
+
+fn ipip() -> IpipDevice {
+    IpipDevice {
+        name: IPIP_DEVICE.parse().unwrap(),
+        mtu_bytes: 1480,
     }
 }
 

@@ -35,9 +35,9 @@ fn every_scenario_holds_on_the_kernel_in_memory() {
 
 #[test]
 fn every_scenario_holds_on_the_real_kernel() {
-    let has_wireguard = thread::spawn(has_wireguard).join().unwrap();
+    let [has_wireguard, has_ipip] = ["wireguard", "ipip"].map(has);
     check_all(real_kernel, |file| {
-        has_wireguard || !file.starts_with("wireguard_")
+        (has_wireguard || !file.starts_with("wireguard_")) && (has_ipip || !file.starts_with("ipip_"))
     });
 }
 
@@ -70,10 +70,11 @@ fn real_kernel() -> Kernels {
     }
 }
 
-/// Whether this kernel has WireGuard; where it has not, the guests of `conformance` show the backend.
-fn has_wireguard() -> bool {
-    let probe = "add link probe wireguard mtu 1420 down".parse().unwrap();
-    real_kernel().kernel.apply(&[probe]).remove(0).is_ok()
+/// Whether this kernel has links of a kind; where it has not, the guests of `conformance` show the backend.
+fn has(kind: &str) -> bool {
+    let probe = format!("add link probe {kind} mtu 1420 down").parse().unwrap();
+    let apply = || real_kernel().kernel.apply(&[probe]).remove(0).is_ok();
+    thread::spawn(apply).join().unwrap()
 }
 
 /// Plays every scenario on a kernel of its own, in a thread of its own.

@@ -7,11 +7,11 @@
 //! | line | meaning |
 //! |---|---|
 //! | `underlay made` / `deleted` | makes `eth0` with the node's address, one end of a veth pair, or deletes it |
-//! | `backend vxlan [with DirectRouting]` / `host-gw` / `wireguard` / `alloc` | the configuration names another backend; leases are of that one from then on |
+//! | `backend vxlan [with DirectRouting]` / `ipip [with DirectRouting]` / `host-gw` / `wireguard` / `alloc` | the configuration names another backend; leases are of that one from then on |
 //! | `start` / `crash` | starts the daemon, or ends it at once |
 //! | `stranger CHANGE` | another program changes the kernel, which says so |
 //! | `stranger unnoticed CHANGE` | the same, but the notice is lost |
-//! | `lease KEY public-ip IP mac MAC` | a lease appears or changes; without `mac MAC` one of the backend host-gw, with `public-key KEY` instead one of WireGuard |
+//! | `lease KEY public-ip IP mac MAC` | a lease appears or changes; without `mac MAC` one of the backend host-gw, with `ipip` instead one of ipip, with `public-key KEY` instead one of WireGuard |
 //! | `lease KEY removed` | a lease goes |
 //! | `leases A..B` / `leases A..B removed` | the leases of the nodes A to B, as node 7 has 10.244.7.0-24, 192.168.77.7 and 02:00:00:00:00:07 |
 //! | `store unreachable` / `reachable` | the store fails, or answers again |
@@ -37,12 +37,13 @@ use netstate::{LinkScope, ObjectKey, Op, Scope, State};
 use crate::driver::{Backend, Driver, Kernels, PUBLIC_IP};
 
 /// The links whose content a scenario may expect.
-const LINKS: [&str; 7] = [
+const LINKS: [&str; 8] = [
     "eth0",
     "far0",
     "flannel-wg",
     "flannel.1",
     "flannel.7",
+    "flannel.ipip",
     "other0",
     "strange0",
 ];
@@ -112,6 +113,8 @@ impl Stage {
             "backend vxlan" => configure(driver, Backend::Vxlan),
             "backend wireguard" => configure(driver, Backend::Wireguard),
             "backend vxlan with DirectRouting" => configure(driver, Backend::DirectRouting),
+            "backend ipip" => configure(driver, Backend::Ipip),
+            "backend ipip with DirectRouting" => configure(driver, Backend::IpipDirectRouting),
             "backend host-gw" => configure(driver, Backend::HostGw),
             "backend alloc" => configure(driver, Backend::Alloc),
             "subnet file refused" => driver.subnet_file_refused = true,
@@ -315,6 +318,7 @@ fn configure(driver: &mut Driver, backend: Backend) {
 fn lease(words: &[&str]) -> Result<Lease, String> {
     let (key, public_ip, backend, data) = match words {
         ["lease", key, "public-ip", public_ip] => (key, public_ip, Backend::HostGw, None),
+        ["lease", key, "public-ip", public_ip, "ipip"] => (key, public_ip, Backend::Ipip, None),
         ["lease", key, "public-ip", public_ip, "mac", mac] => {
             let data = VxlanData {
                 vni: Vni::DEFAULT,
@@ -353,6 +357,7 @@ fn lease_of(backend: Backend, number: u8) -> Lease {
     let device: &[&str] = match backend {
         Backend::Vxlan | Backend::DirectRouting => &["mac", &mac],
         Backend::Wireguard => &["public-key", &public_key],
+        Backend::Ipip | Backend::IpipDirectRouting => &["ipip"],
         Backend::HostGw | Backend::Alloc => &[],
     };
     lease(&[&["lease", &key, "public-ip", &ip], device].concat()).unwrap()

@@ -25,6 +25,18 @@ fn a_bare_reservation_is_a_lease_value() {
     assert_eq!(attrs.to_json(), r#"{"PublicIP":"10.0.0.1","PublicIPv6":null}"#);
 }
 
+/// As the reference wrote it (its captured state with the backend ipip).
+#[test]
+fn ipip_has_a_type_and_no_data() {
+    let text = r#"{"PublicIP":"192.168.77.12","PublicIPv6":null,"BackendType":"ipip"}"#;
+    let attrs = LeaseAttrs::parse(text).unwrap();
+    assert_eq!(
+        (attrs.backend_type.as_str(), &attrs.backend_data),
+        (crate::IPIP_TYPE, &None)
+    );
+    assert_eq!(attrs.to_json(), text);
+}
+
 #[test]
 fn malformed_values_name_the_member() {
     let table = [

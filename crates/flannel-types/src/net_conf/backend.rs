@@ -16,8 +16,9 @@ pub const WIREGUARD_TYPE: &str = "wireguard";
 pub const ALLOC_TYPE: &str = "alloc";
 /// The word for the backend of the administrator's own commands, in the network configuration and in leases.
 pub const EXTENSION_TYPE: &str = "extension";
+/// The word for the backend of tunnels of IP in IP, in the network configuration and in leases, which have no data of it.
+pub const IPIP_TYPE: &str = "ipip";
 const UDP_TYPE: &str = "udp";
-const IPIP_TYPE: &str = "ipip";
 
 /// How packets travel between nodes, with the backend's own settings.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

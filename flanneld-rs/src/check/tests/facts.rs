@@ -141,7 +141,7 @@ fn status() -> Status {
             device: Some(DeviceStatus {
                 name: "flannel.1".to_owned(),
                 vni: Some(1),
-                port: 8472,
+                port: Some(8472),
                 mac: Some("02:00:00:00:00:01".to_owned()),
                 public_key: None,
                 mtu_bytes: 1450,

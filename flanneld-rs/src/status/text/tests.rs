@@ -33,6 +33,17 @@ SUBNET             PUBLIC IP       MAC OR KEY        WAY    STATE      ROUTE   N
 }
 
 #[test]
+fn a_device_has_what_its_kind_has() {
+    let mut status = status();
+    let device = status.node.device.as_mut().unwrap();
+    device.name = "flannel.ipip".to_owned();
+    (device.vni, device.port, device.mac) = (None, None, None);
+    let text = render(&status, Vec::new(), false, now());
+    let expected = "\ndevice    flannel.ipip ok: on eth0 (192.168.77.9), MTU 1450\n";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
 fn commands_that_fail_are_told_with_their_last_words_and_their_next_try() {
     let mut status = status();
     status.node.commands = Some(CommandsStatus {
@@ -136,7 +147,7 @@ fn status() -> Status {
         device: Some(DeviceStatus {
             name: "flannel.1".to_owned(),
             vni: Some(1),
-            port: 8472,
+            port: Some(8472),
             mac: Some("02:00:00:00:00:09".to_owned()),
             public_key: None,
             mtu_bytes: 1450,
