@@ -1,24 +1,35 @@
 //! What needs a kernel that this machine may not have. All cases share two guests, which boot once.
 
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use conformance::guest::{Guest, GuestLab};
 use conformance::lab::Binaries;
 
 mod bridge_vlan;
+mod ipip;
 mod kernel;
 mod rules;
 mod vxlan;
 mod wireguard;
 mod wireguard_backend;
 
+/// What the kernel may need under emulation to do what the daemon was told.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Tests of the crate `netlink`, which assert more where the kernel has what they are about.
+const TEST_PROGRAMS: [&str; 2] = ["wireguard-", "ipip-"];
+
 /// The guests, for one case at a time. Everything of them ends with this process, because the lab does.
 fn guests() -> MutexGuard<'static, GuestLab> {
     // A boot that failed is not tried again by every case.
     static GUESTS: OnceLock<Result<Mutex<GuestLab>, String>> = OnceLock::new();
     let guests = GUESTS.get_or_init(|| {
-        let lab =
-            Binaries::find().and_then(|binaries| GuestLab::start(2, &binaries, &wireguard::test_programs()));
+        let programs: Vec<_> = TEST_PROGRAMS.into_iter().flat_map(test_program).collect();
+        let lab = Binaries::find().and_then(|binaries| GuestLab::start(2, &binaries, &programs));
         let lab = lab.map_err(|error| format!("{error:#}"))?;
         println!("two guests ran commands after {:.1} s", lab.took().as_secs_f64());
         Ok(Mutex::new(lab))
@@ -32,7 +43,7 @@ fn clean(guest: &mut Guest) {
     guest
         .sh("kill -9 $(cat /run/flanneld.pid 2>/dev/null) 2>/dev/null
             for pod in $(ls /run/netns); do ip netns del $pod; done
-            for link in flannel.1 flannel-v6.1 flannel-wg flannel-wg-v6 cni0 cni5; do ip link del $link 2>/dev/null; done
+            for link in flannel.1 flannel-v6.1 flannel-wg flannel-wg-v6 flannel.ipip cni0 cni5; do ip link del $link 2>/dev/null; done
             nft flush ruleset
             rm -rf /run/flannel /var/lib/cni /run/flanneld.*
             true")
@@ -45,4 +56,62 @@ fn configure(lab: &GuestLab, case: &str, net_conf: &str) -> String {
         .put_in_etcd(&format!("{case}/config"), net_conf, None)
         .unwrap();
     format!("--etcd-prefix=/coreos.com/network/{case}")
+}
+
+/// The newest program of this name that was built beside this one, if there is one.
+fn test_program(prefix: &str) -> Vec<PathBuf> {
+    let this = std::env::current_exe().unwrap();
+    let built = fs::read_dir(this.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let is_test = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with(prefix) && path.extension().is_none()
+    };
+    let newest = built
+        .filter(is_test)
+        .max_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
+    newest.into_iter().collect()
+}
+
+/// Runs a test of the crate `netlink` in a guest; returns what it prints, and the kernel's modules after it.
+fn run_test_program(guest: &mut Guest, prefix: &str) -> String {
+    let programs = test_program(prefix);
+    let [program] = programs.as_slice() else {
+        let test = prefix.trim_end_matches('-');
+        panic!("first build it: cargo test -p netlink --test {test} --no-run");
+    };
+    let name = program.file_name().unwrap().to_string_lossy().into_owned();
+    let run = format!("/opt/cni/bin/{name} && lsmod");
+    let answer = guest.exec(&run, LIMIT).unwrap();
+    assert_eq!(answer.status, 0, "{}{}", answer.stdout, answer.stderr);
+    answer.stdout
+}
+
+/// Of what the pod of a node sends to an address from before something is done until after it, nothing is lost.
+fn loses_nothing(lab: &mut GuestLab, number: u8, address: IpAddr, done: impl FnOnce(&mut GuestLab)) {
+    let guest = lab.guest(number).unwrap();
+    guest
+        .sh(&format!(
+            "ip netns exec pod busybox ping -i 0.2 {address} >/run/ping.out 2>&1 </dev/null &
+             echo $! >/run/ping.pid"
+        ))
+        .unwrap();
+    answers(guest, 1);
+    done(lab);
+    let guest = lab.guest(number).unwrap();
+    let during = answers(guest, 1);
+    let answered = answers(guest, during.len() + 1);
+    guest.sh("kill $(cat /run/ping.pid)").unwrap();
+    let all: Vec<_> = (0..answered.len()).collect();
+    assert_eq!(answered, all, "some of the requests had no answer");
+}
+
+/// Waits until the pod's requests have so many answers, and returns the numbers of those that have.
+fn answers(guest: &mut Guest, least: usize) -> Vec<usize> {
+    let enough = format!("test $(grep -c seq= /run/ping.out) -ge {least}");
+    guest.wait_for(&enough, LIMIT).unwrap();
+    let said = guest.sh("cat /run/ping.out").unwrap();
+    let number = |line: &str| line.split_once("seq=")?.1.split(' ').next()?.parse().ok();
+    said.lines().filter_map(number).collect()
 }

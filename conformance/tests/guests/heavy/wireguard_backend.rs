@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use conformance::guest::{Guest, GuestLab, POD_CONF};
 
-use crate::heavy::{clean, configure, guests};
+use crate::heavy::{LIMIT, clean, configure, guests, loses_nothing};
 
-/// What the kernel may need under emulation to do what the daemon was told.
-const LIMIT: Duration = Duration::from_secs(60);
 const NETWORKS: &str =
     r#""Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","EnableNFTables":true"#;
 const WIREGUARD: &str = r#"{"Type":"wireguard","PSK":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}"#;
@@ -109,30 +107,13 @@ fn a_restart_costs_nothing(lab: &mut GuestLab, flags: &str, first: &[IpAddr]) {
                     stat -c %a /run/flannel/wgkey";
     let before = guest.sh(identity).unwrap();
     assert!(before.ends_with("600\n"), "mode: {before}");
-    guest
-        .sh(&format!(
-            "ip netns exec pod busybox ping {address} >/run/ping.out 2>&1 </dev/null &
-             echo $! >/run/ping.pid"
-        ))
-        .unwrap();
-    answers(guest, 1);
-    guest.stop_flanneld().unwrap();
-    guest.start_flanneld(flags).unwrap();
-    let during = answers(guest, 1);
-    let answered = answers(guest, during.len() + 1);
-    guest.sh("kill $(cat /run/ping.pid)").unwrap();
-    let all: Vec<_> = (0..answered.len()).collect();
-    assert_eq!(answered, all, "some of the requests had no answer");
+    loses_nothing(lab, 2, *address, |lab| {
+        let guest = lab.guest(2).unwrap();
+        guest.stop_flanneld().unwrap();
+        guest.start_flanneld(flags).unwrap();
+    });
+    let guest = lab.guest(2).unwrap();
     assert_eq!(guest.sh(identity).unwrap(), before);
-}
-
-/// Waits until the pod's requests have so many answers, and returns the numbers of those that have.
-fn answers(guest: &mut Guest, least: usize) -> Vec<usize> {
-    let enough = format!("test $(grep -c seq= /run/ping.out) -ge {least}");
-    guest.wait_for(&enough, LIMIT).unwrap();
-    let said = guest.sh("cat /run/ping.out").unwrap();
-    let number = |line: &str| line.split_once("seq=")?.1.split(' ').next()?.parse().ok();
-    said.lines().filter_map(number).collect()
 }
 
 /// The kernel sends to a peer that it has, silent as it may be, and refuses to where there is none.
