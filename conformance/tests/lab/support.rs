@@ -135,11 +135,18 @@ pub(crate) fn assert_same(what: &str, before: &Dump, after: &Dump) {
 }
 
 /// Pings from a namespace all through some action, and returns how many pings were sent and how many were lost.
+///
+/// Every target must answer before: nodes need a moment to learn of each other, which is no loss.
 pub(crate) fn pinging_during<T>(
     from: &Namespaces,
     targets: &[Ipv4Addr],
     action: impl FnOnce() -> T,
 ) -> (T, usize, usize) {
+    let answers = from.run(|| ping_all(targets, Patience::MATRIX)).unwrap();
+    assert!(
+        answers.iter().all(Option::is_some),
+        "{targets:?} answer {answers:?}"
+    );
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let _ends_all = SetAtEnd(&stop);
@@ -152,6 +159,7 @@ pub(crate) fn pinging_during<T>(
                     timeout: Duration::from_millis(500),
                 };
                 while !stop.load(Ordering::Relaxed) {
+                    let sent_at = start.elapsed();
                     let answers = ping_all(targets, patience)?;
                     sent += answers.len();
                     for (target, _) in targets
@@ -160,8 +168,8 @@ pub(crate) fn pinging_during<T>(
                         .filter(|(_, answer)| answer.is_none())
                     {
                         println!(
-                            "{target} did not answer, {} ms after the first ping",
-                            start.elapsed().as_millis()
+                            "{target} did not answer a ping sent {} ms after the first",
+                            sent_at.as_millis()
                         );
                         lost += 1;
                     }
