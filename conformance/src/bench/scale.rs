@@ -32,6 +32,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_secs(61);
 /// The same where only little time is to be spent; no audit need be in it.
 const QUICK_QUIET: Duration = Duration::from_secs(10);
+/// Before a change that is timed, so that it is a first change after quiet.
+const QUIET_BEFORE_CHANGE: Duration = Duration::from_millis(250);
 /// Single changes, and full observations, of each size.
 const CHANGES: u8 = 20;
 const LOOKS: u8 = 20;
@@ -60,6 +62,7 @@ struct Measured {
     ready: Vec<Duration>,
     programmed: Vec<Duration>,
     floor: Vec<Duration>,
+    put_floor: Vec<Duration>,
     put: Vec<Duration>,
     gone: Vec<Duration>,
     looks: Vec<Duration>,
@@ -105,10 +108,13 @@ fn at_size(config: &BenchConfig, size: Size) -> Result<Measured> {
         "scale, {peers} peers: {starts} starts, {CHANGES} changes"
     ))?;
     let mut cluster = Cluster::new(config, peers)?;
-    let (mut ready, mut programmed, mut floors) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ready, mut programmed) = (Vec::new(), Vec::new());
+    let (mut floors, mut put_floors) = (Vec::new(), Vec::new());
     let made_up = StorePeer::all(peers, 0);
     for _ in 0..starts {
-        floors.push(floor::program(&made_up)?);
+        let floor = floor::program(&made_up, StorePeer::one_more(peers))?;
+        floors.push(floor.all);
+        put_floors.push(floor.one_more);
         cluster.make_cold()?;
         let start = cluster.start()?;
         ready.push(start.ready);
@@ -132,6 +138,7 @@ fn at_size(config: &BenchConfig, size: Size) -> Result<Measured> {
         ready,
         programmed,
         floor: floors,
+        put_floor: put_floors,
         put,
         gone,
         looks,

@@ -9,14 +9,13 @@ use super::super::BenchConfig;
 use super::super::peer_watch::{Change, PeerWatch};
 use super::super::start::{self, Started};
 use super::super::usage::{Usage, peak_rss_kib};
+use super::QUIET_BEFORE_CHANGE;
 use super::peers::{NET_CONF, StorePeer};
 use super::tables::Tables;
 use crate::lab::{BIN_DIR, Lab, LabConfig, Node, SUBNET_FILE, Store, TUNNEL};
 
 /// No start among thousands of peers may take longer, nor a change of all of them.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Before a change that is timed, so that it is a first change after quiet.
-const QUIET: Duration = Duration::from_millis(250);
 /// After a signal, until the daemon is idle again.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -115,16 +114,13 @@ impl Cluster {
     /// # Errors
     /// Fails when it does not follow.
     pub(super) fn change_one(&self) -> Result<(Duration, Duration)> {
-        let one = StorePeer {
-            number: self.peers,
-            generation: 0,
-        };
+        let one = StorePeer::one_more(self.peers);
         let (name, watch) = (one.lease().0, PeerWatch::new(self.node()?)?);
-        thread::sleep(QUIET);
+        thread::sleep(QUIET_BEFORE_CHANGE);
         let begun = Instant::now();
         self.put(&[one])?;
         let made = watch.all(&one.keys(), Change::Made)?.duration_since(begun);
-        thread::sleep(QUIET);
+        thread::sleep(QUIET_BEFORE_CHANGE);
         watch.drain()?;
         let begun = Instant::now();
         self.lab.remove_lease_from_etcd(&name)?;

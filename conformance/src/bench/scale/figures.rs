@@ -38,7 +38,7 @@ fn notes(quiet: Duration) -> Vec<String> {
             "leases in etcd, one node, iptables mode; cold: no device, no rules, no lease of the node's; dumps show when all is there"
                 .to_owned(),
             format!(
-                "{FLOOR}: this program makes the same routes, neighbours and entries, 300 a send; quiet: {} s, all sizes at once",
+                "{FLOOR}: this program makes the same routes, neighbours and entries, 300 a send, without a store; quiet: {} s, all sizes at once",
                 quiet.as_secs()
             ),
             baseline::SCALE_NOTE.to_owned(),
@@ -62,10 +62,10 @@ fn starts(measured: &Measured) -> [Figure; 2] {
 
 /// How soon single changes are followed, and what it costs to look at everything.
 fn changes(measured: &Measured, few: Option<&Measured>) -> [Figure; 3] {
-    let figure = |name: &str, of: fn(&Measured) -> &[Duration], reference: Option<Peer>| {
+    let figure = |name: &str, of: fn(&Measured) -> &[Duration], others: Vec<Peer>| {
         let times = |measured| millis(of(measured).iter().copied());
         let among_few = few.map(|few| Peer::paired(AMONG_FEW, times(few)));
-        let peers = among_few.into_iter().chain(reference).collect();
+        let peers = among_few.into_iter().chain(others).collect();
         Figure::low(name, "ms", times(measured), peers)
     };
     let as_among_few = Aim::Ratio {
@@ -80,16 +80,23 @@ fn changes(measured: &Measured, few: Option<&Measured>) -> [Figure; 3] {
     let put = figure(
         "lease put → route, neighbour, FDB",
         |measured| &measured.put,
-        Some(baseline::LEASE_PUT),
+        vec![
+            Peer::paired(FLOOR, millis(measured.put_floor.iter().copied())),
+            baseline::LEASE_PUT,
+        ],
     );
     [
         put.with(aims),
         figure(
             "lease removed → all gone",
             |measured| &measured.gone,
-            Some(baseline::LEASE_GONE),
+            vec![baseline::LEASE_GONE],
         ),
-        figure("full observation and diff, CPU", |measured| &measured.looks, None),
+        figure(
+            "full observation and diff, CPU",
+            |measured| &measured.looks,
+            Vec::new(),
+        ),
     ]
 }
 

@@ -10,6 +10,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 
 use super::super::rtnl::{ACKNOWLEDGE, CREATE, RTM_NEWNEIGH, RTM_NEWROUTE, Socket, attribute, request};
+use super::QUIET_BEFORE_CHANGE;
 use super::peers::StorePeer;
 
 /// Requests of one send, as many as the reference's floor had.
@@ -29,18 +30,25 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
-/// Makes the objects of some peers on a device in a namespace of its own, and returns how long the kernel took.
+/// How long the kernel took.
+pub(super) struct Floor {
+    pub(super) all: Duration,
+    /// For one more peer, after quiet.
+    pub(super) one_more: Duration,
+}
+
+/// Makes the objects of some peers on a device in a namespace of its own, and then those of one more.
 ///
 /// # Errors
 /// Fails when the kernel refuses.
-pub(super) fn program(peers: &[StorePeer]) -> Result<Duration> {
+pub(super) fn program(peers: &[StorePeer], one_more: StorePeer) -> Result<Floor> {
     thread::scope(|scope| {
-        let thread = scope.spawn(|| in_new_namespace(peers));
+        let thread = scope.spawn(|| in_new_namespace(peers, one_more));
         thread.join().map_err(|_| anyhow!("the floor panicked"))?
     })
 }
 
-fn in_new_namespace(peers: &[StorePeer]) -> Result<Duration> {
+fn in_new_namespace(peers: &[StorePeer], one_more: StorePeer) -> Result<Floor> {
     unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
     ip(&format!(
         "link add {DEVICE} type vxlan id 1 dstport 8472 nolearning"
@@ -50,6 +58,14 @@ fn in_new_namespace(peers: &[StorePeer]) -> Result<Duration> {
     ip(&format!("address add 10.0.0.0/32 dev {DEVICE}"))?;
     let index = if_nametoindex(DEVICE).context("looking for the floor's device")?;
     let socket = Socket::open(0)?;
+    let all = make(&socket, index, peers)?;
+    thread::sleep(QUIET_BEFORE_CHANGE);
+    let one_more = make(&socket, index, &[one_more])?;
+    Ok(Floor { all, one_more })
+}
+
+/// Makes the objects of some peers, and returns how long the kernel took.
+fn make(socket: &Socket, index: u32, peers: &[StorePeer]) -> Result<Duration> {
     let makers = [entry, neighbour, route];
     let requests: Vec<_> = makers
         .iter()

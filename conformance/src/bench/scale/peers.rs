@@ -24,6 +24,14 @@ impl StorePeer {
         (0..count).map(peer).collect()
     }
 
+    /// The one that comes after the first `count`.
+    pub(super) const fn one_more(count: u16) -> Self {
+        Self {
+            number: count,
+            generation: 0,
+        }
+    }
+
     /// The first address of its subnet.
     pub(super) fn subnet(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(FIRST_SUBNET.to_bits() + (u32::from(self.number) << 8))
