@@ -15,7 +15,7 @@ use crate::observe::index_of;
 use crate::raw::Requests;
 use crate::socket::{Socket, is_full};
 use crate::wireguard::Devices;
-use crate::{Netns, conflict, marked, sysctl};
+use crate::{Netns, conflict, devconf, marked, sysctl};
 
 /// Applies changes in order, as few sends as possible, and returns the result of each.
 pub(crate) fn apply(edges: &mut Edges<'_>, ops: &[Op]) -> Vec<Result<(), KernelError>> {
@@ -243,6 +243,11 @@ impl Run<'_, '_> {
     }
 
     fn set_sysctl(&mut self, key: &SysctlKey, value: &str) -> Result<Vec<Request>, KernelError> {
+        if let Some((link, request)) = devconf::set(key, value)
+            && self.index(&link).is_ok()
+        {
+            return Ok(vec![request]);
+        }
         // The parameter may belong to a link that is still in the queue.
         self.flush();
         sysctl::write(key, value)?;

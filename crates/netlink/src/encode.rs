@@ -7,7 +7,7 @@ mod question;
 
 pub(crate) use bridge::{add_port_vlans, del_port_vlan, set_vlan_filtering};
 pub(crate) use link::{
-    LinkRefs, add_link, del_link, set_admin, set_flag, set_ipip, set_mac, set_master, set_mtu,
+    LinkRefs, add_link, change_family, del_link, set_admin, set_flag, set_ipip, set_mac, set_master, set_mtu,
     set_port_flags, set_tx_queue_len, set_vxlan, vxlan_local,
 };
 pub(crate) use object::{

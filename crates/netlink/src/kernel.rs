@@ -36,7 +36,7 @@ pub struct RealKernel {
 pub struct Writes {
     /// Netlink requests other than questions.
     pub requests: u64,
-    /// Writes to kernel parameters.
+    /// Writes to the files of kernel parameters.
     pub sysctls: u64,
 }
 

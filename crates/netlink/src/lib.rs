@@ -14,6 +14,7 @@ mod bridge;
 mod conflict;
 pub mod conntrack;
 mod decode;
+mod devconf;
 mod encode;
 mod errno;
 mod frame;

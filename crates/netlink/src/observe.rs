@@ -15,7 +15,7 @@ use crate::encode;
 use crate::errno::{no_link, other};
 use crate::raw::Requests;
 use crate::socket::Socket;
-use crate::{marked, sysctl};
+use crate::{devconf, marked, sysctl};
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
@@ -41,6 +41,9 @@ pub(crate) fn observe(socket: &mut Socket, scope: &Scope) -> Result<State, Kerne
             }
             Err(e) => return Err(e),
         }
+        let told = raw.sysctls.iter();
+        let asked = told.filter(|(key, _)| scope.sysctls.contains(key)).cloned();
+        state.sysctls.extend(asked);
         let (name, link) = resolved(raw, &names);
         state.links.insert(name, link);
     }
@@ -48,7 +51,12 @@ pub(crate) fn observe(socket: &mut Socket, scope: &Scope) -> Result<State, Kerne
         marked::read(socket, scope, family, &mut state)?;
     }
     for key in &scope.sysctls {
-        if let Some(value) = sysctl::read(key)? {
+        if state.sysctls.contains_key(key) {
+            continue;
+        }
+        let told = devconf::ask(socket, key);
+        let value = if told.is_some() { told } else { sysctl::read(key)? };
+        if let Some(value) = value {
             state.sysctls.insert(key.clone(), value);
         }
     }

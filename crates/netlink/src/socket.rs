@@ -52,6 +52,15 @@ impl Socket {
         self.raw.ask(requests, decoded)
     }
 
+    /// The same for messages that `netlink-packet-route` does not know: the answers are what `read` makes of them.
+    pub(crate) fn ask_raw<T>(
+        &mut self,
+        requests: &mut Requests,
+        read: impl FnMut(Frame<'_>) -> Result<T, KernelError>,
+    ) -> Result<Vec<Result<T, KernelError>>, KernelError> {
+        self.raw.ask(requests, read)
+    }
+
     /// Asks one question that has one answer.
     pub(crate) fn ask_one(
         &mut self,

@@ -181,6 +181,14 @@ impl SysctlKey {
         Self(format!("net/{family}/conf/{link}/{name}"))
     }
 
+    /// The family, link and name of one that has the form of [`SysctlKey::of_link`].
+    #[must_use]
+    pub fn link_parts(&self) -> Option<(&str, &str, &str)> {
+        let (family, rest) = self.0.strip_prefix("net/")?.split_once("/conf/")?;
+        let (link, name) = rest.split_once('/')?;
+        (!family.contains('/') && !name.contains('/')).then_some((family, link, name))
+    }
+
     /// Wraps a path below `/proc/sys`; `None` when a part of it is empty, `.` or `..`.
     #[must_use]
     pub fn new(path: &str) -> Option<Self> {

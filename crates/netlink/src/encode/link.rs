@@ -5,8 +5,8 @@ use net_types::{IfIndex, IfName, MacAddr};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoIpTunnel, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecUnspec, InfoBridgePort, InfoData, InfoIpTunnel, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
+    InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netstate::{AdminState, BridgePort, ErrorClass, Ipip, KernelError, Link, LinkKind, VethPeer, Vxlan};
 
@@ -176,6 +176,11 @@ fn set(message: LinkMessage) -> Request {
         message: RouteNetlinkMessage::SetLink(message),
         flags: 0,
     }
+}
+
+/// Changes what a link has for an address family.
+pub(crate) fn change_family(name: &IfName, family: AfSpecUnspec) -> Request {
+    set_attribute(name, LinkAttribute::AfSpecUnspec(vec![family]))
 }
 
 /// `RTM_NEWLINK` without `NLM_F_CREATE` changes what an existing link's kind defines.
