@@ -4,16 +4,19 @@
 //! as the rules of a firewall that this user may not see, leads to no finding.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use flannel_types::{ALLOC_TYPE, HOST_GW_TYPE, SubnetEnv, VXLAN_TYPE};
+use flannel_types::{ALLOC_TYPE, HOST_GW_TYPE, IPIP_TYPE, SubnetEnv, VXLAN_TYPE};
 use net_types::IfName;
-use net_types::registry::{RTPROT_FLANNEL, VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX};
+use net_types::registry::{
+    IPIP_DEVICE, RTPROT_FLANNEL, VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX,
+};
 use netlink::inventory::Inventory;
-use netstate::{Link, LinkKind, Route, State, Vxlan};
+use netstate::{Ipip, Link, LinkKind, Route, State, Vxlan};
 use serde::Serialize;
 
+use crate::settings::{IPIP_OVERHEAD_BYTES, IPV6_OVERHEAD_BYTES, OVERHEAD_BYTES};
 use crate::status::{DeviceStatus, PeerStatus, PeerWay, Status};
 
 pub mod command;
@@ -98,12 +101,29 @@ pub struct TunnelEnd {
 enum Backend {
     /// Through VXLAN tunnels.
     Vxlan,
+    /// Through tunnels of IP in IP.
+    Ipip,
     /// By routes to the peers' own addresses.
     HostGw,
     /// Not by flannel's doing.
     Alloc,
     /// In a way that has no checks of its own.
     Other,
+}
+
+/// A device that is an end of tunnels.
+#[derive(Clone, Copy)]
+struct Device<'a> {
+    name: &'a IfName,
+    link: &'a Link,
+    /// Outer source address.
+    local: Option<IpAddr>,
+    /// The interface that carries the outer packets.
+    parent: Option<&'a IfName>,
+    /// What the outer headers take.
+    overhead_bytes: u32,
+    /// The UDP port, of a VXLAN device.
+    port: Option<u16>,
 }
 
 /// How bad a finding is.
@@ -194,6 +214,7 @@ impl Facts {
         let told = self.status()?.node.backend.as_ref()?;
         Some(match told.name.as_str() {
             VXLAN_TYPE => Backend::Vxlan,
+            IPIP_TYPE => Backend::Ipip,
             HOST_GW_TYPE => Backend::HostGw,
             ALLOC_TYPE => Backend::Alloc,
             _ => Backend::Other,
@@ -207,6 +228,9 @@ impl Facts {
             if self.told_devices().next().is_some() || self.vxlans().next().is_some() {
                 return Some(Backend::Vxlan);
             }
+            if self.ipip().is_some() {
+                return Some(Backend::Ipip);
+            }
             let mut routes = self.state.routes.values();
             routes.any(is_marked).then_some(Backend::HostGw)
         };
@@ -216,8 +240,10 @@ impl Facts {
     /// The UDP port of the tunnel, where there is or may be one.
     fn tunnel_port(&self) -> Option<u16> {
         match self.backend() {
-            Some(Backend::Vxlan) | None => Some(self.device().map_or(VXLAN_PORT, |(_, _, vxlan)| vxlan.port)),
-            Some(Backend::HostGw | Backend::Alloc | Backend::Other) => None,
+            Some(Backend::Vxlan) | None => {
+                Some(self.device().and_then(|device| device.port).unwrap_or(VXLAN_PORT))
+            }
+            Some(Backend::Ipip | Backend::HostGw | Backend::Alloc | Backend::Other) => None,
         }
     }
 
@@ -237,6 +263,19 @@ impl Facts {
             })
     }
 
+    /// The device of IP in IP with flannel's name.
+    fn ipip(&self) -> Option<(&IfName, &Link, &Ipip)> {
+        let (name, link) = self.link(IPIP_DEVICE)?;
+        match &link.kind {
+            LinkKind::Ipip(ipip) => Some((name, link, ipip)),
+            LinkKind::Vxlan(_)
+            | LinkKind::Wireguard
+            | LinkKind::Bridge
+            | LinkKind::Veth(_)
+            | LinkKind::Other(_) => None,
+        }
+    }
+
     /// The daemon's own devices, as it tells them.
     fn told_devices(&self) -> impl Iterator<Item = &DeviceStatus> {
         let node = self.status().map(|status| &status.node);
@@ -245,10 +284,30 @@ impl Facts {
     }
 
     /// The daemon's own devices; without a daemon the only one of each family with such a name.
-    fn devices(&self) -> Vec<(&IfName, &Link, &Vxlan)> {
-        if self.backend() != Some(Backend::Vxlan) {
-            return Vec::new();
+    fn devices(&self) -> Vec<Device<'_>> {
+        match self.backend() {
+            Some(Backend::Vxlan) => {
+                let devices = self.own_vxlans().into_iter();
+                devices
+                    .map(|(name, link, vxlan)| Device::of_vxlan(name, link, vxlan))
+                    .collect()
+            }
+            Some(Backend::Ipip) => {
+                let device = self.ipip().map(|(name, link, ipip)| Device {
+                    name,
+                    link,
+                    local: ipip.local.map(IpAddr::V4),
+                    parent: self.told_parent(name),
+                    overhead_bytes: IPIP_OVERHEAD_BYTES,
+                    port: None,
+                });
+                device.into_iter().collect()
+            }
+            Some(Backend::HostGw | Backend::Alloc | Backend::Other) | None => Vec::new(),
         }
+    }
+
+    fn own_vxlans(&self) -> Vec<(&IfName, &Link, &Vxlan)> {
         if self.told_devices().next().is_some() {
             let is_told = |name: &IfName| self.told_devices().any(|device| name.as_str() == device.name);
             return self.vxlans().filter(|(name, ..)| is_told(name)).collect();
@@ -262,13 +321,37 @@ impl Facts {
         [only(false), only(true)].into_iter().flatten().collect()
     }
 
+    /// The interface below a device, as the daemon tells it.
+    fn told_parent(&self, device: &IfName) -> Option<&IfName> {
+        let told = self.told_devices().find(|told| told.name == device.as_str())?;
+        self.link(&told.parent).map(|(name, _)| name)
+    }
+
     /// The first of the daemon's own devices, IPv4's where there are two.
-    fn device(&self) -> Option<(&IfName, &Link, &Vxlan)> {
+    fn device(&self) -> Option<Device<'_>> {
         self.devices().first().copied()
     }
 
     fn sysctl(&self, path: &str) -> Option<&str> {
         self.sysctls.get(path).map(String::as_str)
+    }
+}
+
+impl<'a> Device<'a> {
+    fn of_vxlan(name: &'a IfName, link: &'a Link, vxlan: &'a Vxlan) -> Self {
+        let is_v6 = vxlan.local.is_some_and(|ip| ip.is_ipv6());
+        Self {
+            name,
+            link,
+            local: vxlan.local,
+            parent: vxlan.parent.as_ref(),
+            overhead_bytes: if is_v6 {
+                IPV6_OVERHEAD_BYTES
+            } else {
+                OVERHEAD_BYTES
+            },
+            port: Some(vxlan.port),
+        }
     }
 }
 

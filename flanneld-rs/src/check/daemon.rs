@@ -55,7 +55,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
             "correct the node that holds it, bring all nodes onto one link or use the backend vxlan, or remove the lease \
              from the store if no node holds it"
         }
-        Some(Backend::Vxlan | Backend::Alloc | Backend::Other) | None => {
+        Some(Backend::Vxlan | Backend::Ipip | Backend::Alloc | Backend::Other) | None => {
             "correct the node that holds it, or remove the lease from the store"
         }
     };

@@ -1,11 +1,9 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use net_types::IfName;
-use netstate::{AdminState, Link, Vxlan};
+use netstate::AdminState;
 
-use super::{BRIDGE, Backend, Facts, Finding, Severity};
-use crate::settings::{IPV6_OVERHEAD_BYTES, OVERHEAD_BYTES};
+use super::{BRIDGE, Backend, Device, Facts, Finding, Severity};
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<_> = subnet_file(facts).into_iter().collect();
@@ -36,9 +34,7 @@ fn devices(facts: &Facts) -> Vec<Finding> {
         return vec![missing];
     }
     let devices = facts.devices().into_iter();
-    devices
-        .flat_map(|(name, link, vxlan)| device(facts, name, link, vxlan))
-        .collect()
+    devices.flat_map(|found| device(facts, found)).collect()
 }
 
 /// A subnet file lets pods start, which then need what carries their packets.
@@ -58,16 +54,21 @@ fn missing(facts: &Facts) -> Option<Finding> {
             Severity::Error,
             "there is a subnet file, but no VXLAN device of flannel's",
         ),
+        Some(Backend::Ipip) if facts.ipip().is_none() => finding(
+            Severity::Error,
+            "there is a subnet file, but no device of IP in IP of flannel's",
+        ),
         None if facts.daemon.is_err() => finding(
             Severity::Warning,
-            "there is a subnet file, but neither a VXLAN device nor a route of flannel's: pods reach no other node, \
+            "there is a subnet file, but neither a tunnel's device nor a route of flannel's: pods reach no other node, \
              unless somebody else brings their packets there (backend alloc)",
         ),
         Some(_) | None => None,
     }
 }
 
-fn device(facts: &Facts, name: &IfName, link: &Link, vxlan: &Vxlan) -> Vec<Finding> {
+fn device(facts: &Facts, device: Device<'_>) -> Vec<Finding> {
+    let Device { name, link, .. } = device;
     let mut findings = Vec::new();
     if link.admin == AdminState::Down {
         findings.push(Finding::error(
@@ -89,15 +90,8 @@ fn device(facts: &Facts, name: &IfName, link: &Link, vxlan: &Vxlan) -> Vec<Findi
             "restart flanneld, and the pods after it",
         ));
     }
-    let parent = vxlan
-        .parent
-        .as_ref()
-        .and_then(|parent| facts.link(parent.as_str()));
-    let overhead = if vxlan.local.is_some_and(|ip| ip.is_ipv6()) {
-        IPV6_OVERHEAD_BYTES
-    } else {
-        OVERHEAD_BYTES
-    };
+    let parent = device.parent.and_then(|parent| facts.link(parent.as_str()));
+    let overhead = device.overhead_bytes;
     if let Some((parent, underlay)) = parent {
         let carried = underlay.mtu_bytes.unwrap_or(u32::MAX);
         if mtu.saturating_add(overhead) > carried {
@@ -108,7 +102,7 @@ fn device(facts: &Facts, name: &IfName, link: &Link, vxlan: &Vxlan) -> Vec<Findi
             ));
         }
     }
-    findings.extend(source(facts, name, vxlan));
+    findings.extend(source(facts, device));
     let mut told = facts.told_devices();
     if let Some(told) = told.find(|told| told.name == name.as_str())
         && let Some(mac) = link.mac
@@ -126,7 +120,8 @@ fn device(facts: &Facts, name: &IfName, link: &Link, vxlan: &Vxlan) -> Vec<Findi
 
 /// What this node itself sends to pods of others leaves under an address of the device, whatever interfaces there are:
 /// the first one, as the route's gateway is in the subnet of none (linux `inet_select_addr`).
-fn source(facts: &Facts, name: &IfName, vxlan: &Vxlan) -> Option<Finding> {
+fn source(facts: &Facts, device: Device<'_>) -> Option<Finding> {
+    let name = device.name;
     let own = IpAddr::V4(facts.subnet_env()?.subnet?.network());
     let links = &facts.inventory.links;
     let link = links.iter().find(|link| link.name == *name)?;
@@ -135,7 +130,7 @@ fn source(facts: &Facts, name: &IfName, vxlan: &Vxlan) -> Option<Finding> {
         .iter()
         .map(|held| held.addr.ip())
         .filter(IpAddr::is_ipv4);
-    if vxlan.local.is_some_and(|ip| ip.is_ipv6()) {
+    if device.local.is_some_and(|ip| ip.is_ipv6()) {
         return None;
     }
     match held.next() {

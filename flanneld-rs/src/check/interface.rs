@@ -46,7 +46,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 /// The outer addresses of this node, as far as they are known.
 fn own_addresses(facts: &Facts) -> BTreeSet<IpAddr> {
     let lease = facts.status().and_then(|status| status.node.lease.as_ref());
-    let local = facts.device().and_then(|(_, _, vxlan)| vxlan.local);
+    let local = facts.device().and_then(|device| device.local);
     lease
         .and_then(|lease| lease.public_ip)
         .into_iter()
@@ -71,9 +71,9 @@ fn shared_lease(facts: &Facts) -> Option<Finding> {
 /// What peers send to, and the tunnel's packets leave from, is an address that the host had when flanneld started.
 fn lost_address(facts: &Facts) -> Option<Finding> {
     let (who, local) = match facts.backend()? {
-        Backend::Vxlan => {
-            let (device, _, vxlan) = facts.device()?;
-            (format!("{device} sends from"), vxlan.local?)
+        Backend::Vxlan | Backend::Ipip => {
+            let device = facts.device()?;
+            (format!("{} sends from", device.name), device.local?)
         }
         Backend::HostGw => {
             let lease = facts.status()?.node.lease.as_ref()?;

@@ -1,4 +1,4 @@
-use super::{BRIDGE, Backend, Facts, Finding, kernel_version};
+use super::{BRIDGE, Backend, Device, Facts, Finding, kernel_version};
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = missing_modules(facts);
@@ -14,6 +14,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 fn missing_modules(facts: &Facts) -> Vec<Finding> {
     let is_needed = |module: &&&str| match **module {
         "vxlan" => matches!(facts.backend(), Some(Backend::Vxlan) | None),
+        "ipip" => facts.backend() == Some(Backend::Ipip),
         _ => true,
     };
     let missing = facts.missing_modules.iter().filter(is_needed);
@@ -94,10 +95,10 @@ fn link_forwarding(facts: &Facts) -> Option<Finding> {
 fn ways(facts: &Facts) -> Vec<&str> {
     let shared = match facts.told_backend() {
         Some(Backend::HostGw) => facts.status().and_then(|status| status.node.backend.as_ref()),
-        Some(Backend::Vxlan | Backend::Alloc | Backend::Other) | None => None,
+        Some(Backend::Vxlan | Backend::Ipip | Backend::Alloc | Backend::Other) | None => None,
     };
     let devices = facts.devices();
-    let names = devices.into_iter().map(|(name, ..)| name.as_str());
+    let names = devices.into_iter().map(|device| device.name.as_str());
     let shared = shared.map(|backend| backend.link.as_str());
     names.chain(shared).chain([BRIDGE]).collect()
 }
@@ -134,7 +135,7 @@ fn ipv6(facts: &Facts) -> Option<Finding> {
 }
 
 fn reverse_path(facts: &Facts) -> Option<Finding> {
-    let (device, ..) = facts.device()?;
+    let device = facts.device()?.name;
     let has = |value: &str| {
         ["all", device.as_str()]
             .iter()
@@ -155,7 +156,13 @@ fn reverse_path(facts: &Facts) -> Option<Finding> {
 /// the UDP checksum when it's 0" (linux 5.7, 5.6.13, 5.4.41, 4.19.123, 4.14.181).
 fn checksum_offload(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let Some((device, _, vxlan)) = facts.device() else {
+    let Some(Device {
+        name: device,
+        parent,
+        port: Some(_),
+        ..
+    }) = facts.device()
+    else {
         return findings;
     };
     let way_out =
@@ -179,7 +186,7 @@ fn checksum_offload(facts: &Facts) -> Vec<Finding> {
             format!("{way_out}, or update the kernel"),
         ));
     }
-    let driver = vxlan.parent.as_ref().and_then(|parent| facts.drivers.get(parent));
+    let driver = parent.and_then(|parent| facts.drivers.get(parent));
     if driver.is_some_and(|driver| driver == "vmxnet3") {
         findings.push(Finding::note(
             "kernel.vmxnet3",

@@ -6,7 +6,7 @@ use net_types::IfName;
 use net_types::registry::{IPTABLES_FORWARD_CHAIN, IPTABLES_POSTROUTING_CHAIN, NFT_TABLE_V4, RTPROT_BOOT};
 use netstate::{NeighKey, RouteKind};
 
-use super::{BRIDGE, Backend, Facts, Finding};
+use super::{BRIDGE, Backend, Device, Facts, Finding};
 
 /// Of left-overs of one kind, so many are named.
 const MAX_NAMED: usize = 5;
@@ -26,7 +26,9 @@ fn devices(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     }
     let is_own = |name: &IfName| facts.told_devices().any(|own| name.as_str() == own.name);
-    let others = facts.vxlans().filter(|(name, ..)| !is_own(name));
+    let vxlans = facts.vxlans().map(|(name, ..)| name);
+    let named = vxlans.chain(facts.ipip().map(|(name, ..)| name));
+    let others = named.filter(|name| !is_own(name));
     let finding = |name: &IfName| {
         Finding::warning(
             "leftover.device",
@@ -34,13 +36,13 @@ fn devices(facts: &Facts) -> Vec<Finding> {
             format!("if no other flanneld uses it, run ip link del {name}"),
         )
     };
-    others.map(|(name, ..)| finding(name)).collect()
+    others.map(finding).collect()
 }
 
 /// Routes of an earlier backend, or of somebody else, that take pods' traffic past this node's own ones.
 fn foreign_routes(facts: &Facts) -> Vec<Finding> {
     let past = match facts.backend() {
-        Some(Backend::Vxlan) => "past flannel's device",
+        Some(Backend::Vxlan | Backend::Ipip) => "past flannel's device",
         Some(Backend::HostGw) => "and is not one of flanneld's",
         // The routes are the administrator's.
         Some(Backend::Alloc | Backend::Other) | None => return Vec::new(),
@@ -48,7 +50,7 @@ fn foreign_routes(facts: &Facts) -> Vec<Finding> {
     let Some(env) = facts.subnet_env() else {
         return Vec::new();
     };
-    let device = facts.device().map(|(name, ..)| name.as_str());
+    let device = facts.device().map(|device| device.name.as_str());
     let inside = |dst: &IpNetwork| match dst {
         IpNetwork::V4(dst) => env
             .networks
@@ -79,7 +81,8 @@ fn lone_routes(facts: &Facts) -> Vec<Finding> {
     if facts.daemon.is_ok() {
         return Vec::new();
     }
-    let Some((device, ..)) = facts.device() else {
+    let vxlan = facts.device().filter(|device| device.port.is_some());
+    let Some(Device { name: device, .. }) = vxlan else {
         return Vec::new();
     };
     let gateway = |kind: &RouteKind| match kind {

@@ -1,6 +1,6 @@
 //! Whether tunnelled packets get through: firewalls of this host, and peers that do not answer.
 
-use super::{Facts, Finding, Probe};
+use super::{Backend, Facts, Finding, Probe};
 use crate::status::PeerWay;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
@@ -101,8 +101,11 @@ fn silent(facts: &Facts, probe: &Probe) -> Option<Finding> {
              or set DirectRouting to false in the network configuration",
         )),
         (Some(end), true) if !end.answers => {
-            let port = facts.tunnel_port();
-            let packets = port.map_or("its packets".to_owned(), |port| format!("UDP port {port}"));
+            let packets = match (facts.tunnel_port(), facts.backend()) {
+                (Some(port), _) => format!("UDP port {port}"),
+                (None, Some(Backend::Ipip)) => "IP protocol 4".to_owned(),
+                (None, _) => "its packets".to_owned(),
+            };
             Some(Finding::error(
                 "path.tunnel-silent",
                 format!(

@@ -22,8 +22,8 @@ mod probe;
 
 /// How long a program may take that shows rules.
 const PROGRAM_MAX: Duration = Duration::from_secs(20);
-/// Modules that flannel needs, and that are there when something uses them.
-const MODULES: [&str; 3] = ["vxlan", "bridge", "nf_tables"];
+/// Modules that flannel may need, and that are there when something uses them.
+const MODULES: [&str; 4] = ["vxlan", "ipip", "bridge", "nf_tables"];
 /// The kernel parameter that the module br_netfilter adds.
 const BR_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 /// Kernel parameters of each link.
@@ -130,6 +130,7 @@ fn in_use(module: &str, state: &State) -> bool {
     let mut kinds = state.links.values().map(|link| &link.kind);
     match module {
         "vxlan" => kinds.any(|kind| matches!(kind, LinkKind::Vxlan(_))),
+        "ipip" => kinds.any(|kind| matches!(kind, LinkKind::Ipip(_))),
         "bridge" => kinds.any(|kind| matches!(kind, LinkKind::Bridge)),
         _ => Nftables::open().is_ok_and(|mut nftables| nftables.is_available()),
     }

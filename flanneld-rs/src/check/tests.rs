@@ -37,11 +37,25 @@ fn nothing_is_wrong_with_a_good_node_that_needs_no_tunnel() {
     }
 }
 
+#[test]
+fn nothing_is_wrong_with_a_good_node_whose_tunnels_are_of_ip_in_ip() {
+    let mut facts = good();
+    by_ipip(&mut facts);
+    facts.missing_modules.insert("vxlan");
+    facts.rules.insert("nft", "\tudp dport 8472 drop\n".to_owned());
+    facts.kernel_release = "5.4.40-1".to_owned();
+    assert_eq!(findings(&facts), []);
+    facts.daemon = Err("flanneld does not answer".to_owned());
+    let found: Vec<_> = findings(&facts).iter().map(|finding| finding.id).collect();
+    assert_eq!(found, ["daemon.silent"]);
+}
+
 /// A daemon that holds no lease yet says nothing of its backend.
 #[test]
 fn what_is_in_the_kernel_tells_the_backend_where_the_daemon_does_not() {
-    let rows: [(Break, Option<Backend>); 4] = [
+    let rows: [(Break, Option<Backend>); 5] = [
         (|_| {}, Some(Backend::Vxlan)),
+        (by_ipip, Some(Backend::Ipip)),
         (routed, Some(Backend::HostGw)),
         (leased_only, None),
         // With direct routing a node has both, and a device.
@@ -244,6 +258,46 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
     ("path.peer-silent", Severity::Warning, |facts| {
         facts.probes[0].tunnel.as_mut().unwrap().answers = false;
         facts.probes[0].underlay = false;
+    }),
+    ("kernel.feature-missing", Severity::Error, |facts| {
+        by_ipip(facts);
+        facts.missing_modules.insert("ipip");
+    }),
+    ("device.missing", Severity::Error, |facts| {
+        by_ipip(facts);
+        facts.state.links.remove(&name("flannel.ipip"));
+        facts.state.routes.clear();
+    }),
+    ("device.down", Severity::Error, |facts| {
+        by_ipip(facts);
+        link(facts, "flannel.ipip").admin = AdminState::Down;
+    }),
+    ("mtu.underlay", Severity::Error, |facts| {
+        by_ipip(facts);
+        link(facts, "eth0").mtu_bytes = Some(1499);
+    }),
+    ("device.address", Severity::Error, |facts| {
+        by_ipip(facts);
+        facts.inventory.links[1].addrs.clear();
+    }),
+    ("interface.address-lost", Severity::Error, |facts| {
+        by_ipip(facts);
+        facts.inventory.links[0] = host_link("eth0", &["192.168.77.9/24"]);
+    }),
+    ("leftover.device", Severity::Warning, |facts| {
+        let vxlan = device(facts).clone();
+        by_ipip(facts);
+        facts.state.links.insert(name("flannel.1"), vxlan);
+    }),
+    ("leftover.device", Severity::Warning, |facts| {
+        let mut by_ipip_before = good();
+        by_ipip(&mut by_ipip_before);
+        let left = link(&mut by_ipip_before, "flannel.ipip").clone();
+        facts.state.links.insert(name("flannel.ipip"), left);
+    }),
+    ("path.tunnel-silent", Severity::Error, |facts| {
+        by_ipip(facts);
+        facts.probes[0].tunnel.as_mut().unwrap().answers = false;
     }),
     ("host.networkd", Severity::Warning, |facts| {
         facts.managers.networkd_removes_routes = Some(true)

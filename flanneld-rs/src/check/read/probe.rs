@@ -27,17 +27,23 @@ pub(super) fn all(peers: &[PeerStatus], limit: usize) -> Vec<Probe> {
         Some(Probe {
             public_ip,
             underlay: answers(public_ip).ok()?,
-            tunnel: match peer.vtep_mac.as_ref().or(peer.public_key.as_ref()) {
-                Some(_) => Some(TunnelEnd {
+            tunnel: if has_device(peer) {
+                Some(TunnelEnd {
                     vtep_ip: subnet.network(),
                     way: peer.way.unwrap_or(PeerWay::Tunnel),
                     answers: answers(subnet.network()).ok()?,
-                }),
-                None => None,
+                })
+            } else {
+                None
             },
         })
     };
     programmed.take(limit).filter_map(probe).collect()
+}
+
+/// Whether a peer has a device with an address of its subnet, as its lease or the way to it tells.
+fn has_device(peer: &PeerStatus) -> bool {
+    peer.vtep_mac.is_some() || peer.public_key.is_some() || peer.way == Some(PeerWay::Tunnel)
 }
 
 /// Whether a host answers.

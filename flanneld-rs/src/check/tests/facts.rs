@@ -2,7 +2,9 @@
 
 use ipnetwork::IpNetwork;
 use netlink::inventory::{AddrScope, Hop, HostAddr, HostLink};
-use netstate::{Addr, AddrKey, AdminState, FdbKey, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind};
+use netstate::{
+    Addr, AddrKey, AdminState, FdbKey, Ipip, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind,
+};
 
 use super::*;
 use crate::log::LogCounts;
@@ -165,6 +167,28 @@ pub(super) fn routed(facts: &mut Facts) {
         .routes
         .values_mut()
         .for_each(|route| route.protocol = 102);
+}
+
+/// Turns the node into one of the backend ipip.
+pub(super) fn by_ipip(facts: &mut Facts) {
+    let ipip = Ipip {
+        local: Some([192, 168, 77, 1].into()),
+    };
+    let mut link = facts.state.links.remove(&name("flannel.1")).unwrap();
+    (link.kind, link.mac, link.mtu_bytes) = (LinkKind::Ipip(ipip), None, Some(1480));
+    facts.state.links.insert(name("flannel.ipip"), link);
+    facts.inventory.links[1] = host_link("flannel.ipip", &["10.244.1.0/32"]);
+    self::link(facts, "cni0").mtu_bytes = Some(1480);
+    env(facts).mtu = 1480;
+    facts.state.neighs.clear();
+    facts.state.fdb.clear();
+    route(facts, "10.244.2.0/24", "flannel.ipip", "192.168.77.2");
+    let node = node(facts);
+    node.backend = Some(backend("ipip"));
+    let device = node.device.as_mut().unwrap();
+    device.name = "flannel.ipip".to_owned();
+    (device.vni, device.port, device.mac, device.mtu_bytes) = (None, None, None, 1480);
+    peers(facts)[0].vtep_mac = None;
 }
 
 /// Turns the node into one of the backend alloc, where the administrator brings packets to the peers.
