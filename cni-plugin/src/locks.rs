@@ -11,7 +11,7 @@ use netlink::Netns;
 use statefile::Error;
 
 /// Where the files are: gone with the namespaces when the machine stops.
-const DIR: &str = "/run/cni/flannel";
+pub(crate) const DIR: &str = "/run/cni/flannel";
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 

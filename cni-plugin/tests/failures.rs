@@ -283,10 +283,35 @@ fn a_link_that_is_no_bridge_is_not_used_as_one() {
             "link", "add", "cni0", "type", "vxlan", "id", "9", "dstport", "4789",
         ]);
         let pod = Pod::new("a");
-        let error = node.call("ADD", &pod, &node.conf("1.0.0")).fails();
-        assert_eq!(error["code"], 101, "{error}");
-        assert!(error["msg"].as_str().unwrap().contains("not a bridge"));
+        for (verb, version, code) in [("STATUS", "1.1.0", 50), ("ADD", "1.0.0", 101)] {
+            let error = node.call(verb, &pod, &node.conf(version)).fails();
+            assert_eq!(error["code"], code, "{error}");
+            assert!(error["msg"].as_str().unwrap().contains("not a bridge"));
+        }
         node.assert_nothing_left(&["cni0"]);
+    });
+}
+
+#[test]
+fn an_mtu_that_is_too_small_for_ipv6_is_refused_before_anything_is_made() {
+    on_a_node(|node| {
+        let env = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\nFLANNEL_MTU=1200\nFLANNEL_IPMASQ=true\n";
+        let v6 = "FLANNEL_IPV6_NETWORK=fd00:10:244::/48\nFLANNEL_IPV6_SUBNET=fd00:10:244:7::1/64\n";
+        node.write_subnet_env(&format!("{env}{v6}"));
+        let pod = Pod::new("a");
+        for (verb, code) in [("STATUS", 50), ("ADD", 7)] {
+            let error = node.call(verb, &pod, &node.conf("1.1.0")).fails();
+            assert_eq!(error["code"], code, "{error}");
+            let msg = error["msg"].as_str().unwrap();
+            assert!(
+                msg.contains("mtu 1200 is too small for fd00:10:244:7:"),
+                "{error}"
+            );
+        }
+        node.assert_nothing_left(&[]);
+        node.write_subnet_env(env);
+        node.call("STATUS", &pod, &node.conf("1.1.0")).succeeds();
+        node.add(&pod);
     });
 }
 

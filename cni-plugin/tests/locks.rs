@@ -47,13 +47,18 @@ fn a_lock_on_a_namespaces_file_holds_up_nobody() {
 fn a_directory_of_locks_that_cannot_be_made_is_named() {
     on_a_node(|node| {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let mounts = "mount --make-rprivate /; mount -t tmpfs -o ro none /run";
-        sh(Path::new("/"), mounts);
+        sh(Path::new("/"), "mount --make-rprivate /");
         let pod = Pod::new("a");
-        let error = node.call("ADD", &pod, &node.conf("1.0.0")).fails();
-        assert_eq!(error["code"], 5, "{error}");
-        let text = error.to_string();
-        assert!(text.contains(LOCKS) && text.contains("Read-only"), "{error}");
-        node.assert_nothing_left(&[]);
+        for (options, why) in [("ro", "read-only"), ("nr_inodes=1", "space")] {
+            sh(Path::new("/"), &format!("mount -t tmpfs -o {options} none /run"));
+            for (verb, version, code) in [("STATUS", "1.1.0", 50), ("ADD", "1.0.0", 5)] {
+                let error = node.call(verb, &pod, &node.conf(version)).fails();
+                assert_eq!(error["code"], code, "{error}");
+                let text = error.to_string().to_lowercase();
+                assert!(text.contains("/run") && text.contains(why), "{error}");
+            }
+            node.assert_nothing_left(&[]);
+            sh(Path::new("/"), "umount /run");
+        }
     });
 }

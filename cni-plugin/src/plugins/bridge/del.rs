@@ -1,15 +1,19 @@
 use std::net::IpAddr;
+use std::path::Path;
 
 use cni_types::{Code, NetConf, Target};
 
 use super::conf::{self, Conf, Gateway, OnConflict};
+use super::desired;
 use super::guards::{self, Guards, OtherInterfaces};
 use super::host::Host;
 use super::kernel::LinkError;
 use super::names::HostVeth;
 use super::pod;
 use crate::context::{Attachments, Context};
-use crate::error::{Failure, Failures};
+use crate::error::{CniError, Failure, Failures};
+use crate::locks;
+use crate::plugins::data_dir;
 use crate::plugins::host_local::{self, Detached};
 use crate::plugins::ipam::{Held, Ipam};
 use crate::sandbox::Sandbox;
@@ -76,24 +80,33 @@ pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failur
     Guards::parse(conf)?;
     let ipam = Ipam::of(conf)?;
     ipam.status(context, conf)?;
+    data_dir::require_room(Path::new(locks::DIR))?;
+    let mut host = Host::open().map_err(not_available)?;
+    host.refuse_other_kind(&own.bridge).map_err(not_available)?;
     let is_gateway = own.gateway != Gateway::No && own.on_conflict == OnConflict::Refuse;
     if ipam != Ipam::HostLocal || !is_gateway {
         return Ok(());
     }
-    let checked =
-        Host::open()?.check_gateways(&own, &host_local::gateways(conf)?, &host_local::routed(conf)?);
+    let gateways = host_local::gateways(conf)?;
+    desired::check_mtu(own.mtu_bytes, gateways.iter().copied()).map_err(not_available)?;
+    let checked = host.check_gateways(&own, &gateways, &host_local::routed(conf)?);
     checked.map_err(|error| {
         // Pods are attached whose range this node does not have any more.
-        let code = if matches!(error, LinkError::AddressInUse { .. }) {
-            Code::LIMITED_CONNECTIVITY
-        } else {
-            Code::NOT_AVAILABLE
-        };
-        Failure {
-            code,
-            ..Failure::from(error)
+        let is_limited = matches!(error, LinkError::AddressInUse { .. });
+        let mut failure = not_available(error);
+        if is_limited {
+            failure.code = Code::LIMITED_CONNECTIVITY;
         }
+        failure
     })
+}
+
+/// What an ADD would fail with, as STATUS says it.
+fn not_available(error: impl CniError) -> Failure {
+    Failure {
+        code: Code::NOT_AVAILABLE,
+        ..Failure::from(error)
+    }
 }
 
 /// Detaches what is attached to this network and not valid, and frees its addresses. Goes on over failures.

@@ -18,6 +18,9 @@ use crate::error::CniError;
 /// The metric that the kernel gives an IPv6 route without one (linux `IP6_RT_PRIO_USER`).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
 
+/// What every link that IPv6 is to use must carry (RFC 8200 §5); the kernel has no IPv6 on others.
+const IPV6_MIN_MTU_BYTES: u32 = 1280;
+
 /// One attachment: what address management gave, as it shall be.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Attachment {
@@ -50,14 +53,30 @@ pub(crate) enum AttachmentError {
         key: &'static str,
         value: i64,
     },
+    #[error("mtu {mtu_bytes} is too small for {address}: IPv6 needs {IPV6_MIN_MTU_BYTES}")]
+    Mtu { mtu_bytes: u32, address: IpNetwork },
 }
 
 impl CniError for AttachmentError {
     fn code(&self) -> Code {
         match self {
             Self::NoAddress => Code::DELEGATE,
-            Self::Route { .. } => Code::BAD_CONFIG,
+            Self::Route { .. } | Self::Mtu { .. } => Code::BAD_CONFIG,
         }
+    }
+}
+
+/// Fails if interfaces of this MTU could not have one of the addresses.
+pub(crate) fn check_mtu(
+    mtu_bytes: Option<u32>,
+    addresses: impl IntoIterator<Item = IpNetwork>,
+) -> Result<(), AttachmentError> {
+    let Some(mtu_bytes) = mtu_bytes.filter(|mtu_bytes| *mtu_bytes < IPV6_MIN_MTU_BYTES) else {
+        return Ok(());
+    };
+    match addresses.into_iter().find(IpNetwork::is_ipv6) {
+        Some(address) => Err(AttachmentError::Mtu { mtu_bytes, address }),
+        None => Ok(()),
     }
 }
 
@@ -85,6 +104,7 @@ impl Attachment {
         for route in &routes {
             refuse_impossible(route)?;
         }
+        check_mtu(conf.mtu_bytes, ips.iter().map(|ip| ip.address))?;
         let derived = ips.first().map_or(mac, |ip| mac_of_holder(ip.address));
         Ok(Self {
             bridge: conf.bridge.clone(),
