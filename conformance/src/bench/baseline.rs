@@ -97,6 +97,8 @@ pub(super) const fn at_scale(peers: u16) -> [Option<Peer>; 3] {
         _ => [None, None, None],
     }
 }
+/// Milliseconds from a start to the routes of 3,000 peers of the backend host-gw.
+pub(super) const HOST_GW_PROGRAMMED: Peer = at(DAEMON, 19_000.0, None);
 /// MiB of the plugin programs: flannel, bridge, host-local and portmap.
 pub(super) const PLUGIN_SIZE: Peer = at(CHAIN, 18.3, None);
 /// MiB of memory that the chain holds at once in an ADD: flannel, bridge and host-local.

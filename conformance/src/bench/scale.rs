@@ -22,7 +22,7 @@ use super::stats::Summary;
 use super::usage::Usage;
 use super::{BenchConfig, progress};
 use cluster::Cluster;
-use peers::StorePeer;
+use peers::{Backend, StorePeer};
 
 /// The size that the others are compared with.
 const FEW: u16 = 3;
@@ -41,6 +41,8 @@ const LOOKS: u8 = 20;
 const CHURNING: u16 = 1000;
 const CHURNS: u32 = 100;
 const QUICK_CHURNS: u32 = 10;
+/// Peers of the backend host-gw: as many as the reference was measured with.
+const HOST_GW_PEERS: u16 = 3000;
 /// A number of peers, and how often a daemon is started among them.
 #[derive(Debug, Clone, Copy)]
 struct Size {
@@ -99,7 +101,25 @@ pub(super) fn measure(config: &BenchConfig) -> Result<Vec<Section>> {
     if let Some(cluster) = churned {
         sections.push(churn(cluster, churns)?);
     }
+    sections.push(host_gw(config)?);
     Ok(sections)
+}
+
+/// Starts a daemon of the backend host-gw again and again, in turn with the kernel's own floor.
+fn host_gw(config: &BenchConfig) -> Result<Section> {
+    let (peers, starts) = (HOST_GW_PEERS, if config.quick { 5 } else { 20 });
+    progress(&format!("scale, host-gw, {peers} peers: {starts} starts"))?;
+    let mut cluster = Cluster::new(config, Backend::HostGw, peers)?;
+    let made_up = StorePeer::all(peers, 0);
+    let (mut ready, mut programmed, mut floors) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..starts {
+        floors.push(floor::program(Backend::HostGw, &made_up, StorePeer::one_more(peers))?.all);
+        cluster.make_cold()?;
+        let start = cluster.start()?;
+        ready.push(start.ready);
+        programmed.push(start.programmed);
+    }
+    Ok(figures::host_gw(ready, programmed, floors))
 }
 
 fn at_size(config: &BenchConfig, size: Size) -> Result<Measured> {
@@ -107,12 +127,12 @@ fn at_size(config: &BenchConfig, size: Size) -> Result<Measured> {
     progress(&format!(
         "scale, {peers} peers: {starts} starts, {CHANGES} changes"
     ))?;
-    let mut cluster = Cluster::new(config, peers)?;
+    let mut cluster = Cluster::new(config, Backend::Vxlan, peers)?;
     let (mut ready, mut programmed) = (Vec::new(), Vec::new());
     let (mut floors, mut put_floors) = (Vec::new(), Vec::new());
     let made_up = StorePeer::all(peers, 0);
     for _ in 0..starts {
-        let floor = floor::program(&made_up, StorePeer::one_more(peers))?;
+        let floor = floor::program(Backend::Vxlan, &made_up, StorePeer::one_more(peers))?;
         floors.push(floor.all);
         put_floors.push(floor.one_more);
         cluster.make_cold()?;

@@ -10,12 +10,14 @@ use super::super::peer_watch::{Change, PeerWatch};
 use super::super::start::{self, Started};
 use super::super::usage::{Usage, peak_rss_kib};
 use super::QUIET_BEFORE_CHANGE;
-use super::peers::{NET_CONF, StorePeer};
+use super::peers::{Backend, PUBLIC_IPS, StorePeer};
 use super::tables::Tables;
-use crate::lab::{BIN_DIR, Lab, LabConfig, Node, SUBNET_FILE, Store, TUNNEL};
+use crate::lab::{BIN_DIR, Lab, LabConfig, NODE_LINK, Node, SUBNET_FILE, Store, TUNNEL};
 
 /// No start among thousands of peers may take longer, nor a change of all of them.
 const LIMIT: Duration = Duration::from_secs(60);
+/// The protocol of the routes of the backend host-gw.
+const OUR_ROUTES: &str = "102";
 /// After a signal, until the daemon is idle again.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -24,6 +26,7 @@ pub(super) struct Cluster {
     // Fields are dropped in this order: the daemon is reaped before the lab waits for its processes to end.
     daemon: Option<Started>,
     lab: Lab,
+    backend: Backend,
     peers: u16,
 }
 
@@ -38,18 +41,25 @@ impl Cluster {
     ///
     /// # Errors
     /// Fails when there is no lab or no etcd to be had.
-    pub(super) fn new(config: &BenchConfig, peers: u16) -> Result<Self> {
+    pub(super) fn new(config: &BenchConfig, backend: Backend, peers: u16) -> Result<Self> {
         let lab = LabConfig {
             nodes: 1,
             binaries: config.binaries.clone(),
         };
         let lab = Lab::on(Store::Etcd, &lab)?;
-        lab.put_in_etcd("config", NET_CONF, None)?;
+        lab.put_in_etcd("config", &backend.net_conf(), None)?;
         let cluster = Self {
             daemon: None,
             lab,
+            backend,
             peers,
         };
+        if backend == Backend::HostGw {
+            // As if all peers were on the node's own link, without which the kernel takes none as a gateway.
+            cluster
+                .node()?
+                .ip(&["route", "add", PUBLIC_IPS, "dev", NODE_LINK])?;
+        }
         cluster.put(&StorePeer::all(peers, 0))?;
         Ok(cluster)
     }
@@ -60,7 +70,7 @@ impl Cluster {
 
     fn put(&self, peers: &[StorePeer]) -> Result<()> {
         let named = |peer: &StorePeer| {
-            let (name, value) = peer.lease();
+            let (name, value) = peer.lease(self.backend);
             (format!("subnets/{name}"), Some(value))
         };
         let leases: Vec<_> = peers.iter().map(named).collect();
@@ -85,6 +95,10 @@ impl Cluster {
             .exec(&["ip", "link", "show", "dev", TUNNEL])?
             .status
             .success()
+            || !node
+                .ip(&["route", "show", "proto", OUR_ROUTES])?
+                .trim()
+                .is_empty()
             || node.file(SUBNET_FILE).exists();
         if left || !cleanup.status.success() {
             bail!(
@@ -102,7 +116,7 @@ impl Cluster {
     pub(super) fn start(&mut self) -> Result<Start> {
         let mut started = start::start(self.node()?)?;
         let ready = started.ready(self.node()?)?;
-        let tables = Tables::open(self.node()?)?;
+        let tables = Tables::open(self.node()?, self.backend)?;
         let done = tables.await_all(&StorePeer::all(self.peers, 0), LIMIT)?;
         let programmed = done.duration_since(started.at);
         self.daemon = Some(started);
@@ -115,7 +129,7 @@ impl Cluster {
     /// Fails when it does not follow.
     pub(super) fn change_one(&self) -> Result<(Duration, Duration)> {
         let one = StorePeer::one_more(self.peers);
-        let (name, watch) = (one.lease().0, PeerWatch::new(self.node()?)?);
+        let (name, watch) = (one.lease(self.backend).0, PeerWatch::new(self.node()?)?);
         thread::sleep(QUIET_BEFORE_CHANGE);
         let begun = Instant::now();
         self.put(&[one])?;
@@ -135,7 +149,8 @@ impl Cluster {
     pub(super) fn change_all(&mut self, generation: u32) -> Result<()> {
         let peers = StorePeer::all(self.peers, generation);
         self.put(&peers)?;
-        Tables::open(self.node()?)?.await_all(&peers, LIMIT).map(drop)
+        let tables = Tables::open(self.node()?, self.backend)?;
+        tables.await_all(&peers, LIMIT).map(drop)
     }
 
     /// The processor time that the daemon spends on a signal.

@@ -60,6 +60,23 @@ fn starts(measured: &Measured) -> [Figure; 2] {
     ]
 }
 
+/// The section of the backend host-gw.
+pub(super) fn host_gw(ready: Vec<Duration>, programmed: Vec<Duration>, floor: Vec<Duration>) -> Section {
+    let peers = vec![Peer::paired(FLOOR, millis(floor)), baseline::HOST_GW_PROGRAMMED];
+    Section {
+        title: "Scale: host-gw, 3,000 peers".to_owned(),
+        short: "host-gw, 3,000 peers",
+        notes: vec![format!(
+            "leases in etcd, cold, all peers' addresses on the node's link; {FLOOR}: this program makes the same routes"
+        )],
+        tail: 95,
+        figures: vec![
+            Figure::low("start → subnet.env", "ms", millis(ready), vec![baseline::READY]),
+            Figure::low("start → all routes", "ms", millis(programmed), peers).with(vec![Aim::Most(600.0)]),
+        ],
+    }
+}
+
 /// How soon single changes are followed, and what it costs to look at everything.
 fn changes(measured: &Measured, few: Option<&Measured>) -> [Figure; 3] {
     let figure = |name: &str, of: fn(&Measured) -> &[Duration], others: Vec<Peer>| {

@@ -1,6 +1,5 @@
 //! The kernel's own share: one program makes what the peers need, without a lease, a look or a check.
 
-use std::net::Ipv4Addr;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::super::rtnl::{ACKNOWLEDGE, CREATE, RTM_NEWNEIGH, RTM_NEWROUTE, Socket, attribute, request};
 use super::QUIET_BEFORE_CHANGE;
-use super::peers::StorePeer;
+use super::peers::{Backend, PUBLIC_IPS, StorePeer};
 
 /// Requests of one send, as many as the reference's floor had.
 const PER_SEND: usize = 300;
@@ -41,14 +40,14 @@ pub(super) struct Floor {
 ///
 /// # Errors
 /// Fails when the kernel refuses.
-pub(super) fn program(peers: &[StorePeer], one_more: StorePeer) -> Result<Floor> {
+pub(super) fn program(backend: Backend, peers: &[StorePeer], one_more: StorePeer) -> Result<Floor> {
     thread::scope(|scope| {
-        let thread = scope.spawn(|| in_new_namespace(peers, one_more));
+        let thread = scope.spawn(|| in_new_namespace(backend, peers, one_more));
         thread.join().map_err(|_| anyhow!("the floor panicked"))?
     })
 }
 
-fn in_new_namespace(peers: &[StorePeer], one_more: StorePeer) -> Result<Floor> {
+fn in_new_namespace(backend: Backend, peers: &[StorePeer], one_more: StorePeer) -> Result<Floor> {
     unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
     ip(&format!(
         "link add {DEVICE} type vxlan id 1 dstport 8472 nolearning"
@@ -58,15 +57,24 @@ fn in_new_namespace(peers: &[StorePeer], one_more: StorePeer) -> Result<Floor> {
     ip(&format!("address add 10.0.0.0/32 dev {DEVICE}"))?;
     let index = if_nametoindex(DEVICE).context("looking for the floor's device")?;
     let socket = Socket::open(0)?;
-    let all = make(&socket, index, peers)?;
+    let makers: &[Maker] = match backend {
+        Backend::Vxlan => &[entry, neighbour, tunnel_route],
+        Backend::HostGw => {
+            ip(&format!("route add {PUBLIC_IPS} dev {DEVICE}"))?;
+            &[plain_route]
+        }
+    };
+    let all = make(&socket, index, makers, peers)?;
     thread::sleep(QUIET_BEFORE_CHANGE);
-    let one_more = make(&socket, index, &[one_more])?;
+    let one_more = make(&socket, index, makers, &[one_more])?;
     Ok(Floor { all, one_more })
 }
 
+/// What makes the request for one object of a peer's on a device.
+type Maker = fn(u32, StorePeer) -> Request;
+
 /// Makes the objects of some peers, and returns how long the kernel took.
-fn make(socket: &Socket, index: u32, peers: &[StorePeer]) -> Result<Duration> {
-    let makers = [entry, neighbour, route];
+fn make(socket: &Socket, index: u32, makers: &[Maker], peers: &[StorePeer]) -> Result<Duration> {
     let requests: Vec<_> = makers
         .iter()
         .flat_map(|maker| peers.iter().map(|peer| maker(index, *peer)))
@@ -122,17 +130,24 @@ fn neighbour(index: u32, peer: StorePeer) -> Request {
     }
 }
 
-fn route(index: u32, peer: StorePeer) -> Request {
+fn tunnel_route(index: u32, peer: StorePeer) -> Request {
+    route(index, peer, Backend::Vxlan, ONLINK)
+}
+
+fn plain_route(index: u32, peer: StorePeer) -> Request {
+    route(index, peer, Backend::HostGw, 0)
+}
+
+fn route(index: u32, peer: StorePeer, backend: Backend, flags: u32) -> Request {
     // struct rtmsg: family, lengths of destination and source, tos, table main, protocol boot, scope universe, unicast.
     let head: [u8; 8] = [AF_INET, 24, 0, 0, 254, 3, 0, 1];
-    let to: Ipv4Addr = peer.subnet();
     Request {
         kind: RTM_NEWROUTE,
-        fixed: [&head[..], &ONLINK.to_ne_bytes()].concat(),
+        fixed: [&head[..], &flags.to_ne_bytes()].concat(),
         attributes: vec![
-            attribute(RTA_DST, &to.octets()),
+            attribute(RTA_DST, &peer.subnet().octets()),
             attribute(RTA_OIF, &index.to_ne_bytes()),
-            attribute(RTA_GATEWAY, &to.octets()),
+            attribute(RTA_GATEWAY, &backend.gateway(peer).octets()),
         ],
     }
 }

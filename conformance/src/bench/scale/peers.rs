@@ -3,12 +3,50 @@ use std::net::Ipv4Addr;
 use serde_json::json;
 
 use super::super::peer_watch::PeerKeys;
+use crate::lab::{NODE_LINK, TUNNEL};
 
-/// The pod network, of which the first /16 is left to the node itself.
-pub(super) const NET_CONF: &str =
-    r#"{"Network":"10.0.0.0/8","SubnetMin":"10.0.0.0","SubnetMax":"10.0.255.0","Backend":{"Type":"vxlan"}}"#;
 const FIRST_SUBNET: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 0);
 const FIRST_PUBLIC_IP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
+/// All public addresses.
+pub(super) const PUBLIC_IPS: &str = "172.16.0.0/12";
+
+/// How the peers are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Backend {
+    Vxlan,
+    HostGw,
+}
+
+impl Backend {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::HostGw => "host-gw",
+        }
+    }
+
+    /// The network configuration: of the pod network the first /16 is left to the node itself.
+    pub(super) fn net_conf(self) -> String {
+        let range = r#""Network":"10.0.0.0/8","SubnetMin":"10.0.0.0","SubnetMax":"10.0.255.0""#;
+        format!(r#"{{{range},"Backend":{{"Type":"{}"}}}}"#, self.name())
+    }
+
+    /// The device that the peers' routes go through.
+    pub(super) fn device(self) -> &'static str {
+        match self {
+            Self::Vxlan => TUNNEL,
+            Self::HostGw => NODE_LINK,
+        }
+    }
+
+    /// The gateway of a peer's route.
+    pub(super) fn gateway(self, peer: StorePeer) -> Ipv4Addr {
+        match self {
+            Self::Vxlan => peer.subnet(),
+            Self::HostGw => peer.public_ip(),
+        }
+    }
+}
 
 /// A peer that exists in the store only. Its number names it; its generation tells how often it has moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +87,14 @@ impl StorePeer {
     }
 
     /// The name below `subnets` and the value of its lease.
-    pub(super) fn lease(self) -> (String, String) {
-        let mac = self.vtep_mac().map(|byte| format!("{byte:02x}")).join(":");
-        let value = json!({
-            "PublicIP": self.public_ip().to_string(), "PublicIPv6": null, "BackendType": "vxlan",
-            "BackendData": {"VNI": 1, "VtepMAC": mac},
+    pub(super) fn lease(self, backend: Backend) -> (String, String) {
+        let mut value = json!({
+            "PublicIP": self.public_ip().to_string(), "PublicIPv6": null, "BackendType": backend.name(),
         });
+        if let (Backend::Vxlan, Some(members)) = (backend, value.as_object_mut()) {
+            let mac = self.vtep_mac().map(|byte| format!("{byte:02x}")).join(":");
+            members.insert("BackendData".to_owned(), json!({"VNI": 1, "VtepMAC": mac}));
+        }
         (format!("{}-24", self.subnet()), value.to_string())
     }
 
@@ -85,14 +125,27 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_names_its_backend() {
+        for (backend, name) in [(Backend::Vxlan, "vxlan"), (Backend::HostGw, "host-gw")] {
+            let conf: serde_json::Value = serde_json::from_str(&backend.net_conf()).unwrap();
+            assert_eq!(conf["Backend"]["Type"], name);
+            assert_eq!(conf["Network"], "10.0.0.0/8");
+        }
+    }
+
+    #[test]
     fn a_lease_is_written_as_the_daemon_writes_it() {
         let peer = StorePeer {
             number: 258,
             generation: 0,
         };
-        let (name, value) = peer.lease();
+        let (name, value) = peer.lease(Backend::Vxlan);
         assert_eq!(name, "10.2.2.0-24");
         let expected = r#"{"BackendData":{"VNI":1,"VtepMAC":"02:5c:00:00:01:02"},"BackendType":"vxlan","PublicIP":"172.16.1.3","PublicIPv6":null}"#;
+        assert_eq!(value, expected);
+        let (name, value) = peer.lease(Backend::HostGw);
+        assert_eq!(name, "10.2.2.0-24");
+        let expected = r#"{"BackendType":"host-gw","PublicIP":"172.16.1.3","PublicIPv6":null}"#;
         assert_eq!(value, expected);
     }
 }

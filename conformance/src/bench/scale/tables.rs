@@ -8,8 +8,8 @@ use nix::net::if_::if_nametoindex;
 use super::super::rtnl::{
     DUMP, Message, REQUEST, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWROUTE, Socket, attribute, request,
 };
-use super::peers::StorePeer;
-use crate::lab::{Node, TUNNEL};
+use super::peers::{Backend, StorePeer};
+use crate::lab::Node;
 
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
@@ -30,22 +30,24 @@ const SAMPLES: usize = 16;
 /// The pause between two looks: what a figure may be too high by, with the time that a list takes.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What a node's kernel holds for its tunnel.
+/// What a node's kernel holds for its peers.
 pub(super) struct Tables {
     socket: Socket,
+    backend: Backend,
     index: u32,
 }
 
 impl Tables {
-    /// Looks for the tunnel of a node.
+    /// Looks for the device of a node through which its peers are reached.
     ///
     /// # Errors
     /// Fails when it has none.
-    pub(super) fn open(node: &Node) -> Result<Self> {
+    pub(super) fn open(node: &Node, backend: Backend) -> Result<Self> {
         node.namespaces().net_only()?.run(|| {
             Ok(Self {
                 socket: Socket::open(0)?,
-                index: if_nametoindex(TUNNEL).context("looking for the tunnel")?,
+                backend,
+                index: if_nametoindex(backend.device()).context("looking for the peers' device")?,
             })
         })
     }
@@ -107,6 +109,10 @@ impl Tables {
         self.list(RTM_GETROUTE, AF_INET, |message| {
             routes.extend(self.route(message));
         })?;
+        let has_route = |peer: &&StorePeer| routes.contains(&(peer.subnet(), self.backend.gateway(**peer)));
+        if self.backend == Backend::HostGw {
+            return Ok(peers.len() - peers.iter().filter(has_route).count());
+        }
         self.list(RTM_GETNEIGH, AF_INET, |message| {
             neighbours.extend(self.neighbour(message));
         })?;
@@ -115,7 +121,7 @@ impl Tables {
         })?;
         let is_there = |peer: &&StorePeer| {
             let (subnet, mac) = (peer.subnet(), peer.vtep_mac());
-            routes.contains(&subnet)
+            has_route(peer)
                 && neighbours.contains(&(subnet, mac))
                 && entries.contains(&(peer.public_ip(), mac))
         };
@@ -131,15 +137,14 @@ impl Tables {
             .list(&request(kind, REQUEST | DUMP, &fixed, &[]), each)
     }
 
-    /// The destination of a /24 through the tunnel whose gateway is its own first address.
-    fn route(&self, message: &Message<'_>) -> Option<Ipv4Addr> {
+    /// The destination of a /24 through the device, and its gateway.
+    fn route(&self, message: &Message<'_>) -> Option<(Ipv4Addr, Ipv4Addr)> {
         let (length, table) = (message.body.get(1)?, message.body.get(4)?);
         let link = message.attribute(FIXED, RTA_OIF)?;
         let destination = message.attribute(FIXED, RTA_DST)?;
         let gateway = message.attribute(FIXED, RTA_GATEWAY)?;
-        let fits =
-            *length == 24 && *table == MAIN && link == self.index.to_ne_bytes() && destination == gateway;
-        fits.then(|| address(destination)).flatten()
+        let fits = *length == 24 && *table == MAIN && link == self.index.to_ne_bytes();
+        fits.then(|| address(destination).zip(address(gateway))).flatten()
     }
 
     /// The address and the hardware address of a permanent entry of the tunnel's.
