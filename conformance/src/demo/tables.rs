@@ -62,7 +62,7 @@ pub(super) fn principles(screen: &mut Screen, principles: &[Principle]) -> Resul
         };
         screen.line(&format!("  {number}. {}: {verdict}", principle.claim))?;
         screen.line(&format!(
-            "     {} of them looked at, for example:",
+            "     seen {} times, for example:",
             principle.observations
         ))?;
         screen.line(&format!("     {}", screen.dim(&principle.example)))?;

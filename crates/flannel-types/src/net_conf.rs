@@ -83,7 +83,7 @@ pub enum NetConfError {
         text: String,
     },
     /// The type of the backend is none of Flannel's, or one that is not offered here.
-    #[error("unknown backend type: {0}")]
+    #[error("unknown backend type: {0}; choose one of {types}", types = Backend::TYPES.join(", "))]
     UnknownBackend(String),
     /// `VNI` of the VXLAN backend has more than 24 bits.
     #[error(transparent)]

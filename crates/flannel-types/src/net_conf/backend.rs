@@ -152,6 +152,16 @@ impl Default for Vxlan {
 }
 
 impl Backend {
+    /// The words for those that can be chosen.
+    pub const TYPES: [&str; 6] = [
+        VXLAN_TYPE,
+        HOST_GW_TYPE,
+        WIREGUARD_TYPE,
+        IPIP_TYPE,
+        ALLOC_TYPE,
+        EXTENSION_TYPE,
+    ];
+
     /// The backend's name, as net-conf's `Type` spells it.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -254,21 +254,24 @@ fn values_of_the_wrong_form_name_their_key() {
             r#"{"Backend":{"Type":"wireguard","Mode":"both"}}"#,
             "no valid Mode configured",
         ),
-        (r#"{"Backend":{}}"#, "unknown backend type: "),
-        (
-            r#"{"Backend":{"Type":"Quantum"}}"#,
-            "unknown backend type: Quantum",
-        ),
-        (
-            r#"{"Backend":{"Type":"tencent-vpc"}}"#,
-            "unknown backend type: tencent-vpc",
-        ),
-        (r#"{"Backend":{"Type":"ipsec"}}"#, "unknown backend type: ipsec"),
     ];
     for (text, expected) in table {
         assert_eq!(error(text), expected, "{text}");
     }
     assert!(error("{\"Network\":").starts_with("net-conf is not a JSON object: EOF while parsing"));
+}
+
+#[test]
+fn an_unknown_backend_is_refused_with_those_that_can_be_chosen() {
+    let choice = "choose one of vxlan, host-gw, wireguard, ipip, alloc, extension";
+    assert_eq!(
+        error(r#"{"Backend":{}}"#),
+        format!("unknown backend type: ; {choice}")
+    );
+    for name in ["Quantum", "tencent-vpc", "ipsec"] {
+        let conf = format!(r#"{{"Backend":{{"Type":"{name}"}}}}"#);
+        assert_eq!(error(&conf), format!("unknown backend type: {name}; {choice}"));
+    }
 }
 
 #[test]
