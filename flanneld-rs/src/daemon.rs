@@ -128,6 +128,7 @@ async fn run_until_signal<S: LeaseStore>(
     if conf.backend_defaulted {
         warn!("the network configuration has no Backend, vxlan is used");
     }
+    settings::check(&conf)?;
     let config = &with_public_addrs(config, told);
     let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
     let trouble = Trouble::default();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use flannel_types::{Backend, Extension, NetConf, NetConfError, Vxlan, Wireguard};
+use flannel_types::{Backend, Extension, NetConf, NetConfError, ValidNetConf, Vxlan, Wireguard};
 use ipnetwork::IpNetwork;
 use net_types::registry::{IPIP_DEVICE, VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX};
 use net_types::{IfName, IfNameError, MacAddr, WgKeyError, WgSecret};
@@ -120,6 +120,14 @@ pub struct Identity<'a> {
     pub wireguard_key: &'a dyn Fn() -> Result<WgSecret, KeyFileError>,
 }
 
+/// Tells what no interface can make good, before one is waited for.
+///
+/// # Errors
+/// The configuration is invalid, or asks for something that is not built.
+pub fn check(conf: &NetConf) -> Result<(), SettingsError> {
+    supported(&conf.validated()?).map(|_| ())
+}
+
 /// Puts together what the node needs.
 ///
 /// # Errors
@@ -132,15 +140,12 @@ pub fn settings(
     (rules, rules_audit): (RuleSettings, Duration),
 ) -> Result<Settings, SettingsError> {
     let valid = conf.validated()?;
-    let backend = supported(valid.backend())?;
+    let backend = supported(&valid)?;
     let mut sides = Vec::new();
     if let Some(pool) = valid.ipv4() {
         sides.push(side(IpNetwork::V4(pool.network()), backend, external, identity)?);
     }
     if let Some(pool) = valid.ipv6() {
-        if matches!(backend, Supported::Ipip { .. }) {
-            return Err(SettingsError::IpipIsIpv4Only);
-        }
         sides.push(side(IpNetwork::V6(pool.network()), backend, external, identity)?);
     }
     let mtus = sides.iter().map(|side| match &side.carrier {
@@ -348,14 +353,15 @@ impl Supported<'_> {
     }
 }
 
-fn supported(backend: &Backend) -> Result<Supported<'_>, SettingsError> {
-    match backend {
+fn supported(valid: &ValidNetConf) -> Result<Supported<'_>, SettingsError> {
+    match valid.backend() {
         Backend::Vxlan(vxlan) => Ok(Supported::Vxlan(vxlan)),
         Backend::HostGw => Ok(Supported::HostGw),
         Backend::Alloc => Ok(Supported::Alloc),
         Backend::Udp { .. } => Err(SettingsError::UdpBackend),
         Backend::Wireguard(wireguard) => Ok(Supported::Wireguard(wireguard)),
         Backend::Extension(extension) => Ok(Supported::Extension(extension)),
+        Backend::Ipip { .. } if valid.ipv6().is_some() => Err(SettingsError::IpipIsIpv4Only),
         Backend::Ipip { direct_routing } => Ok(Supported::Ipip {
             direct_routing: *direct_routing,
         }),

@@ -34,15 +34,17 @@ fn ipv6_is_refused_in_words() {
         format!("\"Network\": \"10.244.0.0/16\", {DUAL}"),
         format!("\"EnableIPv4\": false, {DUAL}"),
     ] {
-        let err = settings_of(
-            &format!("{{{families}, \"Backend\": {{\"Type\": \"ipip\"}}}}"),
-            1500,
-        )
-        .unwrap_err();
-        assert_eq!(
-            err.to_string(),
-            "Backend.Type \"ipip\" in the network configuration is for IPv4 alone, as upstream's is: switch EnableIPv6 off, or \
-             use vxlan, wireguard or host-gw"
-        );
+        let conf = format!("{{{families}, \"Backend\": {{\"Type\": \"ipip\"}}}}");
+        // Before an interface with such an address is looked for, and in any case.
+        for err in [
+            check(&parsed(&conf)).unwrap_err(),
+            settings_of(&conf, 1500).unwrap_err(),
+        ] {
+            assert_eq!(
+                err.to_string(),
+                "Backend.Type \"ipip\" in the network configuration is for IPv4 alone, as upstream's is: switch EnableIPv6 off, \
+                 or use vxlan, wireguard or host-gw"
+            );
+        }
     }
 }
