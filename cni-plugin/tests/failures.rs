@@ -308,6 +308,9 @@ fn an_mtu_that_is_too_small_for_ipv6_is_refused_before_anything_is_made() {
                 "{error}"
             );
         }
+        let mut status = node.call("STATUS", &pod, &node.conf("1.1.0"));
+        status.conf["delegate"]["forceAddress"] = json!(true);
+        assert_eq!(status.fails()["code"], 50);
         node.assert_nothing_left(&[]);
         node.write_subnet_env(env);
         node.call("STATUS", &pod, &node.conf("1.1.0")).succeeds();

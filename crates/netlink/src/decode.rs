@@ -16,10 +16,10 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteType,
 };
-use netstate::{Addr, AdminState, Ipip, Link, LinkKind, Route, RouteKey, RouteKind, SysctlKey, Vxlan};
+use netstate::{Addr, AdminState, Ipip, Link, LinkKind, Route, RouteKey, RouteKind, Vxlan};
 
 use crate::attr::find;
-use crate::devconf;
+use crate::devconf::DevConf;
 
 /// A link as the kernel describes it: it refers to other links by number.
 #[derive(Debug)]
@@ -33,8 +33,7 @@ pub(crate) struct RawLink {
     pub(crate) port: Option<RawPort>,
     /// The parent of a VXLAN device, if it is in the same namespace.
     pub(crate) parent: Option<IfIndex>,
-    /// Some of its kernel parameters.
-    pub(crate) sysctls: Vec<(SysctlKey, String)>,
+    pub(crate) devconf: DevConf,
 }
 
 /// Membership in a bridge.
@@ -74,11 +73,10 @@ pub(crate) fn link(message: &LinkMessage) -> Option<RawLink> {
     } else {
         AdminState::Down
     };
-    let name = IfName::new(find!(attributes, LinkAttribute::IfName)?).ok()?;
     Some(RawLink {
         index: IfIndex::new(message.header.index)?,
-        sysctls: devconf::told_with(&name, message),
-        name,
+        name: IfName::new(find!(attributes, LinkAttribute::IfName)?).ok()?,
+        devconf: DevConf::of(message),
         link: Link {
             kind: kind(infos, data),
             mac: find!(attributes, LinkAttribute::Address).and_then(|bytes| mac(bytes)),

@@ -41,9 +41,7 @@ pub(crate) fn observe(socket: &mut Socket, scope: &Scope) -> Result<State, Kerne
             }
             Err(e) => return Err(e),
         }
-        let told = raw.sysctls.iter();
-        let asked = told.filter(|(key, _)| scope.sysctls.contains(key)).cloned();
-        state.sysctls.extend(asked);
+        state.sysctls.extend(raw.devconf.told(&raw.name, &scope.sysctls));
         let (name, link) = resolved(raw, &names);
         state.links.insert(name, link);
     }

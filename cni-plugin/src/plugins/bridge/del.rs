@@ -83,12 +83,14 @@ pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failur
     data_dir::require_room(Path::new(locks::DIR))?;
     let mut host = Host::open().map_err(not_available)?;
     host.refuse_other_kind(&own.bridge).map_err(not_available)?;
-    let is_gateway = own.gateway != Gateway::No && own.on_conflict == OnConflict::Refuse;
-    if ipam != Ipam::HostLocal || !is_gateway {
+    if ipam != Ipam::HostLocal {
         return Ok(());
     }
     let gateways = host_local::gateways(conf)?;
     desired::check_mtu(own.mtu_bytes, gateways.iter().copied()).map_err(not_available)?;
+    if own.gateway == Gateway::No || own.on_conflict == OnConflict::Replace {
+        return Ok(());
+    }
     let checked = host.check_gateways(&own, &gateways, &host_local::routed(conf)?);
     checked.map_err(|error| {
         // Pods are attached whose range this node does not have any more.
