@@ -9,10 +9,9 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
 
-use flannel_types::{LeaseAttrs, NetConf, PublicAddrs, UnixTime};
+use flannel_types::{LeaseAttrs, NetConf, UnixTime};
 use lease_store::{LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
-use net_types::MacAddr;
-use netlink::RealKernel;
+use net_types::sentence;
 use netlink_monitor::MonitorError;
 use netstate::{KernelError, Op};
 use tracing::{debug, info, warn};
@@ -21,25 +20,24 @@ use crate::cni_conf::{CniConf, CniConfError, EndSignal};
 use crate::commands::{CommandError, Records};
 use crate::config::Config;
 use crate::executor::{Events, Executor, ExecutorEnded};
-use crate::host_facts::{self, HostFactsError};
+use crate::host_facts::HostFactsError;
 use crate::kernel_watch::{Change, Changes, KernelWatch};
-use crate::node::{Action, Event, Node, Now, Settings, StopReason, StoreFailure};
-use crate::port_rules::PortRules;
+use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
 use crate::readiness::{self, Notice};
 use crate::reconciler::Work;
 use crate::record::{RecordError, Recorder};
-use crate::rules_kernel::RulesKernel;
 use crate::rules_watch::RulesWatch;
 use crate::serve::{Desk, ServeError};
-use crate::settings::{self, Identity, SettingsError};
+use crate::settings::SettingsError;
 use crate::signals::{Request, Signals};
-use crate::{port_rules, subnet_file, wireguard_key};
+use crate::subnet_file;
 
 mod jobs;
+mod start;
 mod waiting;
 
 use jobs::{Job, find, finish, look_at_links, look_up_routes, renew, run_command, watch_file, write_files};
-use waiting::Trouble;
+use start::{run_with_one_conf, try_out};
 
 /// Of more changes at once than this, only the number is logged.
 const MAX_LOGGED_CHANGES: usize = 5;
@@ -99,7 +97,7 @@ pub enum DaemonError {
 pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), DaemonError> {
     let mut signals = Signals::open().map_err(DaemonError::Signals)?;
     let cni_conf = config.cni_conf.as_ref().map(CniConf::read).transpose()?;
-    let ended_by = run_until_signal(config, store, &mut signals, cni_conf.clone()).await;
+    let ended_by = run_until_end(config, store, &mut signals, cni_conf.as_ref()).await;
     readiness::notify(Notice::Stopping);
     let ended_by = ended_by?;
     if let (Some(cni_conf), Some(signal)) = (cni_conf, ended_by) {
@@ -109,103 +107,32 @@ pub async fn run<S: LeaseStore>(config: &Config, store: &S) -> Result<(), Daemon
 }
 
 /// Returns the signal that ended the daemon; none when its lease was revoked.
-async fn run_until_signal<S: LeaseStore>(
+async fn run_until_end<S: LeaseStore>(
     config: &Config,
     store: &S,
     signals: &mut Signals,
-    cni_conf: Option<CniConf>,
+    cni_conf: Option<&CniConf>,
 ) -> Result<Option<EndSignal>, DaemonError> {
     let mut desk = Desk::open(config).await?;
     for sentence in &config.notices {
         warn!("{sentence}");
     }
-    let trouble = Trouble::default();
-    let (conf, told) = tokio::select! {
-        read = waiting::read_store(store, &trouble) => read?,
-        signal = signals.end() => return Ok(Some(signal)),
-        never = desk.answer_without_node(|| trouble.of_store()) => match never {},
-    };
-    if conf.backend_defaulted {
-        warn!("the network configuration has no Backend, vxlan is used");
+    loop {
+        match run_with_one_conf(config, store, signals, &mut desk, cni_conf).await? {
+            Ended::Signal(signal) => return Ok(Some(signal)),
+            Ended::Revoked => return Ok(None),
+            Ended::NewConf => info!("the network configuration has changed, beginning anew with it"),
+        }
     }
-    settings::check(&conf)?;
-    let config = &with_public_addrs(config, told);
-    let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
-    let trouble = Trouble::default();
-    let external = tokio::select! {
-        found = waiting::interface(&mut kernel, config, &conf, &trouble) => found?,
-        signal = signals.end() => return Ok(Some(signal)),
-        never = desk.answer_without_node(|| trouble.of_interface()) => match never {},
-    };
-    for ends in external.v4.iter().chain(&external.v6) {
-        info!(link = %external.link, local = %ends.local, public_ip = %ends.public_ip, "external interface");
-    }
-    let random = || random_mac().map_err(DaemonError::Random);
-    let identity = Identity {
-        random_macs: [random()?, random()?],
-        wireguard_key: &|| wireguard_key::read_or_make(&config.wireguard_key_file),
-    };
-    let mut rules_kernel = RulesKernel::open();
-    let rules = rules_kernel.settings(conf.enable_nftables, config.rules);
-    let rules_watch = RulesWatch::open(rules.mode, config.rules.audit_interval)?;
-    let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
-    let mut settings = settings::settings(config, &conf, &external, &identity, (rules, rules_audit))?;
-    settings.former_devices = host_facts::former_devices(&mut kernel)?;
-    let records = recall_commands(config, &mut settings)?;
-    let kernel_watch = KernelWatch::open(&settings)?;
-    let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());
-    let recorder = config.record.as_deref().map(Recorder::start).transpose()?;
-    let mut node = Node::new(settings);
-    if recorder.is_some() {
-        node.keep_inputs();
-    }
-    let driver = Driver {
-        config,
-        store,
-        conf,
-        cni_conf,
-        kernel_watch,
-        rules_watch,
-        executor: Executor::start("executor", kernel, KERNEL_EVENTS).map_err(DaemonError::Thread)?,
-        rules_executor: Executor::start("rules", rules_kernel, RULES_EVENTS).map_err(DaemonError::Thread)?,
-        watch: None,
-        node,
-        recorder,
-        job: None,
-        file: None,
-        addrs: Some(look_at_links()),
-        addrs_changed: false,
-        routes: None,
-        command: None,
-        records,
-        heard: None,
-        started: Instant::now(),
-    };
-    driver.run(signals, &mut desk).await
 }
 
-/// Looks what commands of an earlier run did, where commands carry packets; another backend may undo it.
-fn recall_commands(config: &Config, settings: &mut Settings) -> Result<Option<Records>, CommandError> {
-    let records = Records::beside(&config.subnet_file)?;
-    let Some(extension) = &mut settings.extension else {
-        records.distrust()?;
-        return Ok(None);
-    };
-    let is_remade = extension.pre_startup.is_some() || extension.post_startup.is_some();
-    extension.ran = records.recall(&extension.subnet_add, is_remade)?;
-    Ok(Some(records))
-}
-
-/// What the store's administrator says comes before the command line, as upstream has it.
-fn with_public_addrs(config: &Config, told: PublicAddrs) -> Config {
-    let public = PublicAddrs {
-        v4: told.v4.or(config.public.v4),
-        v6: told.v6.or(config.public.v6),
-    };
-    Config {
-        public,
-        ..config.clone()
-    }
+/// What ended a run with one network configuration.
+enum Ended {
+    Signal(EndSignal),
+    /// The own lease was taken away.
+    Revoked,
+    /// Another configuration is to count.
+    NewConf,
 }
 
 const KERNEL_EVENTS: Events = Events {
@@ -222,7 +149,7 @@ struct Driver<'a, S: LeaseStore> {
     config: &'a Config,
     store: &'a S,
     conf: NetConf,
-    cni_conf: Option<CniConf>,
+    cni_conf: Option<&'a CniConf>,
     kernel_watch: KernelWatch,
     rules_watch: RulesWatch,
     executor: Executor,
@@ -252,7 +179,7 @@ struct Driver<'a, S: LeaseStore> {
 }
 
 impl<S: LeaseStore> Driver<'_, S> {
-    async fn run(mut self, signals: &mut Signals, desk: &mut Desk) -> Result<Option<EndSignal>, DaemonError> {
+    async fn run(mut self, signals: &mut Signals, desk: &mut Desk) -> Result<Ended, DaemonError> {
         let mut event = Event::Start;
         loop {
             let now = self.now();
@@ -270,13 +197,46 @@ impl<S: LeaseStore> Driver<'_, S> {
                 if let Action::Stop(reason) = action {
                     return stopped(reason);
                 }
+                if let Action::ApplyConf(conf) = &action
+                    && self.may_apply(conf)
+                {
+                    self.end().await;
+                    return Ok(Ended::NewConf);
+                }
                 self.carry_out(action)?;
             }
             event = match self.serve_until_event(signals, desk).await? {
                 ControlFlow::Continue(next) => next,
-                ControlFlow::Break(signal) => return Ok(Some(signal)),
+                ControlFlow::Break(signal) => return Ok(Ended::Signal(signal)),
             };
         }
+    }
+
+    /// Whether a changed network configuration can be used here and now; the log tells why not.
+    fn may_apply(&self, conf: &NetConf) -> bool {
+        if self.recorder.is_some() {
+            warn!(
+                "the network configuration has changed; a record is made of the one before, which counts until a restart"
+            );
+            return false;
+        }
+        match try_out(self.config, conf) {
+            Ok(()) => true,
+            Err(err) => {
+                let reason = sentence(&err);
+                warn!(
+                    reason,
+                    "the changed network configuration cannot be used on this node, the one before counts"
+                );
+                false
+            }
+        }
+    }
+
+    /// Lets the kernel's threads finish: what begins anew must not meet changes of before.
+    async fn end(self) {
+        self.executor.end().await;
+        self.rules_executor.end().await;
     }
 
     /// Answers questions until something happens; breaks at a signal that ends the daemon.
@@ -384,14 +344,14 @@ impl<S: LeaseStore> Driver<'_, S> {
                 self.file = Some(write_files(
                     self.config.subnet_file.clone(),
                     env,
-                    self.cni_conf.clone(),
+                    self.cni_conf.cloned(),
                 ))
             }
             Action::LookUpRoutes(addresses) => self.routes = Some(look_up_routes(addresses)),
             Action::RunCommand(command) => {
                 self.command = self.records.clone().map(|records| run_command(records, command));
             }
-            Action::Stop(_) => {}
+            Action::ApplyConf(_) | Action::Stop(_) => {}
         }
         Ok(())
     }
@@ -444,18 +404,12 @@ async fn sleep(wait: Option<Duration>) {
     }
 }
 
-fn stopped(reason: StopReason) -> Result<Option<EndSignal>, DaemonError> {
+fn stopped(reason: StopReason) -> Result<Ended, DaemonError> {
     match reason {
         StopReason::LeaseRevoked => {
             warn!("{reason}");
-            Ok(None)
+            Ok(Ended::Revoked)
         }
         StopReason::NoLease(_) | StopReason::Command { .. } => Err(DaemonError::Stopped(reason)),
     }
-}
-
-fn random_mac() -> io::Result<MacAddr> {
-    let mut octets = [0; 6];
-    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut octets)?;
-    Ok(MacAddr::local_from_random(octets))
 }

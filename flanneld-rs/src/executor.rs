@@ -63,6 +63,13 @@ impl Executor {
     pub async fn answer(&mut self) -> Result<Event, ExecutorEnded> {
         self.answers.recv().await.ok_or(ExecutorEnded)
     }
+
+    /// Ends the thread and waits until its work is done.
+    pub async fn end(self) {
+        let Self { work, mut answers } = self;
+        drop(work);
+        while answers.recv().await.is_some() {}
+    }
 }
 
 fn run(

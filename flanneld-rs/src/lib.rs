@@ -11,6 +11,7 @@ pub mod cleanup;
 pub mod cli;
 pub mod cni_conf;
 pub mod commands;
+pub mod conf_change;
 pub mod config;
 pub mod daemon;
 pub mod desired;

@@ -14,6 +14,7 @@ use net_types::{IfName, MacAddr};
 use netstate::{KernelError, Prune, Scope, State};
 use tracing::{error, info, warn};
 
+use crate::conf_change::{self, ConfChange};
 use crate::desired::{self, Carrier, Masquerade, Side, VxlanDevice};
 use crate::extension::Queue;
 use crate::lease_keeper::LeaseKeeper;
@@ -447,9 +448,10 @@ impl Node {
     }
 
     fn lease_event(&mut self, now: Now, event: LeaseEvent) -> Option<Action> {
-        if let LeaseEvent::Snapshot { config, .. } = &event {
-            self.compare_conf(config);
-        }
+        let new_conf = match &event {
+            LeaseEvent::Snapshot { config, .. } => self.changed_conf(config),
+            LeaseEvent::Put(_) | LeaseEvent::Remove(_) | LeaseEvent::Unsynced { .. } => None,
+        };
         self.standing.store_event(&event);
         let Stage::Holding(holding) = &mut self.stage else {
             return None;
@@ -484,14 +486,23 @@ impl Node {
             return Some(self.stop(StopReason::LeaseRevoked));
         }
         holding.note_rival();
-        None
+        new_conf.map(|conf| Action::ApplyConf(Box::new(conf)))
     }
 
-    fn compare_conf(&mut self, conf: &NetConf) {
-        if self.seen_conf != *conf {
-            self.seen_conf = conf.clone();
-            if self.settings.conf != *conf {
-                warn!("the network configuration has changed: restart flanneld to apply it");
+    /// The configuration if it has changed and can be applied as it is; one that cannot is warned of once.
+    fn changed_conf(&mut self, conf: &NetConf) -> Option<NetConf> {
+        if self.seen_conf == *conf {
+            return None;
+        }
+        self.seen_conf = conf.clone();
+        match conf_change::change(&self.settings.conf, conf)? {
+            ConfChange::Live => Some(conf.clone()),
+            ConfChange::AtRestart(what) => {
+                warn!(
+                    "the network configuration has changed in {what}, which cuts pods off: the one before counts until \
+                     flanneld is restarted, on one node after the other"
+                );
+                None
             }
         }
     }

@@ -13,7 +13,7 @@ pub enum Request {
     /// To end, and leave the kernel as it is.
     End(EndSignal),
     /// To look at everything again (SIGHUP). It must not end a daemon whose terminal closes; there is nothing to
-    /// read anew, because flags and network configuration count for a whole run.
+    /// read anew: flags count for a whole run, and the network configuration is followed anyway.
     LookAgain,
 }
 
@@ -44,7 +44,7 @@ impl Signals {
             _ = self.interrupt.recv() => EndSignal::Interrupt,
             _ = self.terminate.recv() => EndSignal::Terminate,
             _ = self.hangup.recv() => {
-                info!("SIGHUP: looking at the kernel again; flags and network configuration count until a restart");
+                info!("SIGHUP: looking at the kernel again; flags count until a restart");
                 return Request::LookAgain;
             }
         };

@@ -22,6 +22,7 @@ mod foreign;
 mod healing;
 mod heavy;
 mod host_gw;
+mod net_conf;
 mod plugin;
 mod prune;
 mod record;

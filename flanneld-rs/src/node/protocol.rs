@@ -247,6 +247,8 @@ pub enum Action {
     LookUpRoutes(BTreeSet<IpAddr>),
     /// Run a command of the administrator's, and keep what it is about to do and what came of it.
     RunCommand(Command),
+    /// Begin anew with this network configuration, if it can be used here.
+    ApplyConf(Box<NetConf>),
     /// End the daemon and leave the kernel as it is.
     Stop(StopReason),
 }

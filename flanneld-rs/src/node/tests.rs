@@ -412,9 +412,27 @@ fn a_changed_configuration_is_warned_of_once() {
         }
     });
     let warnings = log
-        .matches("the network configuration has changed: restart flanneld to apply it")
+        .matches("the network configuration has changed in Network, or the subnets in it")
         .count();
     assert_eq!(warnings, 1, "{log}");
+}
+
+#[test]
+fn a_change_that_pods_do_not_notice_is_applied() {
+    let mut bench = Bench::holding(&[]);
+    bench.run(|_, _| {});
+    let mut conf = settings().conf;
+    conf.enable_nftables = !conf.enable_nftables;
+    let leases = BTreeMap::from([(key(250), own_lease(mac(250), None))]);
+    for expected in [vec![Action::ApplyConf(Box::new(conf.clone()))], vec![]] {
+        bench.deliver(Event::Lease(LeaseEvent::Snapshot {
+            config: conf.clone(),
+            leases: leases.clone(),
+        }));
+        let mut done = bench.run(|_, _| {});
+        done.retain(|action| matches!(action, Action::ApplyConf(_)));
+        assert_eq!(done, expected);
+    }
 }
 
 /// What is logged meanwhile.

@@ -260,6 +260,7 @@ impl Driver {
                 vec![Event::RoutesFound(Ok(self.kernel.on_link(&addresses)))]
             }
             Action::RunCommand(command) => unreachable!("no scenario has commands: {command:?}"),
+            Action::ApplyConf(conf) => unreachable!("no scenario has another configuration: {conf:?}"),
             Action::Stop(reason) => {
                 self.stopped = Some(reason);
                 self.run = None;

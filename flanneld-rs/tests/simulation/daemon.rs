@@ -218,6 +218,7 @@ impl World {
             Action::WriteSubnetFile(env) => (Effect::Write(env), self.rng.ms(0..=2)),
             Action::LookUpRoutes(addresses) => (Effect::LookUp(addresses), self.rng.ms(0..=20)),
             Action::RunCommand(command) => unreachable!("nobody here has commands: {command:?}"),
+            Action::ApplyConf(conf) => unreachable!("nobody changes the configuration: {conf:?}"),
             Action::Stop(_) => {
                 self.kill(id);
                 let delay = self.rng.ms(500..=2000);
@@ -462,6 +463,7 @@ fn deed(action: &Action) -> String {
         | Action::WriteSubnetFile(_)
         | Action::LookUpRoutes(_)
         | Action::RunCommand(_)
+        | Action::ApplyConf(_)
         | Action::Stop(_) => {
             format!("does {action:?}")
         }

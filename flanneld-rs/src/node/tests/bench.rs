@@ -187,6 +187,7 @@ impl Bench {
             | Action::WatchLeases
             | Action::RenewLease(_)
             | Action::RunCommand(_)
+            | Action::ApplyConf(_)
             | Action::Stop(_) => None,
         }
     }

@@ -1,0 +1,151 @@
+//! From a network configuration to a node that runs.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use flannel_types::{NetConf, PublicAddrs};
+use lease_store::LeaseStore;
+use net_types::MacAddr;
+use netlink::RealKernel;
+use tracing::{info, warn};
+
+use super::jobs::look_at_links;
+use super::waiting::{self, Trouble};
+use super::{DaemonError, Driver, Ended, KERNEL_EVENTS, RULES_EVENTS};
+use crate::cni_conf::CniConf;
+use crate::commands::{CommandError, Records};
+use crate::config::Config;
+use crate::desired::RuleSettings;
+use crate::executor::Executor;
+use crate::iface_match::External;
+use crate::kernel_watch::KernelWatch;
+use crate::node::{Node, Settings};
+use crate::port_rules::{self, PortRules};
+use crate::record::Recorder;
+use crate::rules_kernel::RulesKernel;
+use crate::rules_watch::RulesWatch;
+use crate::serve::Desk;
+use crate::settings::{self, Identity};
+use crate::signals::Signals;
+use crate::{host_facts, wireguard_key};
+
+/// Begins with the network configuration that the store has, and runs until it is not the one any more.
+pub(super) async fn run_with_one_conf<S: LeaseStore>(
+    config: &Config,
+    store: &S,
+    signals: &mut Signals,
+    desk: &mut Desk,
+    cni_conf: Option<&CniConf>,
+) -> Result<Ended, DaemonError> {
+    let trouble = Trouble::default();
+    let (conf, told) = tokio::select! {
+        read = waiting::read_store(store, &trouble) => read?,
+        signal = signals.end() => return Ok(Ended::Signal(signal)),
+        never = desk.answer_without_node(|| trouble.of_store()) => match never {},
+    };
+    if conf.backend_defaulted {
+        warn!("the network configuration has no Backend, vxlan is used");
+    }
+    settings::check(&conf)?;
+    let config = &with_public_addrs(config, told);
+    let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
+    let trouble = Trouble::default();
+    let external = tokio::select! {
+        found = waiting::interface(&mut kernel, config, &conf, &trouble) => found?,
+        signal = signals.end() => return Ok(Ended::Signal(signal)),
+        never = desk.answer_without_node(|| trouble.of_interface()) => match never {},
+    };
+    for ends in external.v4.iter().chain(&external.v6) {
+        info!(link = %external.link, local = %ends.local, public_ip = %ends.public_ip, "external interface");
+    }
+    let mut rules_kernel = RulesKernel::open();
+    let rules = rules_kernel.settings(conf.enable_nftables, config.rules);
+    let rules_watch = RulesWatch::open(rules.mode, config.rules.audit_interval)?;
+    let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
+    let mut settings = settings_for(config, &conf, &external, (rules, rules_audit))?;
+    settings.former_devices = host_facts::former_devices(&mut kernel)?;
+    let records = recall_commands(config, &mut settings)?;
+    let kernel_watch = KernelWatch::open(&settings)?;
+    let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());
+    let recorder = config.record.as_deref().map(Recorder::start).transpose()?;
+    let mut node = Node::new(settings);
+    if recorder.is_some() {
+        node.keep_inputs();
+    }
+    let driver = Driver {
+        config,
+        store,
+        conf,
+        cni_conf,
+        kernel_watch,
+        rules_watch,
+        executor: Executor::start("executor", kernel, KERNEL_EVENTS).map_err(DaemonError::Thread)?,
+        rules_executor: Executor::start("rules", rules_kernel, RULES_EVENTS).map_err(DaemonError::Thread)?,
+        watch: None,
+        node,
+        recorder,
+        job: None,
+        file: None,
+        addrs: Some(look_at_links()),
+        addrs_changed: false,
+        routes: None,
+        command: None,
+        records,
+        heard: None,
+        started: Instant::now(),
+    };
+    driver.run(signals, desk).await
+}
+
+/// What is fixed while a network configuration counts.
+fn settings_for(
+    config: &Config,
+    conf: &NetConf,
+    external: &External,
+    rules: (RuleSettings, Duration),
+) -> Result<Settings, DaemonError> {
+    let random = || random_mac().map_err(DaemonError::Random);
+    let identity = Identity {
+        random_macs: [random()?, random()?],
+        wireguard_key: &|| wireguard_key::read_or_make(&config.wireguard_key_file),
+    };
+    Ok(settings::settings(config, conf, external, &identity, rules)?)
+}
+
+/// Fails if the node could not begin with a network configuration.
+pub(super) fn try_out(config: &Config, conf: &NetConf) -> Result<(), DaemonError> {
+    let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
+    let external = host_facts::external(&mut kernel, config, conf)?;
+    let rules = RulesKernel::open().settings(conf.enable_nftables, config.rules);
+    settings_for(config, conf, &external, (rules, config.rules.audit_interval)).map(drop)
+}
+
+/// Looks what commands of an earlier run did, where commands carry packets; another backend may undo it.
+fn recall_commands(config: &Config, settings: &mut Settings) -> Result<Option<Records>, CommandError> {
+    let records = Records::beside(&config.subnet_file)?;
+    let Some(extension) = &mut settings.extension else {
+        records.distrust()?;
+        return Ok(None);
+    };
+    let is_remade = extension.pre_startup.is_some() || extension.post_startup.is_some();
+    extension.ran = records.recall(&extension.subnet_add, is_remade)?;
+    Ok(Some(records))
+}
+
+/// What the store's administrator says comes before the command line, as upstream has it.
+fn with_public_addrs(config: &Config, told: PublicAddrs) -> Config {
+    let public = PublicAddrs {
+        v4: told.v4.or(config.public.v4),
+        v6: told.v6.or(config.public.v6),
+    };
+    Config {
+        public,
+        ..config.clone()
+    }
+}
+
+fn random_mac() -> io::Result<MacAddr> {
+    let mut octets = [0; 6];
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut octets)?;
+    Ok(MacAddr::local_from_random(octets))
+}
