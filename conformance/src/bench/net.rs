@@ -135,7 +135,7 @@ fn take_turns(beds: &[&Bed], wire: Wire, backwards: bool, taken: &mut [Taken]) -
     for (index, load) in LOADS.iter().enumerate() {
         for (bed, taken) in &mut turns {
             let flow = one_flow(bed, *load, wire)?;
-            taken.add(index, flow);
+            taken.add(index, flow)?;
         }
     }
     for (bed, taken) in &mut turns {

@@ -83,7 +83,7 @@ impl Backend {
     }
 
     /// Whether the nodes have VXLAN devices.
-    pub(super) fn has_tunnel(self) -> bool {
+    pub(super) fn has_vxlan(self) -> bool {
         match self {
             Self::Vxlan | Self::DirectRouting => true,
             Self::HostGw | Self::WireGuard | Self::Ipip => false,

@@ -1,5 +1,7 @@
 //! From measurements to the report.
 
+use anyhow::{Context, Result};
+
 use super::Wire;
 use super::backend::Backend;
 use super::iperf::{Carried, LOADS, SECONDS};
@@ -40,10 +42,15 @@ pub(super) struct Taken {
 
 impl Taken {
     /// Notes a measurement of one of [`LOADS`].
-    pub(super) fn add(&mut self, load: usize, flow: Flow) {
-        if let Some(flows) = self.flows.get_mut(load) {
-            flows.push(flow);
-        }
+    ///
+    /// # Errors
+    /// Fails when there is no such load.
+    pub(super) fn add(&mut self, load: usize, flow: Flow) -> Result<()> {
+        let flows = self.flows.get_mut(load);
+        flows
+            .with_context(|| format!("there is no load {load}"))?
+            .push(flow);
+        Ok(())
     }
 
     /// One summary for each of [`MEASURES`].
@@ -157,7 +164,7 @@ mod tests {
                 gigabits,
                 seconds: 2.0,
             };
-            taken.add(load, Flow::of(carried, 1.5));
+            taken.add(load, Flow::of(carried, 1.5)).unwrap();
         }
         taken.udp_micros = vec![gigabits; 20];
         taken.tcp_micros = vec![gigabits];

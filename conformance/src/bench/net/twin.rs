@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// Fails when something of it is not there.
 pub(super) fn plain_node(node: &Node, backend: Backend, wire: Wire) -> Result<PlainNode> {
-    let tunnel = |name| backend.has_tunnel().then(|| tunnel(node, name)).transpose();
+    let tunnel = |name| backend.has_vxlan().then(|| tunnel(node, name)).transpose();
     let (subnet, prefix_len) = node.subnet()?;
     let v6 = match wire.family {
         Family::V4 => None,
