@@ -20,7 +20,7 @@ use crate::lab::{
 /// How long a path or a server may take to be there.
 const LIMIT: Duration = Duration::from_secs(30);
 /// What stands before a program that is to run in a node's pod.
-const IN_POD: [&str; 4] = ["ip", "netns", "exec", POD];
+pub(super) const IN_POD: [&str; 4] = ["ip", "netns", "exec", POD];
 
 /// Two nodes, and the two ends between which packets go.
 pub(super) struct Bed {

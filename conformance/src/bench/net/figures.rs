@@ -96,7 +96,7 @@ pub(super) fn section(
         short: "data plane",
         notes: vec![
             "pod to pod over two nodes; underlay: node to node, without any rules; both ends and the wire on this machine".to_owned(),
-            "plain commands: the same devices, routes, entries and rules as ours, compared before, made by ip, bridge and iptables, with no daemon running".to_owned(),
+            "plain commands: the same VXLAN devices with their entries, routes to pods, rules in their order, bridge and pod links as ours (no sysctls), compared before, made by ip, bridge and iptables, with no daemon running".to_owned(),
             "the same again: the underlay at the other end of each round, so that its ratios are the noise of this run".to_owned(),
             "×1, ×8: flows at once; Gbit/s: what arrived; CPU: milliseconds of the whole machine's processors for a gigabit that arrived, others' work included".to_owned(),
             "flows: each end on a processor of its own; round trip: 64 bytes and their answer, both ends on one processor".to_owned(),
