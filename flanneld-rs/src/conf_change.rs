@@ -1,6 +1,6 @@
 //! What it takes to bring a changed network configuration into force.
 
-use flannel_types::{Backend, NetConf, Vxlan, Wireguard};
+use flannel_types::{Backend, NetConf, Vxlan, Wireguard, WireguardMode};
 
 /// How a change comes into force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +23,17 @@ pub fn change(running: &NetConf, new: &NetConf) -> Option<ConfChange> {
 
 /// The first key whose change must wait.
 fn at_restart(running: &NetConf, new: &NetConf) -> Option<&'static str> {
+    // Its commands may make everything anew when a node begins.
+    if matches!(running.backend, Backend::Extension(_)) {
+        return Some("a network of the backend extension");
+    }
     if running.enable_ipv4 != new.enable_ipv4 {
         return Some("EnableIPv4");
     }
-    // Switched on, IPv6 only adds to what there is.
-    if running.enable_ipv6 && !new.enable_ipv6 {
+    // Switched on, IPv6 only adds to what there is, unless both families share a device.
+    let is_shared =
+        matches!(&running.backend, Backend::Wireguard(own) if own.mode != WireguardMode::Separate);
+    if running.enable_ipv6 != new.enable_ipv6 && (running.enable_ipv6 || is_shared) {
         return Some("EnableIPv6");
     }
     let v4 = |conf: &NetConf| (conf.network, conf.subnet_len, conf.subnet_min, conf.subnet_max);
@@ -147,6 +153,18 @@ mod tests {
                 conf(dual),
                 conf(&format!(r#"{dual},"EnableIPv4":false"#)),
                 "EnableIPv4",
+            ),
+            (
+                with(r#""Type":"wireguard","Mode":"auto""#),
+                conf(&format!(
+                    r#"{dual},"Backend":{{"Type":"wireguard","Mode":"auto"}}"#
+                )),
+                "EnableIPv6",
+            ),
+            (
+                with(r#""Type":"extension""#),
+                conf(r#","EnableNFTables":true,"Backend":{"Type":"extension"}"#),
+                "a network of the backend extension",
             ),
             (conf(""), with(r#""Type":"host-gw""#), "Backend"),
             (conf(""), with(r#""Type":"vxlan","VNI":7"#), "Backend"),

@@ -9,7 +9,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
 
-use flannel_types::{LeaseAttrs, NetConf, UnixTime};
+use flannel_types::{LeaseAttrs, NetConf, PublicAddrs, UnixTime};
 use lease_store::{LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
 use net_types::sentence;
 use netlink_monitor::MonitorError;
@@ -21,6 +21,7 @@ use crate::commands::{CommandError, Records};
 use crate::config::Config;
 use crate::executor::{Events, Executor, ExecutorEnded};
 use crate::host_facts::HostFactsError;
+use crate::iface_match::External;
 use crate::kernel_watch::{Change, Changes, KernelWatch};
 use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
 use crate::readiness::{self, Notice};
@@ -37,7 +38,8 @@ mod start;
 mod waiting;
 
 use jobs::{Job, find, finish, look_at_links, look_up_routes, renew, run_command, watch_file, write_files};
-use start::{run_with_one_conf, try_out};
+use start::{Begin, Refusal, try_out};
+use waiting::Trouble;
 
 /// Of more changes at once than this, only the number is logged.
 const MAX_LOGGED_CHANGES: usize = 5;
@@ -117,12 +119,58 @@ async fn run_until_end<S: LeaseStore>(
     for sentence in &config.notices {
         warn!("{sentence}");
     }
+    let trouble = Trouble::default();
+    let (mut conf, told) = tokio::select! {
+        read = waiting::read_store(store, &trouble) => read?,
+        signal = signals.end() => return Ok(Some(signal)),
+        never = desk.answer_without_node(|| trouble.of_store()) => match never {},
+    };
+    if conf.backend_defaulted {
+        warn!("the network configuration has no Backend, vxlan is used");
+    }
+    let config = &with_public_addrs(config, told);
+    let (mut before, mut refused) = (None, None);
     loop {
-        match run_with_one_conf(config, store, signals, &mut desk, cni_conf).await? {
-            Ended::Signal(signal) => return Ok(Some(signal)),
-            Ended::Revoked => return Ok(None),
-            Ended::NewConf => info!("the network configuration has changed, beginning anew with it"),
+        let begin = Begin {
+            config,
+            store,
+            cni_conf,
+            conf: conf.clone(),
+            refused: refused.clone(),
+        };
+        match begin.run(signals, &mut desk).await {
+            Ok(Ended::Signal(signal)) => return Ok(Some(signal)),
+            Ok(Ended::Revoked) => return Ok(None),
+            Ok(Ended::NewConf(new)) => {
+                info!("the network configuration has changed, beginning anew with it");
+                before = Some(std::mem::replace(&mut conf, *new));
+            }
+            Err(err) => {
+                let DaemonError::Stopped(StopReason::NoLease(reason)) = &err else {
+                    return Err(err);
+                };
+                let Some(earlier) = before.take() else {
+                    return Err(err);
+                };
+                warn!(
+                    reason,
+                    "no lease can be had with the changed network configuration, the one before counts again"
+                );
+                refused = Some(std::mem::replace(&mut conf, earlier));
+            }
         }
+    }
+}
+
+/// What the store's administrator says comes before the command line, as upstream has it.
+fn with_public_addrs(config: &Config, told: PublicAddrs) -> Config {
+    let public = PublicAddrs {
+        v4: told.v4.or(config.public.v4),
+        v6: told.v6.or(config.public.v6),
+    };
+    Config {
+        public,
+        ..config.clone()
     }
 }
 
@@ -131,8 +179,8 @@ enum Ended {
     Signal(EndSignal),
     /// The own lease was taken away.
     Revoked,
-    /// Another configuration is to count.
-    NewConf,
+    /// This configuration is to count.
+    NewConf(Box<NetConf>),
 }
 
 const KERNEL_EVENTS: Events = Events {
@@ -149,6 +197,9 @@ struct Driver<'a, S: LeaseStore> {
     config: &'a Config,
     store: &'a S,
     conf: NetConf,
+    /// A configuration by which no lease was to be had.
+    refused: Option<NetConf>,
+    external: External,
     cni_conf: Option<&'a CniConf>,
     kernel_watch: KernelWatch,
     rules_watch: RulesWatch,
@@ -197,11 +248,19 @@ impl<S: LeaseStore> Driver<'_, S> {
                 if let Action::Stop(reason) = action {
                     return stopped(reason);
                 }
-                if let Action::ApplyConf(conf) = &action
-                    && self.may_apply(conf)
-                {
-                    self.end().await;
-                    return Ok(Ended::NewConf);
+                if let Action::ApplyConf(conf) = action {
+                    if let Err(refusal) = self.may_apply(&conf) {
+                        let reason = sentence(&refusal);
+                        warn!(
+                            reason,
+                            "the network configuration has changed; the one before counts until a restart"
+                        );
+                        continue;
+                    }
+                    return tokio::select! {
+                        () = self.end() => Ok(Ended::NewConf(conf)),
+                        signal = signals.end() => Ok(Ended::Signal(signal)),
+                    };
                 }
                 self.carry_out(action)?;
             }
@@ -212,25 +271,15 @@ impl<S: LeaseStore> Driver<'_, S> {
         }
     }
 
-    /// Whether a changed network configuration can be used here and now; the log tells why not.
-    fn may_apply(&self, conf: &NetConf) -> bool {
-        if self.recorder.is_some() {
-            warn!(
-                "the network configuration has changed; a record is made of the one before, which counts until a restart"
-            );
-            return false;
+    /// Fails if a changed network configuration cannot be used here and now.
+    fn may_apply(&self, conf: &NetConf) -> Result<(), Refusal> {
+        if self.recorder.as_ref().is_some_and(Recorder::is_recording) {
+            return Err(Refusal::Recorded);
         }
-        match try_out(self.config, conf) {
-            Ok(()) => true,
-            Err(err) => {
-                let reason = sentence(&err);
-                warn!(
-                    reason,
-                    "the changed network configuration cannot be used on this node, the one before counts"
-                );
-                false
-            }
+        if self.refused.as_ref() == Some(conf) {
+            return Err(Refusal::NoLease);
         }
+        try_out(self.config, conf, &self.external)
     }
 
     /// Lets the kernel's threads finish: what begins anew must not meet changes of before.

@@ -448,7 +448,7 @@ impl Node {
     }
 
     fn lease_event(&mut self, now: Now, event: LeaseEvent) -> Option<Action> {
-        let new_conf = match &event {
+        let mut new_conf = match &event {
             LeaseEvent::Snapshot { config, .. } => self.changed_conf(config),
             LeaseEvent::Put(_) | LeaseEvent::Remove(_) | LeaseEvent::Unsynced { .. } => None,
         };
@@ -482,6 +482,9 @@ impl Node {
             // The machine slept, or the clock was set: the renewal, which is due, tells whether the lease is lost.
             info!("the own lease has run out, renewing it");
             holding.view.unsynced();
+            // A new configuration is looked at once the lease is held again.
+            self.seen_conf = self.settings.conf.clone();
+            new_conf = None;
         } else if revoked {
             return Some(self.stop(StopReason::LeaseRevoked));
         }
@@ -499,7 +502,7 @@ impl Node {
             ConfChange::Live => Some(conf.clone()),
             ConfChange::AtRestart(what) => {
                 warn!(
-                    "the network configuration has changed in {what}, which cuts pods off: the one before counts until \
+                    "the network configuration has changed in {what}, which may cut pods off: the one before counts until \
                      flanneld is restarted, on one node after the other"
                 );
                 None

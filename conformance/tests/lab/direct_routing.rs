@@ -242,7 +242,6 @@ fn assert_ways(bed: &Bed, direct: &[(u8, u8)]) {
 }
 
 /// The link by which a node reaches the pods of another; empty where there is no route.
-/// The device that one node reaches another's pods by.
 pub(crate) fn way(from: &Node, to: &Node) -> String {
     way_in("-4", from, to)
 }

@@ -113,15 +113,15 @@ fn a_change_that_cuts_pods_off_or_cannot_be_is_told_and_changes_nothing() {
     for (conf, words) in [
         (
             r#"{"Network":"10.99.0.0/16","Backend":{"Type":"vxlan"}}"#,
-            "changed in Network, or the subnets in it, which cuts pods off",
+            "changed in Network, or the subnets in it, which may cut pods off",
         ),
         (
             r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":7}}"#,
-            "changed in Backend, which cuts pods off",
+            "changed in Backend, which may cut pods off",
         ),
         (
             r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","MTU":100}}"#,
-            "the changed network configuration cannot be used on this node, the one before counts",
+            "the network configuration has changed; the one before counts until a restart",
         ),
     ] {
         configure(&bed.lab, conf);
@@ -136,6 +136,39 @@ fn a_change_that_cuts_pods_off_or_cannot_be_is_told_and_changes_nothing() {
         }
     });
     bed.assert_all_ping();
+}
+
+/// One subnet of IPv6 for two nodes: the one that gets none goes on as it was.
+#[test]
+fn a_node_that_gets_no_lease_by_a_changed_configuration_goes_on_with_the_one_before() {
+    const ONE_SUBNET: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","IPv6SubnetMin":"fd00:10:244:5::","IPv6SubnetMax":"fd00:10:244:5::","Backend":{"Type":"vxlan"}}"#;
+    let mut bed = support::started(with_ipv6(2, PLAIN), 1);
+    let there = bed.pods_beyond(1);
+    let told = |node: &Node| -> Result<bool> {
+        let log = fs::read_to_string(node.file(&node.log_file("flanneld")))?;
+        Ok(log.contains("no lease can be had with the changed network configuration"))
+    };
+    let ((), sent, lost) = pinging_during(bed.pod_on(1).namespaces(), &there, || {
+        configure(&bed.lab, ONE_SUBNET);
+        wait_until("one node to go back, and one to have IPv6", LONG, || {
+            let mut ends = (0, 0);
+            for node in bed.lab.nodes() {
+                let env = fs::read_to_string(node.file(SUBNET_FILE))?;
+                let is_dual = env.contains("FLANNEL_IPV6_SUBNET=fd00:10:244:5::1/64");
+                ends.0 += usize::from(is_dual);
+                ends.1 += usize::from(!is_dual && told(node)?);
+            }
+            Ok(ends == (1, 1))
+        })
+        .unwrap();
+        thread::sleep(Duration::from_millis(500));
+    });
+    assert!(sent > 0 && lost == 0, "{lost} of {sent} lost");
+    bed.assert_all_ping();
+    for daemon in &mut bed.daemons {
+        let (_, status) = daemon.stop(LONG).unwrap();
+        assert!(status.success(), "{status}");
+    }
 }
 
 /// The devices that a node reaches the other nodes' pods by.

@@ -1,13 +1,14 @@
 //! From a network configuration to a node that runs.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use flannel_types::{NetConf, PublicAddrs};
+use flannel_types::NetConf;
 use lease_store::LeaseStore;
 use net_types::MacAddr;
 use netlink::RealKernel;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::jobs::look_at_links;
 use super::waiting::{self, Trouble};
@@ -29,72 +30,92 @@ use crate::settings::{self, Identity};
 use crate::signals::Signals;
 use crate::{host_facts, wireguard_key};
 
-/// Begins with the network configuration that the store has, and runs until it is not the one any more.
-pub(super) async fn run_with_one_conf<S: LeaseStore>(
-    config: &Config,
-    store: &S,
-    signals: &mut Signals,
-    desk: &mut Desk,
-    cni_conf: Option<&CniConf>,
-) -> Result<Ended, DaemonError> {
-    let trouble = Trouble::default();
-    let (conf, told) = tokio::select! {
-        read = waiting::read_store(store, &trouble) => read?,
-        signal = signals.end() => return Ok(Ended::Signal(signal)),
-        never = desk.answer_without_node(|| trouble.of_store()) => match never {},
-    };
-    if conf.backend_defaulted {
-        warn!("the network configuration has no Backend, vxlan is used");
+/// What a run begins with.
+pub(super) struct Begin<'a, S> {
+    pub(super) config: &'a Config,
+    pub(super) store: &'a S,
+    pub(super) cni_conf: Option<&'a CniConf>,
+    /// What counts in it.
+    pub(super) conf: NetConf,
+    /// A configuration by which no lease was to be had.
+    pub(super) refused: Option<NetConf>,
+}
+
+/// Why a changed network configuration is not applied to a node that runs.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("a record is made of what the node does with the one before")]
+    Recorded,
+    #[error("no lease can be had with it")]
+    NoLease,
+    #[error("this node's address would be {to} and {from} no more, at which others know it")]
+    Moved { from: IpAddr, to: IpAddr },
+    #[error(transparent)]
+    Begin(#[from] DaemonError),
+}
+
+impl<S: LeaseStore> Begin<'_, S> {
+    /// Starts the node, and runs it until a signal or another network configuration.
+    pub(super) async fn run(self, signals: &mut Signals, desk: &mut Desk) -> Result<Ended, DaemonError> {
+        let Self {
+            config,
+            store,
+            cni_conf,
+            conf,
+            refused,
+        } = self;
+        settings::check(&conf)?;
+        let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
+        let trouble = Trouble::default();
+        let external = tokio::select! {
+            found = waiting::interface(&mut kernel, config, &conf, &trouble) => found?,
+            signal = signals.end() => return Ok(Ended::Signal(signal)),
+            never = desk.answer_without_node(|| trouble.of_interface()) => match never {},
+        };
+        for ends in external.v4.iter().chain(&external.v6) {
+            info!(link = %external.link, local = %ends.local, public_ip = %ends.public_ip, "external interface");
+        }
+        let mut rules_kernel = RulesKernel::open();
+        let rules = rules_kernel.settings(conf.enable_nftables, config.rules);
+        let rules_watch = RulesWatch::open(rules.mode, config.rules.audit_interval)?;
+        let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
+        let mut settings = settings_for(config, &conf, &external, (rules, rules_audit))?;
+        settings.former_devices = host_facts::former_devices(&mut kernel)?;
+        let records = recall_commands(config, &mut settings)?;
+        let kernel_watch = KernelWatch::open(&settings)?;
+        let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());
+        let recorder = config.record.as_deref().map(Recorder::start).transpose()?;
+        let mut node = Node::new(settings);
+        if recorder.is_some() {
+            node.keep_inputs();
+        }
+        let driver = Driver {
+            config,
+            store,
+            conf,
+            refused,
+            external,
+            cni_conf,
+            kernel_watch,
+            rules_watch,
+            executor: Executor::start("executor", kernel, KERNEL_EVENTS).map_err(DaemonError::Thread)?,
+            rules_executor: Executor::start("rules", rules_kernel, RULES_EVENTS)
+                .map_err(DaemonError::Thread)?,
+            watch: None,
+            node,
+            recorder,
+            job: None,
+            file: None,
+            addrs: Some(look_at_links()),
+            addrs_changed: false,
+            routes: None,
+            command: None,
+            records,
+            heard: None,
+            started: Instant::now(),
+        };
+        driver.run(signals, desk).await
     }
-    settings::check(&conf)?;
-    let config = &with_public_addrs(config, told);
-    let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
-    let trouble = Trouble::default();
-    let external = tokio::select! {
-        found = waiting::interface(&mut kernel, config, &conf, &trouble) => found?,
-        signal = signals.end() => return Ok(Ended::Signal(signal)),
-        never = desk.answer_without_node(|| trouble.of_interface()) => match never {},
-    };
-    for ends in external.v4.iter().chain(&external.v6) {
-        info!(link = %external.link, local = %ends.local, public_ip = %ends.public_ip, "external interface");
-    }
-    let mut rules_kernel = RulesKernel::open();
-    let rules = rules_kernel.settings(conf.enable_nftables, config.rules);
-    let rules_watch = RulesWatch::open(rules.mode, config.rules.audit_interval)?;
-    let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
-    let mut settings = settings_for(config, &conf, &external, (rules, rules_audit))?;
-    settings.former_devices = host_facts::former_devices(&mut kernel)?;
-    let records = recall_commands(config, &mut settings)?;
-    let kernel_watch = KernelWatch::open(&settings)?;
-    let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());
-    let recorder = config.record.as_deref().map(Recorder::start).transpose()?;
-    let mut node = Node::new(settings);
-    if recorder.is_some() {
-        node.keep_inputs();
-    }
-    let driver = Driver {
-        config,
-        store,
-        conf,
-        cni_conf,
-        kernel_watch,
-        rules_watch,
-        executor: Executor::start("executor", kernel, KERNEL_EVENTS).map_err(DaemonError::Thread)?,
-        rules_executor: Executor::start("rules", rules_kernel, RULES_EVENTS).map_err(DaemonError::Thread)?,
-        watch: None,
-        node,
-        recorder,
-        job: None,
-        file: None,
-        addrs: Some(look_at_links()),
-        addrs_changed: false,
-        routes: None,
-        command: None,
-        records,
-        heard: None,
-        started: Instant::now(),
-    };
-    driver.run(signals, desk).await
 }
 
 /// What is fixed while a network configuration counts.
@@ -112,12 +133,22 @@ fn settings_for(
     Ok(settings::settings(config, conf, external, &identity, rules)?)
 }
 
-/// Fails if the node could not begin with a network configuration.
-pub(super) fn try_out(config: &Config, conf: &NetConf) -> Result<(), DaemonError> {
+/// Fails if a node that has these addresses could not begin anew with a network configuration, or not with the same ones.
+pub(super) fn try_out(config: &Config, conf: &NetConf, external: &External) -> Result<(), Refusal> {
     let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
-    let external = host_facts::external(&mut kernel, config, conf)?;
+    let found = host_facts::external(&mut kernel, config, conf).map_err(DaemonError::from)?;
+    for (had, has) in [(&external.v4, &found.v4), (&external.v6, &found.v6)] {
+        let (Some(had), Some(has)) = (had, has) else {
+            continue;
+        };
+        let moved = [(had.public_ip, has.public_ip), (had.local, has.local)];
+        if let Some((from, to)) = moved.into_iter().find(|(from, to)| from != to) {
+            return Err(Refusal::Moved { from, to });
+        }
+    }
     let rules = RulesKernel::open().settings(conf.enable_nftables, config.rules);
-    settings_for(config, conf, &external, (rules, config.rules.audit_interval)).map(drop)
+    settings_for(config, conf, &found, (rules, config.rules.audit_interval))?;
+    Ok(())
 }
 
 /// Looks what commands of an earlier run did, where commands carry packets; another backend may undo it.
@@ -130,18 +161,6 @@ fn recall_commands(config: &Config, settings: &mut Settings) -> Result<Option<Re
     let is_remade = extension.pre_startup.is_some() || extension.post_startup.is_some();
     extension.ran = records.recall(&extension.subnet_add, is_remade)?;
     Ok(Some(records))
-}
-
-/// What the store's administrator says comes before the command line, as upstream has it.
-fn with_public_addrs(config: &Config, told: PublicAddrs) -> Config {
-    let public = PublicAddrs {
-        v4: told.v4.or(config.public.v4),
-        v6: told.v6.or(config.public.v6),
-    };
-    Config {
-        public,
-        ..config.clone()
-    }
 }
 
 fn random_mac() -> io::Result<MacAddr> {
