@@ -7,7 +7,8 @@ use crate::namespace::Namespace;
 use crate::refusal::{Answer, exists, unsupported};
 
 impl Namespace {
-    /// Two end points without a remote of their own must differ by their local address.
+    /// Two end points without a remote or a link of their own, as all are here, must differ by their local address (linux
+    /// `ip_tunnel.c`, `ip_tunnel_find`).
     pub(crate) fn check_new_ipip(&self, ipip: &Ipip) -> Answer {
         let wanted = LinkKind::Ipip(ipip.clone());
         let is_taken = self.links.values().any(|device| device.link.kind == wanted);

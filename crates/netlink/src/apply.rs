@@ -405,8 +405,11 @@ impl Run<'_, '_> {
     /// Names what stands in the way of devices that were refused.
     fn explain(&mut self, ops: &[Op]) {
         for (op, result) in ops.iter().zip(&mut self.results) {
-            if let (Op::AddLink(name, link) | Op::ReplaceLink(name, link), Err(refusal)) = (op, result) {
+            let Err(refusal) = result else { continue };
+            if let Op::AddLink(name, link) | Op::ReplaceLink(name, link) = op {
                 *refusal = conflict::explained(self.edges.socket, name, &link.kind, refusal.clone());
+            } else if let Op::SetLink(_, LinkChange::IpipLocal(local)) = op {
+                *refusal = conflict::explained_ipip_local(self.edges.socket, *local, refusal.clone());
             }
         }
     }

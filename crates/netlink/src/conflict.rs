@@ -1,4 +1,4 @@
-//! What stands in the way of a device that the kernel refused to make.
+//! What stands in the way of a device that the kernel refused to make or to change.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -22,7 +22,11 @@ pub(crate) fn explained(
         (LinkKind::Wireguard, ErrorClass::Unsupported) => return wireguard::absent(),
         (LinkKind::Ipip(_), ErrorClass::Unsupported) => return no_ipip(),
         (LinkKind::Vxlan(vxlan), ErrorClass::Exists) => vxlan_message(socket, name, vxlan, &refusal),
-        (LinkKind::Ipip(ipip), ErrorClass::Exists) => ipip_message(socket, name, ipip, &refusal),
+        (LinkKind::Ipip(ipip), ErrorClass::Exists) => match name_is_taken(socket, name) {
+            Ok(None) => ipip_message(socket, ipip, &refusal),
+            Ok(Some(message)) => Ok(message),
+            Err(error) => Err(error),
+        },
         (
             LinkKind::Vxlan(_)
             | LinkKind::Wireguard
@@ -33,6 +37,23 @@ pub(crate) fn explained(
             _,
         ) => return refusal,
     };
+    with_message(refusal, message)
+}
+
+/// Names the tunnel in the way of a new local address of a tunnel of IP in IP; a refusal for another reason stays.
+pub(crate) fn explained_ipip_local(
+    socket: &mut Socket,
+    local: Ipv4Addr,
+    refusal: KernelError,
+) -> KernelError {
+    if refusal.class != ErrorClass::Exists {
+        return refusal;
+    }
+    let message = ipip_message(socket, &Ipip { local: Some(local) }, &refusal);
+    with_message(refusal, message)
+}
+
+fn with_message(refusal: KernelError, message: Result<String, KernelError>) -> KernelError {
     match message {
         Ok(message) => KernelError { message, ..refusal },
         Err(_) => refusal,
@@ -76,18 +97,11 @@ fn vxlan_message(
 
 /// Two end points without a remote of their own must differ by their local address (linux `ip_tunnel.c`,
 /// `ip_tunnel_find`).
-fn ipip_message(
-    socket: &mut Socket,
-    name: &IfName,
-    ipip: &Ipip,
-    refusal: &KernelError,
-) -> Result<String, KernelError> {
-    if let Some(message) = name_is_taken(socket, name)? {
-        return Ok(message);
-    }
+fn ipip_message(socket: &mut Socket, ipip: &Ipip, refusal: &KernelError) -> Result<String, KernelError> {
     let holder = socket.dump(&encode::all_links(), |message| {
-        let link = decode::link(&only!(message, RouteNetlinkMessage::NewLink)?)?;
-        let held = only!(link.link.kind, LinkKind::Ipip)?;
+        let message = only!(message, RouteNetlinkMessage::NewLink)?;
+        let held = decode::ipip_ends(&message)?;
+        let link = decode::link(&message)?;
         (held == *ipip).then_some(link.name)
     })?;
     let local = ipip.local.unwrap_or(Ipv4Addr::UNSPECIFIED);

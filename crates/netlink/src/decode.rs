@@ -128,12 +128,38 @@ fn tunnel_attributes(data: &InfoData) -> Option<&[InfoIpTunnel]> {
     }
 }
 
-/// `None` for one that is bound to a remote, takes remotes from packets' metadata, or wraps what it sends once more.
+/// `None` for one that is bound to a remote or a link, takes remotes from packets' metadata, wraps what it sends once
+/// more, or does not carry IPv4.
 fn ipip_of(attributes: &[InfoIpTunnel]) -> Option<Ipip> {
-    let remote = find!(attributes, InfoIpTunnel::Remote).filter(|ip| !ip.is_unspecified());
     let encap = find!(attributes, InfoIpTunnel::EncapType).filter(|encap| **encap != TunnelEncapType::None);
     let is_special = attributes.contains(&InfoIpTunnel::CollectMetadata);
-    if remote.is_some() || encap.is_some() || is_special {
+    if encap.is_some() || is_special || !carries_ipv4(attributes) {
+        return None;
+    }
+    ends_of(attributes)
+}
+
+/// Linux `ipip.c`, `ipip_tunnel_xmit`: alone, or beside MPLS, which a reference that gives the protocol 0 asks for.
+fn carries_ipv4(attributes: &[InfoIpTunnel]) -> bool {
+    const ANY: u8 = 0;
+    const IPV4: u8 = 4;
+    let protocol = find!(attributes, InfoIpTunnel::Protocol).map_or(IPV4, |protocol| u8::from(*protocol));
+    [ANY, IPV4].contains(&protocol)
+}
+
+/// What the kernel tells a tunnel of IP in IP by, whatever else it has, if it is bound to neither a remote nor a link
+/// (linux `ip_tunnel.c`, `ip_tunnel_find`).
+pub(crate) fn ipip_ends(message: &LinkMessage) -> Option<Ipip> {
+    let infos = find!(message.attributes, LinkAttribute::LinkInfo)?;
+    let is_ipip = find!(infos, LinkInfo::Kind) == Some(&InfoKind::IpIp);
+    let attributes = find!(infos, LinkInfo::Data).and_then(tunnel_attributes);
+    attributes.filter(|_| is_ipip).and_then(ends_of)
+}
+
+fn ends_of(attributes: &[InfoIpTunnel]) -> Option<Ipip> {
+    let remote = find!(attributes, InfoIpTunnel::Remote).filter(|ip| !ip.is_unspecified());
+    let link = find!(attributes, InfoIpTunnel::Link).filter(|index| **index != 0);
+    if remote.is_some() || link.is_some() {
         return None;
     }
     let local = find!(attributes, InfoIpTunnel::Local).copied();

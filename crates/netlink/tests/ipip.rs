@@ -76,22 +76,59 @@ fn changing_the_local_address_keeps_routes_and_addresses() {
 }
 
 #[test]
-fn a_device_that_is_bound_to_a_remote_is_of_another_kind() {
+fn a_device_that_is_bound_or_carries_no_ipv4_is_of_another_kind() {
     in_netns(|| {
         underlay();
         let mut kernel = RealKernel::open().unwrap();
         if !kernel_has_ipip(&mut kernel) {
             return;
         }
-        run("ip link add flannel.ipip type ipip local 192.168.77.11 remote 192.168.77.12");
-        let observed = kernel.observe(&scope()).unwrap();
+        for made in ["remote 192.168.77.12", "dev eth0", "mode mplsip"] {
+            run(&format!(
+                "ip link add flannel.ipip type ipip local 192.168.77.11 {made}"
+            ));
+            let observed = kernel.observe(&scope()).unwrap();
+            let kind = &observed.links[&name(DEVICE)].kind;
+            assert_eq!(*kind, LinkKind::Other("ipip".to_owned()), "{made}");
+            let desired = state("192.168.77.11", 1480, &[]);
+            all_ok(kernel.apply(&plan(&desired, &observed, Prune::Remove)));
+            assert_eq!(kernel.observe(&scope()).unwrap(), desired, "{made}");
+            run("ip link del flannel.ipip");
+        }
+        // As the reference may make it.
+        for mode in ["any", "ipip"] {
+            run(&format!(
+                "ip link add flannel.ipip type ipip local 192.168.77.11 mode {mode}"
+            ));
+            let observed = kernel.observe(&scope()).unwrap();
+            let kind = &observed.links[&name(DEVICE)].kind;
+            assert!(matches!(kind, LinkKind::Ipip(_)), "{mode}: {kind:?}");
+            run("ip link del flannel.ipip");
+        }
+    });
+}
+
+#[test]
+fn a_tunnel_in_the_way_of_a_new_local_address_is_named() {
+    in_netns(|| {
+        underlay();
+        let mut kernel = RealKernel::open().unwrap();
+        if !kernel_has_ipip(&mut kernel) {
+            return;
+        }
+        let before = state("192.168.77.11", 1480, &[]);
+        all_ok(kernel.apply(&plan(&before, &State::default(), Prune::Remove)));
+        // One on a link is not in the way; one for another protocol is.
+        run("ip link add bound0 type ipip local 192.168.77.98 dev eth0");
+        run("ip link add mpls0 type ipip local 192.168.77.99 mode mplsip");
+        let ops = plan(&state("192.168.77.99", 1480, &[]), &before, Prune::Remove);
+        let error = kernel.apply(&ops).remove(0).expect_err("the kernel accepted it");
+        assert_eq!(error.class, ErrorClass::Exists);
         assert_eq!(
-            observed.links[&name(DEVICE)].kind,
-            LinkKind::Other("ipip".to_owned())
+            error.message,
+            "the link \"mpls0\" already is a tunnel of IP in IP from 192.168.77.99 to any remote: remove it"
         );
-        let desired = state("192.168.77.11", 1480, &[]);
-        all_ok(kernel.apply(&plan(&desired, &observed, Prune::Remove)));
-        assert_eq!(kernel.observe(&scope()).unwrap(), desired);
+        all_ok(kernel.apply(&plan(&state("192.168.77.98", 1480, &[]), &before, Prune::Remove)));
     });
 }
 
@@ -105,6 +142,7 @@ fn a_tunnel_from_the_same_address_is_named() {
         }
         run_all(
             "ip link add other0 type ipip local 192.168.77.12
+             ip link add bound0 type ipip local 192.168.77.11 dev eth0
              ip link add strange0 type ipip local 192.168.77.11",
         );
         assert_eq!(

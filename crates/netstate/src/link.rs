@@ -61,7 +61,7 @@ pub struct Vxlan {
 }
 
 /// Attributes of a tunnel end point of IP in IP (linux `IFLA_IPTUN_*`). Its remote is the next hop of the route that leads
-/// through it. One with a remote of its own, or with an encapsulation, is [`LinkKind::Other`].
+/// through it. One that is bound to a remote or a link, has an encapsulation, or does not carry IPv4 is [`LinkKind::Other`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ipip {
     /// Outer source address.

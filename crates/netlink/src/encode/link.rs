@@ -122,8 +122,8 @@ pub(crate) fn set_ipip(name: &IfName, ipip: &Ipip) -> Request {
     change_info(name, ipip_info(ipip))
 }
 
-/// As flannel makes it: the outer header has the inner one's TTL, type of service, and permission to be fragmented
-/// (flannel `ipip.go` leaves `Ttl`, `Tos` and `PMtuDisc` zero).
+/// As flannel makes it: the outer header has the inner one's TTL and DF, and the TOS 0 but for the inner one's ECN bits
+/// (flannel `ipip.go` leaves `Ttl`, `Tos` and `PMtuDisc` zero; linux `ip_tunnel.c`, `ip_tunnel_xmit`).
 fn ipip_info(ipip: &Ipip) -> Vec<LinkInfo> {
     let mut data = vec![
         InfoIpTunnel::Ttl(0),
