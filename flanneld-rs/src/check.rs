@@ -122,8 +122,16 @@ struct Device<'a> {
     parent: Option<&'a IfName>,
     /// What the outer headers take.
     overhead_bytes: u32,
-    /// The UDP port, of a VXLAN device.
-    port: Option<u16>,
+    kind: DeviceKind,
+}
+
+/// What a device makes of packets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DeviceKind {
+    /// VXLAN, to this UDP port.
+    Vxlan { port: u16 },
+    /// IP in IP.
+    Ipip,
 }
 
 /// How bad a finding is.
@@ -241,7 +249,11 @@ impl Facts {
     fn tunnel_port(&self) -> Option<u16> {
         match self.backend() {
             Some(Backend::Vxlan) | None => {
-                Some(self.device().and_then(|device| device.port).unwrap_or(VXLAN_PORT))
+                let kind = self.device().map(|device| device.kind);
+                Some(match kind {
+                    Some(DeviceKind::Vxlan { port }) => port,
+                    Some(DeviceKind::Ipip) | None => VXLAN_PORT,
+                })
             }
             Some(Backend::Ipip | Backend::HostGw | Backend::Alloc | Backend::Other) => None,
         }
@@ -299,7 +311,7 @@ impl Facts {
                     local: ipip.local.map(IpAddr::V4),
                     parent: self.told_parent(name),
                     overhead_bytes: IPIP_OVERHEAD_BYTES,
-                    port: None,
+                    kind: DeviceKind::Ipip,
                 });
                 device.into_iter().collect()
             }
@@ -350,7 +362,7 @@ impl<'a> Device<'a> {
             } else {
                 OVERHEAD_BYTES
             },
-            port: Some(vxlan.port),
+            kind: DeviceKind::Vxlan { port: vxlan.port },
         }
     }
 }

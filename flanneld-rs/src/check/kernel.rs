@@ -1,4 +1,4 @@
-use super::{BRIDGE, Backend, Device, Facts, Finding, kernel_version};
+use super::{BRIDGE, Backend, Device, DeviceKind, Facts, Finding, kernel_version};
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = missing_modules(facts);
@@ -159,7 +159,7 @@ fn checksum_offload(facts: &Facts) -> Vec<Finding> {
     let Some(Device {
         name: device,
         parent,
-        port: Some(_),
+        kind: DeviceKind::Vxlan { .. },
         ..
     }) = facts.device()
     else {

@@ -6,7 +6,7 @@ use net_types::IfName;
 use net_types::registry::{IPTABLES_FORWARD_CHAIN, IPTABLES_POSTROUTING_CHAIN, NFT_TABLE_V4, RTPROT_BOOT};
 use netstate::{NeighKey, RouteKind};
 
-use super::{BRIDGE, Backend, Device, Facts, Finding};
+use super::{BRIDGE, Backend, Device, DeviceKind, Facts, Finding};
 
 /// Of left-overs of one kind, so many are named.
 const MAX_NAMED: usize = 5;
@@ -81,7 +81,8 @@ fn lone_routes(facts: &Facts) -> Vec<Finding> {
     if facts.daemon.is_ok() {
         return Vec::new();
     }
-    let vxlan = facts.device().filter(|device| device.port.is_some());
+    let is_vxlan = |device: &Device<'_>| matches!(device.kind, DeviceKind::Vxlan { .. });
+    let vxlan = facts.device().filter(is_vxlan);
     let Some(Device { name: device, .. }) = vxlan else {
         return Vec::new();
     };

@@ -58,7 +58,7 @@ pub fn facts(sources: &Sources) -> Result<Facts, KernelError> {
     let daemon = daemon.map_err(|err| sentence(&err));
     let kernel_release = text("/proc/sys/kernel/osrelease").unwrap_or_default();
     let probes = match &daemon {
-        Ok((_, peers)) => probe::all(peers, sources.probes),
+        Ok((status, peers)) => probe::all(status, peers, sources.probes),
         Err(_) => Vec::new(),
     };
     Ok(Facts {

@@ -299,6 +299,11 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
         by_ipip(facts);
         facts.probes[0].tunnel.as_mut().unwrap().answers = false;
     }),
+    ("path.direct-silent", Severity::Error, |facts| {
+        by_ipip(facts);
+        let end = facts.probes[0].tunnel.as_mut().unwrap();
+        (end.answers, end.way) = (false, PeerWay::Direct);
+    }),
     ("host.networkd", Severity::Warning, |facts| {
         facts.managers.networkd_removes_routes = Some(true)
     }),

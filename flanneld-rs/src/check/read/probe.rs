@@ -4,11 +4,12 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+use flannel_types::IPIP_TYPE;
 use ipnetwork::Ipv4Network;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::super::{Probe, TunnelEnd};
-use crate::status::{PeerState, PeerStatus, PeerWay};
+use crate::status::{PeerState, PeerStatus, PeerWay, Status};
 
 const ECHO: u8 = 8;
 const ECHO_REPLY: u8 = 0;
@@ -17,7 +18,8 @@ const ATTEMPTS: u16 = 3;
 const WAIT: Duration = Duration::from_millis(500);
 
 /// Probes the first peers that are programmed; none where this user may not send echoes.
-pub(super) fn all(peers: &[PeerStatus], limit: usize) -> Vec<Probe> {
+pub(super) fn all(status: &Status, peers: &[PeerStatus], limit: usize) -> Vec<Probe> {
+    let backend = status.node.backend.as_ref().map(|backend| backend.name.as_str());
     let programmed = peers.iter().filter(|peer| peer.state == PeerState::Programmed);
     let probe = |peer: &PeerStatus| {
         let subnet: Ipv4Network = peer.subnet.parse().ok()?;
@@ -27,7 +29,7 @@ pub(super) fn all(peers: &[PeerStatus], limit: usize) -> Vec<Probe> {
         Some(Probe {
             public_ip,
             underlay: answers(public_ip).ok()?,
-            tunnel: if has_device(peer) {
+            tunnel: if has_device(backend, peer) {
                 Some(TunnelEnd {
                     vtep_ip: subnet.network(),
                     way: peer.way.unwrap_or(PeerWay::Tunnel),
@@ -41,9 +43,13 @@ pub(super) fn all(peers: &[PeerStatus], limit: usize) -> Vec<Probe> {
     programmed.take(limit).filter_map(probe).collect()
 }
 
-/// Whether a peer has a device with an address of its subnet, as its lease or the way to it tells.
-fn has_device(peer: &PeerStatus) -> bool {
-    peer.vtep_mac.is_some() || peer.public_key.is_some() || peer.way == Some(PeerWay::Tunnel)
+/// Whether a programmed peer has a device with an address of its subnet, as the backend, its lease or the way to it tells.
+/// A lease of IP in IP says nothing of the device, which every node has, also if packets go without it.
+fn has_device(backend: Option<&str>, peer: &PeerStatus) -> bool {
+    backend == Some(IPIP_TYPE)
+        || peer.vtep_mac.is_some()
+        || peer.public_key.is_some()
+        || peer.way == Some(PeerWay::Tunnel)
 }
 
 /// Whether a host answers.
@@ -123,12 +129,46 @@ fn echo(id: u16, sequence: u16) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::Part;
 
     #[test]
     fn an_echo_has_the_checksum_of_the_standard() {
         // 8 << 8 + 0x1234 + 1 = 0x1a35, and its complement.
         assert_eq!(echo(0x1234, 1), [8, 0, 0xe5, 0xca, 0x12, 0x34, 0, 1]);
         assert_eq!(echo(0xffff, 0xffff), [8, 0, 0xf7, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    }
+
+    #[test]
+    fn a_peer_of_a_backend_with_devices_has_one_whatever_way_leads_to_it() {
+        let bare = |way| PeerStatus {
+            subnet: "10.244.2.0/24".to_owned(),
+            public_ip: None,
+            vtep_mac: None,
+            public_key: None,
+            way,
+            state: PeerState::Programmed,
+            route: Part::Ok,
+            neigh: Part::None,
+            fdb: Part::None,
+            wireguard: Part::None,
+            error: None,
+            attempts: 0,
+        };
+        let with_mac = PeerStatus {
+            vtep_mac: Some("02:00:00:00:00:02".to_owned()),
+            ..bare(Some(PeerWay::Direct))
+        };
+        let (direct, tunnel) = (Some(PeerWay::Direct), Some(PeerWay::Tunnel));
+        for (backend, peer, expected) in [
+            (Some("ipip"), bare(direct), true),
+            (Some("ipip"), bare(tunnel), true),
+            (Some("vxlan"), with_mac, true),
+            (Some("host-gw"), bare(direct), false),
+            (Some("alloc"), bare(None), false),
+            (None, bare(None), false),
+        ] {
+            assert_eq!(has_device(backend, &peer), expected, "{backend:?} {peer:?}");
+        }
     }
 
     #[test]
