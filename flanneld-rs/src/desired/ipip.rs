@@ -22,14 +22,14 @@ pub struct IpipDevice {
     pub mtu_bytes: u32,
 }
 
-/// Adds the device with its address.
+/// Adds the device with its address. A side of IPv6, which settings refuse with this backend, has none: without a local
+/// address a device would take whatever comes by this protocol.
 pub(super) fn add_device(state: &mut State, side: &Side, device: &IpipDevice) {
-    let local = match side.local {
-        IpAddr::V4(local) => Some(local),
-        IpAddr::V6(_) => None,
+    let IpAddr::V4(local) = side.local else {
+        return;
     };
     let link = Link {
-        kind: LinkKind::Ipip(Ipip { local }),
+        kind: LinkKind::Ipip(Ipip { local: Some(local) }),
         mac: None,
         mtu_bytes: Some(device.mtu_bytes),
         admin: AdminState::Up,

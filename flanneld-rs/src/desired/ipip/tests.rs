@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use flannel_types::IPIP_TYPE;
 
 use super::super::{Peers, Way, desired, scope};
-use crate::testing::{ipip, lease, side, subnet};
+use crate::testing::{ipip, lease, side, side_v6, subnet};
 
 /// The reference's device and routes (spec §5.6).
 #[test]
@@ -49,6 +49,12 @@ fn a_lease_of_another_backend_or_with_this_nodes_address_is_refused() {
     );
     assert_eq!(reasons[1], "its backend is \"vxlan\", not ipip");
     assert!(!peers.accepted.contains_key(&subnet(1)));
+}
+
+#[test]
+fn no_device_is_without_a_local_address() {
+    let of_v6 = desired(&ipip(side_v6()), &BTreeMap::new(), |_| Way::Carrier);
+    assert_eq!(of_v6.to_string(), "");
 }
 
 #[test]
