@@ -66,7 +66,8 @@ pub enum SettingsError {
     /// Nothing is left for pods after the outer headers.
     #[error(
         "the MTU {mtu_bytes} is too small: {tunnel} takes {overhead_bytes} bytes of it, and {least_bytes} must be left; \
-         raise the MTU of {link} or in the network configuration"
+         raise the MTU of {link}{}",
+        if *.is_configured { " or in the network configuration" } else { "" }
     )]
     MtuTooSmall {
         /// What carries the packets.
@@ -77,6 +78,8 @@ pub enum SettingsError {
         overhead_bytes: u32,
         /// What a family must have.
         least_bytes: u32,
+        /// Whether the network configuration gives an MTU.
+        is_configured: bool,
         /// The interface.
         link: IfName,
     },
@@ -312,6 +315,7 @@ fn inner_mtu_bytes(
         mtu_bytes: configured.map_or(carried, |configured| configured.min(carried)),
         overhead_bytes: tunnel.overhead_bytes,
         least_bytes: tunnel.least_bytes,
+        is_configured: configured.is_some(),
         link: external.link.clone(),
     })
 }

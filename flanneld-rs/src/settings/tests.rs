@@ -94,8 +94,7 @@ fn ipv6_has_a_device_of_its_own_and_pods_get_what_both_carry() {
     let err = settings_of(both, 1349).unwrap_err();
     assert_eq!(
         err.to_string(),
-        "the MTU 1349 is too small: VXLAN takes 70 bytes of it, and 1280 must be left; raise the MTU of eth0 or in the \
-         network configuration"
+        "the MTU 1349 is too small: VXLAN takes 70 bytes of it, and 1280 must be left; raise the MTU of eth0"
     );
     let without_v6 = External {
         v6: None,
@@ -317,14 +316,12 @@ fn what_cannot_be_used_is_refused_with_the_way_out() {
         (
             with_backend("{\"Type\": \"wireguard\"}"),
             147,
-            "the MTU 147 is too small: WireGuard takes 80 bytes of it, and 68 must be left; raise the MTU of eth0 or in the \
-             network configuration",
+            "the MTU 147 is too small: WireGuard takes 80 bytes of it, and 68 must be left; raise the MTU of eth0",
         ),
         (
             "{\"Network\": \"10.244.0.0/16\"}".to_owned(),
             117,
-            "the MTU 117 is too small: VXLAN takes 50 bytes of it, and 68 must be left; raise the MTU of eth0 or in the network \
-             configuration",
+            "the MTU 117 is too small: VXLAN takes 50 bytes of it, and 68 must be left; raise the MTU of eth0",
         ),
         (
             with_backend("{\"Type\": \"vxlan\", \"MTU\": 40}"),

@@ -29,6 +29,15 @@ fn one_device_with_the_interface_s_mtu_less_a_header() {
 }
 
 #[test]
+fn an_mtu_that_is_too_small_is_the_interface_s() {
+    let err = settings_of(&with_backend("{\"Type\": \"ipip\"}"), 87).unwrap_err();
+    assert_eq!(
+        err.to_string(),
+        "the MTU 87 is too small: IP in IP takes 20 bytes of it, and 68 must be left; raise the MTU of eth0"
+    );
+}
+
+#[test]
 fn ipv6_is_refused_in_words() {
     for families in [
         format!("\"Network\": \"10.244.0.0/16\", {DUAL}"),
