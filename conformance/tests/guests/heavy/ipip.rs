@@ -144,6 +144,8 @@ fn as_upstream_makes_it(guest: &mut Guest) {
     );
     let check = guest.sh("/opt/cni/bin/flanneld check --probes=1; true").unwrap();
     // The bridge has the MTU of the backend that it was made with.
+    assert!(check.contains("[mtu.bridge]"), "{check}");
+    assert!(check.contains(" errors, ") && check.contains(" notes"), "{check}");
     for area in ["[daemon.", "[device.", "[path.", "[leftover."] {
         assert!(!check.contains(area), "{check}");
     }
