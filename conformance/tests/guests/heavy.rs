@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use conformance::guest::{Guest, GuestLab};
+use conformance::guest::{Guest, GuestLab, POD_CONF};
 use conformance::lab::Binaries;
 
 mod bridge_vlan;
@@ -48,6 +48,42 @@ fn clean(guest: &mut Guest) {
             rm -rf /run/flannel /var/lib/cni /run/flanneld.*
             true")
         .unwrap();
+}
+
+/// Starts a daemon and a pod on each of the guests, from nothing; returns the pods' addresses.
+fn start_with_pods(lab: &mut GuestLab, flags: &str) -> [Vec<IpAddr>; 2] {
+    [1, 2].map(|number| {
+        let guest = lab.guest(number).unwrap();
+        clean(guest);
+        guest.start_flanneld(flags).unwrap();
+        guest.add_pod("pod", POD_CONF).unwrap()
+    })
+}
+
+/// Detaches the pods and ends the daemons.
+fn end_with_pods(lab: &mut GuestLab) {
+    for number in 1..=2 {
+        let guest = lab.guest(number).unwrap();
+        guest.delete_pod("pod", POD_CONF).unwrap();
+        guest.stop_flanneld().unwrap();
+        clean(guest);
+    }
+}
+
+fn restart(guest: &mut Guest, flags: &str) {
+    guest.stop_flanneld().unwrap();
+    guest.start_flanneld(flags).unwrap();
+}
+
+/// Waits until a guest's pod reaches an address with packets of so many bytes.
+fn reaches(guest: &mut Guest, address: IpAddr, bytes: u16) {
+    let ping = format!("ip netns exec pod busybox ping -c 1 -W 2 -s {bytes} {address}");
+    if let Err(error) = guest.wait_for(&ping, LIMIT) {
+        let state = guest
+            .sh("ip -d link; ip route; ip -6 route; tail -n 30 /run/flanneld.log")
+            .unwrap();
+        panic!("{address}: {error:#}\n{state}");
+    }
 }
 
 /// Writes a network configuration for a case, whose leases are its own.

@@ -3,13 +3,19 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use conformance::guest::{Capture, Guest, GuestLab, POD_CONF};
+use conformance::guest::{Capture, Guest, GuestLab};
 
-use crate::heavy::{LIMIT, clean, configure, guests, loses_nothing, run_test_program};
+use crate::heavy::{
+    LIMIT, configure, end_with_pods, guests, loses_nothing, reaches, restart, run_test_program,
+    start_with_pods,
+};
 
 const IPIP: &str = r#"{"Type":"ipip"}"#;
 const DIRECT: &str = r#"{"Type":"ipip","DirectRouting":true}"#;
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
+
+/// Nearly as many as a pod may send.
+const LARGE_BYTES: u16 = 1400;
 
 /// The route to the other node's pods, by the tunnel and without it.
 const BY_TUNNEL: &str = "ip route | grep -E '^10.244.* via 192.168.88.. dev flannel.ipip onlink'";
@@ -27,26 +33,17 @@ fn devices_are_made_and_changed_over_netlink() {
 fn pods_talk_by_ipip_and_without_it_and_no_device_outlives_its_backend() {
     let mut lab = guests();
     let flags = backend(&lab, VXLAN);
-    let mut pods = Vec::new();
-    for number in 1..=2 {
-        let guest = lab.guest(number).unwrap();
-        clean(guest);
-        guest.start_flanneld(&flags).unwrap();
-        pods.push(guest.add_pod("pod", POD_CONF).unwrap()[0]);
-    }
-    let [first, second] = pods.as_slice() else {
-        panic!("two nodes")
-    };
+    let [first, second] = start_with_pods(&mut lab, &flags).map(|addresses| addresses[0]);
     let reach_each_other = |lab: &mut GuestLab| {
-        reaches(lab.guest(1).unwrap(), *second);
-        reaches(lab.guest(2).unwrap(), *first);
+        reaches(lab.guest(1).unwrap(), second, LARGE_BYTES);
+        reaches(lab.guest(2).unwrap(), first, LARGE_BYTES);
     };
     reach_each_other(&mut lab);
     change_backend(&mut lab, IPIP, "flannel.1");
     reach_each_other(&mut lab);
     as_upstream_makes_it(lab.guest(1).unwrap());
     assert!(
-        tunnelled(&mut lab, *second) >= 4,
+        tunnelled(&mut lab, second) >= 4,
         "requests and answers are in outer packets"
     );
     what_is_deleted_returns(lab.guest(1).unwrap());
@@ -54,10 +51,10 @@ fn pods_talk_by_ipip_and_without_it_and_no_device_outlives_its_backend() {
     reach_each_other(&mut lab);
 
     let flags = backend(&lab, IPIP);
-    loses_nothing(&mut lab, 2, *first, |lab| restart(lab.guest(2).unwrap(), &flags));
+    loses_nothing(&mut lab, 2, first, |lab| restart(lab.guest(2).unwrap(), &flags));
 
     // The guests are on one link. Where they are not, the way leads by a gateway.
-    loses_nothing(&mut lab, 2, *first, |lab| {
+    loses_nothing(&mut lab, 2, first, |lab| {
         let flags = backend(lab, DIRECT);
         for number in 1..=2 {
             let guest = lab.guest(number).unwrap();
@@ -75,16 +72,11 @@ fn pods_talk_by_ipip_and_without_it_and_no_device_outlives_its_backend() {
             guest.wait_for(PLAIN, LIMIT).unwrap();
         }
     });
-    assert_eq!(tunnelled(&mut lab, *second), 0, "packets need no tunnel");
+    assert_eq!(tunnelled(&mut lab, second), 0, "packets need no tunnel");
 
     change_backend(&mut lab, VXLAN, "flannel.ipip");
     reach_each_other(&mut lab);
-    for number in 1..=2 {
-        let guest = lab.guest(number).unwrap();
-        guest.delete_pod("pod", POD_CONF).unwrap();
-        guest.stop_flanneld().unwrap();
-        clean(guest);
-    }
+    end_with_pods(&mut lab);
 }
 
 /// Writes the configuration of this case with a backend. Without `--ip-masq` the plugin masquerades what pods send, and
@@ -103,22 +95,6 @@ fn change_backend(lab: &mut GuestLab, conf: &str, gone: &str) {
         restart(guest, &flags);
         let is_gone = format!("! ip link show {gone} && ! ip route show dev {gone}");
         guest.wait_for(&is_gone, LIMIT).unwrap();
-    }
-}
-
-fn restart(guest: &mut Guest, flags: &str) {
-    guest.stop_flanneld().unwrap();
-    guest.start_flanneld(flags).unwrap();
-}
-
-/// Waits until the pod reaches another one, with packets as large as it may send.
-fn reaches(guest: &mut Guest, address: IpAddr) {
-    let ping = format!("ip netns exec pod busybox ping -c 1 -W 2 -s 1400 {address}");
-    if let Err(error) = guest.wait_for(&ping, LIMIT) {
-        let state = guest
-            .sh("ip -d link; ip route; tail -n 30 /run/flanneld.log")
-            .unwrap();
-        panic!("{address}: {error:#}\n{state}");
     }
 }
 

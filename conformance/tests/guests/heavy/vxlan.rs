@@ -1,6 +1,4 @@
-use conformance::guest::POD_CONF;
-
-use crate::heavy::{clean, configure, guests};
+use crate::heavy::{configure, end_with_pods, guests, start_with_pods};
 
 #[test]
 fn pods_of_two_nodes_reach_each_other_by_vxlan() {
@@ -10,13 +8,7 @@ fn pods_of_two_nodes_reach_each_other_by_vxlan() {
         "vxlan",
         r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#,
     );
-    let mut pods = Vec::new();
-    for number in 1..=2 {
-        let guest = lab.guest(number).unwrap();
-        clean(guest);
-        guest.start_flanneld(&prefix).unwrap();
-        pods.push(guest.add_pod("pod", POD_CONF).unwrap()[0]);
-    }
+    let pods = start_with_pods(&mut lab, &prefix).map(|addresses| addresses[0]);
     for (number, target) in [(1, pods[1]), (2, pods[0])] {
         let guest = lab.guest(number).unwrap();
         assert!(
@@ -30,10 +22,5 @@ fn pods_of_two_nodes_reach_each_other_by_vxlan() {
     guest.sh("! test -e /proc/sys/net/bridge").unwrap();
     let check = guest.sh("/opt/cni/bin/flanneld check --probes=0; true").unwrap();
     assert!(check.contains("[kernel.br-netfilter]"), "{check}");
-    for number in 1..=2 {
-        let guest = lab.guest(number).unwrap();
-        guest.delete_pod("pod", POD_CONF).unwrap();
-        guest.stop_flanneld().unwrap();
-        clean(guest);
-    }
+    end_with_pods(&mut lab);
 }

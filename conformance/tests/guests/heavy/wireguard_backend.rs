@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use conformance::guest::{Guest, GuestLab, POD_CONF};
+use conformance::guest::{Guest, GuestLab};
 
-use crate::heavy::{LIMIT, clean, configure, guests, loses_nothing};
+use crate::heavy::{
+    LIMIT, configure, end_with_pods, guests, loses_nothing, reaches, restart, start_with_pods,
+};
 
 const NETWORKS: &str =
     r#""Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","EnableNFTables":true"#;
@@ -17,20 +19,11 @@ const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 fn pods_talk_in_ciphertext_through_restarts_and_no_device_outlives_its_backend() {
     let mut lab = guests();
     let flags = backend(&lab, WIREGUARD);
-    let mut pods = Vec::new();
-    for number in 1..=2 {
-        let guest = lab.guest(number).unwrap();
-        clean(guest);
-        guest.start_flanneld(&flags).unwrap();
-        pods.push(guest.add_pod("pod", POD_CONF).unwrap());
-    }
-    let [first, second] = pods.as_slice() else {
-        panic!("two nodes")
-    };
-    reaches(lab.guest(1).unwrap(), second);
-    reaches(lab.guest(2).unwrap(), first);
-    only_ciphertext(&mut lab, second);
-    a_restart_costs_nothing(&mut lab, &flags, first);
+    let [first, second] = start_with_pods(&mut lab, &flags);
+    reaches_all(lab.guest(1).unwrap(), &second);
+    reaches_all(lab.guest(2).unwrap(), &first);
+    only_ciphertext(&mut lab, &second);
+    a_restart_costs_nothing(&mut lab, &flags, &first);
     a_peer_goes_with_its_lease(&mut lab);
 
     // One device for both families, and then none.
@@ -45,15 +38,10 @@ fn pods_talk_in_ciphertext_through_restarts_and_no_device_outlives_its_backend()
             let is_gone = format!("! ip link show {gone} && ! ip route show dev {gone}");
             guest.wait_for(&is_gone, LIMIT).unwrap();
         }
-        reaches(lab.guest(1).unwrap(), second);
-        reaches(lab.guest(2).unwrap(), first);
+        reaches_all(lab.guest(1).unwrap(), &second);
+        reaches_all(lab.guest(2).unwrap(), &first);
     }
-    for number in 1..=2 {
-        let guest = lab.guest(number).unwrap();
-        guest.delete_pod("pod", POD_CONF).unwrap();
-        guest.stop_flanneld().unwrap();
-        clean(guest);
-    }
+    end_with_pods(&mut lab);
 }
 
 /// Writes the configuration of this case with a backend.
@@ -62,16 +50,10 @@ fn backend(lab: &GuestLab, backend: &str) -> String {
 }
 
 /// Waits until the pod reaches all addresses of another one.
-fn reaches(guest: &mut Guest, addresses: &[IpAddr]) {
+fn reaches_all(guest: &mut Guest, addresses: &[IpAddr]) {
     assert_eq!(addresses.len(), 2, "{addresses:?}");
     for address in addresses {
-        let ping = format!("ip netns exec pod busybox ping -c 1 -W 2 {address}");
-        if let Err(error) = guest.wait_for(&ping, LIMIT) {
-            let state = guest
-                .sh("ip -d link; ip route; ip -6 route; tail -n 30 /run/flanneld.log")
-                .unwrap();
-            panic!("{address}: {error:#}\n{state}");
-        }
+        reaches(guest, *address, 56);
     }
 }
 
@@ -107,11 +89,7 @@ fn a_restart_costs_nothing(lab: &mut GuestLab, flags: &str, first: &[IpAddr]) {
                     stat -c %a /run/flannel/wgkey";
     let before = guest.sh(identity).unwrap();
     assert!(before.ends_with("600\n"), "mode: {before}");
-    loses_nothing(lab, 2, *address, |lab| {
-        let guest = lab.guest(2).unwrap();
-        guest.stop_flanneld().unwrap();
-        guest.start_flanneld(flags).unwrap();
-    });
+    loses_nothing(lab, 2, *address, |lab| restart(lab.guest(2).unwrap(), flags));
     let guest = lab.guest(2).unwrap();
     assert_eq!(guest.sh(identity).unwrap(), before);
 }
