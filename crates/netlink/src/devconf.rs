@@ -50,12 +50,8 @@ impl DevConf {
     }
 
     /// Those of the wanted parameters that are the link's, with their values.
-    pub(crate) fn told(
-        self,
-        link: &IfName,
-        wanted: &BTreeSet<SysctlKey>,
-    ) -> impl Iterator<Item = (SysctlKey, String)> {
-        let of_link = wanted.iter().filter_map(move |key| {
+    pub(crate) fn told(self, link: &IfName, wanted: &BTreeSet<SysctlKey>) -> Vec<(SysctlKey, String)> {
+        let of_link = wanted.iter().filter_map(|key| {
             let (family, of, parameter) = key.link_parts()?;
             let value = match (family, parameter) {
                 ("ipv4", ARP_NOTIFY) => self.arp_notify,
@@ -65,7 +61,7 @@ impl DevConf {
             };
             (of == link.as_str()).then_some((key.clone(), value?.to_string()))
         });
-        of_link.collect::<Vec<_>>().into_iter()
+        of_link.collect()
     }
 }
 

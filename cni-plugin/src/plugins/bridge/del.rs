@@ -82,7 +82,7 @@ pub(crate) fn status(context: &Context<'_>, conf: &NetConf) -> Result<(), Failur
     ipam.status(context, conf)?;
     data_dir::require_room(Path::new(locks::DIR))?;
     let mut host = Host::open().map_err(not_available)?;
-    host.refuse_other_kind(&own.bridge).map_err(not_available)?;
+    host.check_bridge(&own.bridge).map_err(not_available)?;
     if ipam != Ipam::HostLocal {
         return Ok(());
     }

@@ -185,9 +185,7 @@ impl Host {
         for _ in 0..PASSES {
             let observed = observe(&mut self.kernel, &scope(request), HOST)?;
             let present = observed.links.get(&attachment.bridge);
-            if present.is_some_and(|link| link.kind != LinkKind::Bridge) {
-                return Err(LinkError::NotABridge(attachment.bridge.as_str().to_owned()));
-            }
+            refuse_other_kind(&attachment.bridge, present)?;
             let bridge_mac = match present {
                 Some(link) => link.mac,
                 None => Some(request.bridge_mac),
@@ -311,6 +309,14 @@ impl Host {
         let is_port = |link: &Link| link.port.as_ref().is_some_and(|port| port.bridge == *bridge);
         let ports = observed.links.into_iter().filter(|(_, link)| is_port(link));
         Ok(ports.map(|(name, _)| name).collect())
+    }
+}
+
+/// Fails if a bridge's name is something else's.
+fn refuse_other_kind(bridge: &IfName, present: Option<&Link>) -> Result<(), LinkError> {
+    match present {
+        Some(link) if link.kind != LinkKind::Bridge => Err(LinkError::NotABridge(bridge.as_str().to_owned())),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -1,24 +1,18 @@
 use ipnetwork::IpNetwork;
 use net_types::IfName;
-use netstate::LinkKind;
 
 use super::addresses::{any_address, in_the_way};
 use super::vlan::gateway_port;
-use super::{HOST, Host};
+use super::{HOST, Host, refuse_other_kind};
 use crate::plugins::bridge::conf::Conf;
 use crate::plugins::bridge::desired::is_earlier_gateway;
 use crate::plugins::bridge::kernel::{LinkError, links_only, list, observe};
 
 impl Host {
     /// Fails if the bridge's name is something else's.
-    pub(crate) fn refuse_other_kind(&mut self, bridge: &IfName) -> Result<(), LinkError> {
+    pub(crate) fn check_bridge(&mut self, bridge: &IfName) -> Result<(), LinkError> {
         let observed = observe(&mut self.kernel, &links_only([bridge]), HOST)?;
-        match observed.links.get(bridge) {
-            Some(link) if link.kind != LinkKind::Bridge => {
-                Err(LinkError::NotABridge(bridge.as_str().to_owned()))
-            }
-            Some(_) | None => Ok(()),
-        }
+        refuse_other_kind(bridge, observed.links.get(bridge))
     }
 
     /// Fails if the gateways' link has addresses that an ADD could not replace. With ports attached, it is the gateway of
