@@ -6,7 +6,7 @@ use std::time::Duration;
 use flannel_types::{Backend, Extension, NetConf, NetConfError, ValidNetConf, Vxlan, Wireguard};
 use ipnetwork::IpNetwork;
 use net_types::registry::{IPIP_DEVICE, VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX};
-use net_types::{IfName, IfNameError, MacAddr, WgKeyError, WgSecret};
+use net_types::{IPV6_MIN_MTU_BYTES, IfName, IfNameError, MacAddr, WgKeyError, WgSecret};
 use tracing::warn;
 
 use crate::config::Config;
@@ -28,8 +28,6 @@ pub(crate) const IPV6_OVERHEAD_BYTES: u32 = 70;
 pub(crate) const IPIP_OVERHEAD_BYTES: u32 = 20;
 /// The smallest MTU that IPv4 allows (RFC 791 §3.2).
 const MIN_MTU_BYTES: u32 = 68;
-/// The smallest MTU that IPv6 allows (RFC 8200 §5).
-const IPV6_MIN_MTU_BYTES: u32 = 1280;
 
 /// Why the daemon cannot run with this network configuration on this host.
 #[derive(Debug, thiserror::Error)]

@@ -21,3 +21,6 @@ pub use sentence::sentence;
 pub use subnet_key::{SubnetKey, SubnetKeyError};
 pub use vni::{Vni, VniError};
 pub use wireguard_key::{WgKeyError, WgPublicKey, WgSecret};
+
+/// The smallest MTU that IPv6 allows, in bytes (RFC 8200 §5); the kernel has no IPv6 on links with a smaller one.
+pub const IPV6_MIN_MTU_BYTES: u32 = 1280;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use cni_types::{AddResult, Code, IpConfig, NetConf, ResultRoute, network_of};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use net_types::registry::{RT_TABLE_MAIN, RTPROT_BOOT};
-use net_types::{IfName, MacAddr};
+use net_types::{IPV6_MIN_MTU_BYTES, IfName, MacAddr};
 use netstate::{
     Addr, AddrKey, AdminState, BridgePort, Link, LinkKind, NetnsLabel, Nexthop, Route, RouteKey, RouteKind,
     State, SysctlKey, VethPeer,
@@ -17,9 +17,6 @@ use crate::error::CniError;
 
 /// The metric that the kernel gives an IPv6 route without one (linux `IP6_RT_PRIO_USER`).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
-
-/// What every link that IPv6 is to use must carry (RFC 8200 §5); the kernel has no IPv6 on others.
-const IPV6_MIN_MTU_BYTES: u32 = 1280;
 
 /// One attachment: what address management gave, as it shall be.
 #[derive(Debug, Clone, PartialEq)]
