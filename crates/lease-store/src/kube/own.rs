@@ -33,6 +33,86 @@ pub(super) struct Wanted {
     pub(super) network_is_up: bool,
 }
 
+/// The own Node as the API server told of it last.
+///
+/// Revisions tell the order of what was seen and what was written only while the server goes on counting. One that was
+/// restored from a backup counts from before, so that a reading in full which was begun after a write is believed
+/// whatever its revisions are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// `None` while it is not known, or there is none.
+    node: Option<Node>,
+    /// The reading in full that it was seen in or after.
+    in_reading: u64,
+    /// How many were begun.
+    readings: u64,
+}
+
+impl Seen {
+    pub(super) const fn new(node: Option<Node>) -> Self {
+        Self {
+            node,
+            in_reading: 0,
+            readings: 0,
+        }
+    }
+
+    /// Takes the news that all Nodes are asked for anew.
+    pub(super) const fn begin_reading(&mut self) {
+        self.readings += 1;
+    }
+
+    /// Takes the Node, or the news that there is none.
+    pub(super) fn see(&mut self, node: Option<Node>) {
+        self.node = node;
+        self.in_reading = self.readings;
+    }
+
+    /// Whether the reading that was begun last has not brought the Node.
+    pub(super) const fn is_missing(&self) -> bool {
+        self.node.is_some() && self.in_reading < self.readings
+    }
+}
+
+/// What is known of the own Node: what was seen, or what was written since.
+#[derive(Debug)]
+struct Known {
+    node: Option<Node>,
+    written: Option<Written>,
+}
+
+#[derive(Debug)]
+struct Written {
+    revision: String,
+    /// How many readings in full had been begun by then.
+    readings: u64,
+}
+
+impl Known {
+    const fn new(node: Option<Node>) -> Self {
+        Self { node, written: None }
+    }
+
+    /// Takes what was seen, unless it tells of an older state than what was written: it was under way.
+    fn see(&mut self, seen: &Seen) {
+        let is_older = |written: &Written, node: &Node| {
+            seen.in_reading <= written.readings && is_before(&node.revision, &written.revision)
+        };
+        if !(self.written.as_ref().zip(seen.node.as_ref()))
+            .is_some_and(|(written, node)| is_older(written, node))
+        {
+            self.node = seen.node.clone();
+        }
+    }
+
+    /// Takes the Node as it was written.
+    fn wrote(&mut self, node: Node, readings: u64) {
+        let revision = node.revision.clone();
+        self.written = Some(Written { revision, readings });
+        self.node = Some(node);
+    }
+}
+
 /// What there is to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Patch {
@@ -78,18 +158,26 @@ impl Patch {
 
 /// Keeps the Node as it should be for as long as it runs. Its owner is the watch, which cancels it; a request under way
 /// may then be carried out or not, and either is mended by the next run.
-pub(super) async fn keep(store: Arc<Store>, name: String, mut seen: watch::Receiver<Option<Node>>) {
+pub(super) async fn keep(store: Arc<Store>, name: String, mut seen: watch::Receiver<Seen>) {
     let mut wanted = store.wanted.subscribe();
-    let mut written: Option<Node> = None;
+    let mut known = Known::new(seen.borrow_and_update().node.clone());
     let mut repaired: Option<(Patch, Instant)> = None;
     let mut pause = SHORTEST_PAUSE;
     loop {
-        let node = newest(seen.borrow_and_update().clone(), written.as_ref());
+        match seen.has_changed() {
+            Ok(true) => known.see(&seen.borrow_and_update()),
+            Ok(false) => {}
+            Err(_) => return,
+        }
         let want = wanted.borrow_and_update().clone();
-        let patch = node.and_then(|node| Patch::needed(&store.prefix, &node, &want, SystemTime::now()));
+        let needed = |node| Patch::needed(&store.prefix, node, &want, SystemTime::now());
+        let patch = known.node.as_ref().and_then(needed);
         let Some(patch) = patch else {
             let changed = tokio::select! {
-                changed = seen.changed() => changed,
+                changed = seen.changed() => {
+                    seen.mark_changed();
+                    changed
+                }
                 changed = wanted.changed() => changed,
             };
             if changed.is_err() {
@@ -108,7 +196,7 @@ pub(super) async fn keep(store: Arc<Store>, name: String, mut seen: watch::Recei
             Ok(node) => {
                 tell(&name, &patch);
                 repaired = Some((patch, Instant::now()));
-                written = Some(node);
+                known.wrote(node, seen.borrow().readings);
                 pause = SHORTEST_PAUSE;
             }
             Err(err) => {
@@ -121,15 +209,6 @@ pub(super) async fn keep(store: Arc<Store>, name: String, mut seen: watch::Recei
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
-    }
-}
-
-/// What was written last, unless something newer was seen: a notice that was under way tells of an older state.
-fn newest(seen: Option<Node>, written: Option<&Node>) -> Option<Node> {
-    match (seen, written) {
-        (Some(seen), Some(written)) if is_before(&seen.revision, &written.revision) => Some(written.clone()),
-        (None, written) => written.cloned(),
-        (seen, _) => seen,
     }
 }
 
@@ -209,15 +288,55 @@ mod tests {
         );
     }
 
-    #[test]
-    fn an_older_notice_does_not_count_against_what_was_written() {
-        let at = |revision: &str| Node {
+    fn at(revision: &str) -> Node {
+        Node {
             revision: revision.to_owned(),
             ..Node::default()
-        };
-        let newest = |seen: Option<Node>| newest(seen, Some(&at("12"))).unwrap().revision;
-        assert_eq!(newest(Some(at("9"))), "12");
-        assert_eq!(newest(Some(at("13"))), "13");
-        assert_eq!(newest(None), "12");
+        }
+    }
+
+    /// The revision that counts after 12 was written, when this was seen in a reading; empty for none.
+    fn counts(seen: Option<&str>, reading: Reading) -> String {
+        let mut told = Seen::new(Some(at("8")));
+        told.begin_reading();
+        let mut known = Known::new(told.node.clone());
+        known.wrote(at("12"), told.readings);
+        if reading == Reading::Later {
+            told.begin_reading();
+        }
+        told.see(seen.map(at));
+        known.see(&told);
+        known.node.map(|node| node.revision).unwrap_or_default()
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Reading {
+        /// Begun before the write.
+        Earlier,
+        /// Begun after it.
+        Later,
+    }
+
+    #[test]
+    fn an_older_notice_does_not_count_against_what_was_written() {
+        assert_eq!(counts(Some("9"), Reading::Earlier), "12");
+        assert_eq!(counts(Some("13"), Reading::Earlier), "13");
+        assert_eq!(counts(None, Reading::Earlier), "", "it was deleted");
+    }
+
+    #[test]
+    fn a_reading_that_began_after_a_write_counts_whatever_its_revisions() {
+        assert_eq!(counts(Some("9"), Reading::Later), "9");
+        assert_eq!(counts(Some("13"), Reading::Later), "13");
+    }
+
+    #[test]
+    fn a_node_that_a_reading_does_not_bring_is_missing() {
+        let mut seen = Seen::new(Some(at("8")));
+        assert!(!seen.is_missing());
+        seen.begin_reading();
+        assert!(seen.is_missing());
+        seen.see(None);
+        assert!(!seen.is_missing());
     }
 }

@@ -16,7 +16,7 @@ use net_types::sentence;
 use super::cache::Cache;
 use super::follow::{End, Follower, Request, Step, Verdict};
 use super::node::{Node, WatchLine};
-use super::own;
+use super::own::{self, Seen};
 use super::pieces::{Lines, Page, Piece, PieceError};
 use super::roster::Roster;
 use super::{Store, random, unreachable};
@@ -56,7 +56,7 @@ impl KubeWatch {
             ));
         };
         let (sender, events) = mpsc::channel(QUEUE_DEPTH);
-        let seen = channel::Sender::new(remembered.is_none().then(|| own.clone()));
+        let seen = channel::Sender::new(Seen::new(remembered.is_none().then(|| own.clone())));
         let keeper = own::keep(Arc::clone(&store), own.name.clone(), seen.subscribe());
         let watcher = Watcher {
             roster: Roster::new(own.name.clone(), lease, conf),
@@ -106,7 +106,7 @@ struct Watcher {
     follower: Follower,
     events: mpsc::Sender<LeaseEvent>,
     /// The own Node as it was seen last, for whoever keeps it right.
-    seen: channel::Sender<Option<Node>>,
+    seen: channel::Sender<Seen>,
     /// The same, for the disk.
     own: Node,
     contact: Contact,
@@ -183,6 +183,11 @@ impl Watcher {
         debug!(?request, "asking the API server");
         if self.follower.begins_anew() {
             self.roster.begin();
+            // Nobody needs to look before it brings something.
+            self.seen.send_if_modified(|seen| {
+                seen.begin_reading();
+                false
+            });
         }
         let body = match self.store.api.open(&request, random()).await {
             Ok(body) => body,
@@ -301,17 +306,16 @@ impl Watcher {
             }
             Step::Gone(name) => {
                 if name == self.own.name {
-                    warn!(
-                        node = name,
-                        "this node's Node object was deleted; the data plane stays as it is"
-                    );
-                    self.seen.send_replace(None);
+                    self.miss_own();
                 }
                 self.roster.gone(&name)
             }
             Step::Complete => {
                 info!(peers = self.roster.peers().len(), "the Nodes are known in full");
                 self.contact = Contact::Synced;
+                if self.seen.borrow().is_missing() {
+                    self.miss_own();
+                }
                 vec![self.roster.complete()]
             }
         };
@@ -326,7 +330,15 @@ impl Watcher {
             self.stale_since.get_or_insert_with(Instant::now);
         }
         self.own = node.clone();
-        self.seen.send_replace(Some(node));
+        self.seen.send_modify(|seen| seen.see(Some(node)));
+    }
+
+    fn miss_own(&self) {
+        warn!(
+            node = self.own.name,
+            "this node's Node object was deleted; the data plane stays as it is"
+        );
+        self.seen.send_modify(|seen| seen.see(None));
     }
 
     async fn tell_unsynced(&mut self, reason: String) -> Result<(), Unheard> {

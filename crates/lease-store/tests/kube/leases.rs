@@ -4,20 +4,9 @@ use flannel_types::PublicAddrs;
 use lease_store::{ErrorClass, LeaseRequest, LeaseStore, NodeIdentity};
 use serde_json::{Value, json};
 
-use crate::support::{Bed, DATA, LONG, acquire, attrs, bare, conf, eventually, peer, watching};
+use crate::support::{Bed, DATA, LONG, acquire, attrs, bare, conf, eventually, patches, peer, watching};
 
 const NO_ADDRS: PublicAddrs = PublicAddrs { v4: None, v6: None };
-
-/// The body and the path of each patch since the log was taken.
-fn patches(bed: &Bed) -> Vec<(String, String, Value)> {
-    let log = bed.cluster().take_log().into_iter();
-    log.filter(|request| request.method == "PATCH")
-        .map(|request| {
-            let body = serde_json::from_str(&request.body).unwrap();
-            (request.uri, request.content_type, body)
-        })
-        .collect()
-}
 
 #[tokio::test]
 async fn the_annotations_are_upstreams_in_one_patch_of_the_status() {

@@ -9,6 +9,7 @@ use lease_store::{
     ApiSource, KubeOptions, KubeStore, KubeWatch, LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch,
     NodeIdentity,
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Far above what anything here takes.
@@ -183,6 +184,17 @@ pub(crate) async fn unsynced(watch: &mut KubeWatch) -> String {
         panic!("the store is in reach: {event:?}");
     };
     reason
+}
+
+/// The path, the kind and the body of each patch since the log was taken.
+pub(crate) fn patches(bed: &Bed) -> Vec<(String, String, Value)> {
+    let log = bed.cluster().take_log().into_iter();
+    log.filter(|request| request.method == "PATCH")
+        .map(|request| {
+            let body = serde_json::from_str(&request.body).unwrap();
+            (request.uri, request.content_type, body)
+        })
+        .collect()
 }
 
 /// Looks again and again until something is so.
