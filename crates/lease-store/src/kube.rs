@@ -11,6 +11,7 @@
 mod annotations;
 mod api;
 mod cache;
+mod conf;
 mod follow;
 mod lease;
 mod node;
@@ -120,19 +121,7 @@ impl LeaseStore for KubeStore {
     type Watch = KubeWatch;
 
     async fn read_config(&self) -> Result<NetConf, StoreError> {
-        let path = self.0.options.net_config.clone();
-        let place = path.display().to_string();
-        let read = tokio::task::spawn_blocking(move || statefile::read_text(&path)).await;
-        let text = match read {
-            Ok(Ok(Some(text))) => text,
-            Ok(Ok(None)) => return Err(StoreError::ConfigMissing { place }),
-            Ok(Err(err)) => {
-                let source = err.into();
-                return Err(StoreError::Unusable { place, source });
-            }
-            Err(err) => return Err(unreachable(place, err)),
-        };
-        NetConf::parse(&text).map_err(|source| StoreError::BadConfig { place, source })
+        conf::read(self.0.options.net_config.clone()).await
     }
 
     /// The lease that the own Node tells of, whatever its addresses.

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flannel_types::{Lease, LeaseAttrs};
-use net_types::SubnetKey;
+use net_types::{SubnetKey, sentence};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use statefile::Durability;
+use tokio::time::Instant;
+use tracing::warn;
 
 use super::annotations::{Annotation, AnnotationPrefix};
 use super::node::Node;
@@ -19,6 +22,9 @@ const MODE: u32 = 0o644;
 const DIR_MODE: u32 = 0o755;
 /// Five thousand leases of both families take 2 MB.
 const MAX_BYTES: u64 = 32 << 20;
+
+/// Changes are written this long after the first one, and no more often.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// What was known of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -129,6 +135,62 @@ impl Cache {
             MODE,
             Durability::PowerCut,
         )?)
+    }
+}
+
+/// When the file is to be written.
+#[derive(Debug)]
+pub(super) struct Saver {
+    /// `None` for nowhere.
+    path: Option<PathBuf>,
+    /// Since when the file differs from what is known.
+    stale_since: Option<Instant>,
+}
+
+impl Saver {
+    pub(super) const fn new(path: Option<PathBuf>) -> Self {
+        let stale_since = None;
+        Self { path, stale_since }
+    }
+
+    /// Takes the news that the file differs from what is known.
+    pub(super) fn note_change(&mut self) {
+        if self.path.is_some() {
+            self.stale_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// How long to wait until the file is to be written; `None` while it is as it should be.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        self.stale_since
+            .map(|since| PAUSE.saturating_sub(since.elapsed()))
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.wait().is_some_and(|wait| wait.is_zero())
+    }
+
+    /// Writes the file; what goes wrong is told, and tried again after the next change.
+    pub(super) async fn save(&mut self, text: Result<String, serde_json::Error>) {
+        self.stale_since = None;
+        let Some(path) = self.path.clone() else {
+            return;
+        };
+        let text = match text {
+            Ok(text) => text,
+            Err(err) => {
+                warn!(%err, "the last known state cannot be written");
+                return;
+            }
+        };
+        let saved = tokio::task::spawn_blocking(move || Cache::save(&path, &text)).await;
+        if let Ok(Err(err)) = saved {
+            let reason = sentence(&err);
+            warn!(
+                reason,
+                "the last known state could not be kept for the next start"
+            );
+        }
     }
 }
 

@@ -25,7 +25,10 @@ const MAX_WARNINGS: usize = 100;
 pub(super) struct Roster {
     own_name: String,
     own: Lease,
+    /// By which the own lease was acquired.
     conf: NetConf,
+    /// Which the snapshots tell of.
+    told_conf: NetConf,
     known: BTreeMap<String, Lease>,
     /// What a reading in full has brought so far.
     fresh: Option<BTreeMap<String, Lease>>,
@@ -34,10 +37,11 @@ pub(super) struct Roster {
 }
 
 impl Roster {
-    pub(super) const fn new(own_name: String, own: Lease, conf: NetConf) -> Self {
+    pub(super) fn new(own_name: String, own: Lease, conf: NetConf) -> Self {
         Self {
             own_name,
             own,
+            told_conf: conf.clone(),
             conf,
             known: BTreeMap::new(),
             fresh: None,
@@ -50,6 +54,13 @@ impl Roster {
     pub(super) fn begin(&mut self) {
         self.fresh = Some(BTreeMap::new());
         self.lost_own = false;
+    }
+
+    /// Takes another network configuration. The own lease is still the one of before: whoever hears of it may acquire
+    /// another one. Told at once, unless the Nodes are just read in full.
+    pub(super) fn reconfigure(&mut self, conf: NetConf) -> Option<LeaseEvent> {
+        self.told_conf = conf;
+        self.fresh.is_none().then(|| self.complete())
     }
 
     /// Takes what a Node is.
@@ -103,7 +114,7 @@ impl Roster {
             self.warn_of_double(&name, key);
         }
         LeaseEvent::Snapshot {
-            config: self.conf.clone(),
+            config: self.told_conf.clone(),
             leases,
         }
     }

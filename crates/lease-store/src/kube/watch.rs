@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flannel_types::Lease;
+use flannel_types::{Lease, NetConf};
 use http_body_util::BodyExt;
 use kube_client::client::Body;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use net_types::sentence;
 
-use super::cache::Cache;
+use super::cache::{Cache, Saver};
+use super::conf;
 use super::follow::{End, Follower, Request, Step, Verdict};
 use super::node::{Node, WatchLine};
 use super::own::{self, Seen};
@@ -30,17 +31,15 @@ const QUEUE_DEPTH: usize = 64;
 const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 /// While Nodes are read in full there is no reason for silence.
 const READING_LIMIT: Duration = Duration::from_secs(10);
-/// Changes are written to the disk this long after the first one, and no more often.
-const CACHE_PAUSE: Duration = Duration::from_secs(10);
 
 /// The events of a [`super::KubeStore`].
 ///
-/// They come from two tasks of its own, which are cancelled when this is dropped: one reads, and one keeps the own Node
-/// right.
+/// They come from tasks of its own, which are cancelled when this is dropped: one reads, one keeps the own Node right,
+/// and one looks at the network configuration.
 #[derive(Debug)]
 pub struct KubeWatch {
     events: mpsc::Receiver<LeaseEvent>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl KubeWatch {
@@ -58,17 +57,25 @@ impl KubeWatch {
         let (sender, events) = mpsc::channel(QUEUE_DEPTH);
         let seen = channel::Sender::new(Seen::new(remembered.is_none().then(|| own.clone())));
         let keeper = own::keep(Arc::clone(&store), own.name.clone(), seen.subscribe());
+        let told = channel::Sender::new(conf.clone());
+        let news = told.subscribe();
+        let confs = conf::follow(store.options.net_config.clone(), told);
         let watcher = Watcher {
+            conf: news,
             roster: Roster::new(own.name.clone(), lease, conf),
             follower: Follower::new(),
             events: sender,
             seen,
             own,
             contact: Contact::New,
-            stale_since: None,
+            saver: Saver::new(store.options.cache.clone()),
             store,
         };
-        let tasks = [tokio::spawn(keeper), tokio::spawn(watcher.run(remembered))];
+        let tasks = [
+            tokio::spawn(keeper),
+            tokio::spawn(confs),
+            tokio::spawn(watcher.run(remembered)),
+        ];
         Ok(Self { events, tasks })
     }
 }
@@ -105,13 +112,14 @@ struct Watcher {
     roster: Roster,
     follower: Follower,
     events: mpsc::Sender<LeaseEvent>,
+    /// The network configuration that the file holds.
+    conf: channel::Receiver<NetConf>,
     /// The own Node as it was seen last, for whoever keeps it right.
     seen: channel::Sender<Seen>,
     /// The same, for the disk.
     own: Node,
     contact: Contact,
-    /// Since when the file differs from what is known.
-    stale_since: Option<Instant>,
+    saver: Saver,
 }
 
 /// What is read from an answer.
@@ -221,8 +229,16 @@ impl Watcher {
             } else {
                 READING_LIMIT
             };
-            let wait = self.until_save().map_or(limit, |due| due.min(limit));
-            let frame = match timeout(wait, body.frame()).await {
+            let wait = self.saver.wait().map_or(limit, |due| due.min(limit));
+            // Each may be dropped without loss.
+            let frame = tokio::select! {
+                frame = timeout(wait, body.frame()) => frame,
+                Ok(()) = self.conf.changed() => {
+                    self.take_conf().await.map_err(|Unheard| Stop::Unheard)?;
+                    continue;
+                }
+            };
+            let frame = match frame {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(err))) => {
                     let reason = sentence(&err);
@@ -244,6 +260,15 @@ impl Watcher {
                 self.take(part, reader).await?;
             }
             self.save_if_due().await;
+        }
+    }
+
+    /// Tells of a configuration that the file has come to hold, or leaves it to the snapshot that comes.
+    async fn take_conf(&mut self) -> Result<(), Unheard> {
+        let conf = self.conf.borrow_and_update().clone();
+        match self.roster.reconfigure(conf) {
+            Some(snapshot) if self.contact == Contact::Synced => self.send(snapshot).await,
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -320,14 +345,14 @@ impl Watcher {
             }
         };
         if !events.is_empty() {
-            self.stale_since.get_or_insert_with(Instant::now);
+            self.saver.note_change();
         }
         events
     }
 
     fn see_own(&mut self, node: Node) {
         if node.annotations != self.own.annotations || node.pod_cidrs != self.own.pod_cidrs {
-            self.stale_since.get_or_insert_with(Instant::now);
+            self.saver.note_change();
         }
         self.own = node.clone();
         self.seen.send_modify(|seen| seen.see(Some(node)));
@@ -354,35 +379,11 @@ impl Watcher {
         self.events.send(event).await.map_err(|_| Unheard)
     }
 
-    /// How long to wait until the file is to be written.
-    fn until_save(&self) -> Option<Duration> {
-        let since = self.stale_since.filter(|_| self.store.options.cache.is_some())?;
-        Some(CACHE_PAUSE.saturating_sub(since.elapsed()))
-    }
-
     /// Writes what is known to the disk, if it changed and the consumer had time to act on it.
     async fn save_if_due(&mut self) {
-        let Some(path) = self.store.options.cache.clone() else {
-            return;
-        };
-        if self.contact != Contact::Synced || self.until_save().is_none_or(|wait| !wait.is_zero()) {
-            return;
-        }
-        self.stale_since = None;
-        let text = match Cache::text(&self.store.prefix, &self.own, self.roster.peers().values()) {
-            Ok(text) => text,
-            Err(err) => {
-                warn!(%err, "the last known state cannot be written");
-                return;
-            }
-        };
-        let saved = tokio::task::spawn_blocking(move || Cache::save(&path, &text)).await;
-        if let Ok(Err(err)) = saved {
-            let reason = sentence(&err);
-            warn!(
-                reason,
-                "the last known state could not be kept for the next start"
-            );
+        if self.contact == Contact::Synced && self.saver.is_due() {
+            let text = Cache::text(&self.store.prefix, &self.own, self.roster.peers().values());
+            self.saver.save(text).await;
         }
     }
 }

@@ -13,6 +13,7 @@
 mod access;
 mod faults;
 mod leases;
+mod net_conf;
 mod own_node;
 mod scale;
 mod start;
