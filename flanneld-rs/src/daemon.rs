@@ -14,6 +14,7 @@ use lease_store::{LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
 use net_types::sentence;
 use netlink_monitor::MonitorError;
 use netstate::{KernelError, Op};
+use tokio::task::JoinError;
 use tracing::{debug, info, warn};
 
 use crate::cni_conf::{CniConf, CniConfError, EndSignal};
@@ -33,12 +34,15 @@ use crate::settings::SettingsError;
 use crate::signals::{Request, Signals};
 use crate::subnet_file;
 
+mod ending;
 mod jobs;
 mod start;
+mod succession;
 mod waiting;
 
 use jobs::{Job, find, finish, look_at_links, look_up_routes, renew, run_command, watch_file, write_files};
-use start::{Begin, Refusal, try_out};
+use start::{Begin, Refusal, Trial, try_out};
+use succession::{ConfChange, Succession};
 use waiting::Trouble;
 
 /// Of more changes at once than this, only the number is logged.
@@ -81,6 +85,9 @@ pub enum DaemonError {
     /// No thread.
     #[error("cannot start the thread that programs the kernel")]
     Thread(#[source] io::Error),
+    /// Nobody knows which rules can be had.
+    #[error("cannot find out which packet filter rules can be had")]
+    Rules(#[source] JoinError),
     /// The thread ended.
     #[error(transparent)]
     Executor(#[from] ExecutorEnded),
@@ -120,7 +127,7 @@ async fn run_until_end<S: LeaseStore>(
         warn!("{sentence}");
     }
     let trouble = Trouble::default();
-    let (mut conf, told) = tokio::select! {
+    let (conf, told) = tokio::select! {
         read = waiting::read_store(store, &trouble) => read?,
         signal = signals.end() => return Ok(Some(signal)),
         never = desk.answer_without_node(|| trouble.of_store()) => match never {},
@@ -129,35 +136,22 @@ async fn run_until_end<S: LeaseStore>(
         warn!("the network configuration has no Backend, vxlan is used");
     }
     let config = &with_public_addrs(config, told);
-    let (mut before, mut refused) = (None, None);
+    let mut succession = Succession::of(conf);
     loop {
         let begin = Begin {
             config,
             store,
             cni_conf,
-            conf: conf.clone(),
-            refused: refused.clone(),
+            succession: &succession,
         };
         match begin.run(signals, &mut desk).await {
             Ok(Ended::Signal(signal)) => return Ok(Some(signal)),
             Ok(Ended::Revoked) => return Ok(None),
-            Ok(Ended::NewConf(new)) => {
+            Ok(Ended::NewConf(change)) => {
                 info!("the network configuration has changed, beginning anew with it");
-                before = Some(std::mem::replace(&mut conf, *new));
+                succession.advance(*change);
             }
-            Err(err) => {
-                let DaemonError::Stopped(StopReason::NoLease(reason)) = &err else {
-                    return Err(err);
-                };
-                let Some(earlier) = before.take() else {
-                    return Err(err);
-                };
-                warn!(
-                    reason,
-                    "no lease can be had with the changed network configuration, the one before counts again"
-                );
-                refused = Some(std::mem::replace(&mut conf, earlier));
-            }
+            Err(err) => succession.go_back(err)?,
         }
     }
 }
@@ -179,8 +173,8 @@ enum Ended {
     Signal(EndSignal),
     /// The own lease was taken away.
     Revoked,
-    /// This configuration is to count.
-    NewConf(Box<NetConf>),
+    /// Another configuration is to count.
+    NewConf(Box<ConfChange>),
 }
 
 const KERNEL_EVENTS: Events = Events {
@@ -197,8 +191,6 @@ struct Driver<'a, S: LeaseStore> {
     config: &'a Config,
     store: &'a S,
     conf: NetConf,
-    /// A configuration by which no lease was to be had.
-    refused: Option<NetConf>,
     external: External,
     cni_conf: Option<&'a CniConf>,
     kernel_watch: KernelWatch,
@@ -212,8 +204,10 @@ struct Driver<'a, S: LeaseStore> {
     recorder: Option<Recorder>,
     /// The node asks the store for one thing at a time.
     job: Option<Job<'a>>,
-    /// The subnet file that is being written, or looked after.
+    /// The subnet file that is being written.
     file: Option<Job<'a>>,
+    /// The subnet file that was written, and is looked after.
+    written: Option<Job<'a>>,
     /// The host's addresses that are being looked at.
     addrs: Option<Job<'a>>,
     /// Whether they may be otherwise than the look that is under way sees.
@@ -224,6 +218,10 @@ struct Driver<'a, S: LeaseStore> {
     command: Option<Job<'a>>,
     /// Where what was run is kept, where commands carry packets.
     records: Option<Records>,
+    /// The configuration that is being tried out.
+    trial: Option<Trial<'a>>,
+    /// The interface that one was tried out with.
+    tried: Option<External>,
     /// What came together with another event, and is the next one.
     heard: Option<Event>,
     started: Instant,
@@ -237,7 +235,7 @@ impl<S: LeaseStore> Driver<'_, S> {
             if matches!(event, Event::SubnetFileWritten(Ok(()))) {
                 self.store.network_is_up();
                 let written = self.node.subnet_env().cloned();
-                self.file = written.map(|env| watch_file(self.config.subnet_file.clone(), env));
+                self.written = written.map(|env| watch_file(self.config.subnet_file.clone(), env));
             }
             let actions = self.node.handle(now, event);
             self.kernel_watch.follow_parent(self.node.parent());
@@ -249,18 +247,7 @@ impl<S: LeaseStore> Driver<'_, S> {
                     return stopped(reason);
                 }
                 if let Action::ApplyConf(conf) = action {
-                    if let Err(refusal) = self.may_apply(&conf) {
-                        let reason = sentence(&refusal);
-                        warn!(
-                            reason,
-                            "the network configuration has changed; the one before counts until a restart"
-                        );
-                        continue;
-                    }
-                    return tokio::select! {
-                        () = self.end() => Ok(Ended::NewConf(conf)),
-                        signal = signals.end() => Ok(Ended::Signal(signal)),
-                    };
+                    return self.hand_over(*conf, signals, desk).await;
                 }
                 self.carry_out(action)?;
             }
@@ -269,23 +256,6 @@ impl<S: LeaseStore> Driver<'_, S> {
                 ControlFlow::Break(signal) => return Ok(Ended::Signal(signal)),
             };
         }
-    }
-
-    /// Fails if a changed network configuration cannot be used here and now.
-    fn may_apply(&self, conf: &NetConf) -> Result<(), Refusal> {
-        if self.recorder.as_ref().is_some_and(Recorder::is_recording) {
-            return Err(Refusal::Recorded);
-        }
-        if self.refused.as_ref() == Some(conf) {
-            return Err(Refusal::NoLease);
-        }
-        try_out(self.config, conf, &self.external)
-    }
-
-    /// Lets the kernel's threads finish: what begins anew must not meet changes of before.
-    async fn end(self) {
-        self.executor.end().await;
-        self.rules_executor.end().await;
     }
 
     /// Answers questions until something happens; breaks at a signal that ends the daemon.
@@ -321,6 +291,8 @@ impl<S: LeaseStore> Driver<'_, S> {
             answer = self.rules_executor.answer() => answer?,
             answer = finish(&mut self.job) => answer,
             answer = finish(&mut self.file) => answer,
+            answer = finish(&mut self.written) => answer,
+            answer = finish(&mut self.trial) => self.conf_tried(answer),
             answer = finish(&mut self.addrs) => {
                 if std::mem::take(&mut self.addrs_changed) {
                     self.addrs = Some(look_at_links());
@@ -365,6 +337,12 @@ impl<S: LeaseStore> Driver<'_, S> {
         answer
     }
 
+    /// The interface is kept for the life that may begin.
+    fn conf_tried(&mut self, answer: Result<External, Refusal>) -> Event {
+        let tried = answer.map(|external| self.tried = Some(external));
+        Event::ConfTried(tried.map_err(|refusal| sentence(&refusal)))
+    }
+
     fn addrs_may_differ(&mut self) {
         // A look that is under way may be too old.
         self.addrs_changed = self.addrs.is_some();
@@ -390,15 +368,20 @@ impl<S: LeaseStore> Driver<'_, S> {
             Action::WatchLeases => self.watch = Some(self.store.watch()?),
             Action::RenewLease(lease) => self.job = Some(renew(self.store, lease)),
             Action::WriteSubnetFile(env) => {
+                self.written = None;
                 self.file = Some(write_files(
                     self.config.subnet_file.clone(),
                     env,
                     self.cni_conf.cloned(),
-                ))
+                ));
             }
             Action::LookUpRoutes(addresses) => self.routes = Some(look_up_routes(addresses)),
             Action::RunCommand(command) => {
                 self.command = self.records.clone().map(|records| run_command(records, command));
+            }
+            Action::TryConf(conf) => {
+                let is_recording = self.recorder.as_ref().is_some_and(Recorder::is_recording);
+                self.trial = Some(try_out(self.config, *conf, &self.external, is_recording));
             }
             Action::ApplyConf(_) | Action::Stop(_) => {}
         }
@@ -459,6 +442,8 @@ fn stopped(reason: StopReason) -> Result<Ended, DaemonError> {
             warn!("{reason}");
             Ok(Ended::Revoked)
         }
-        StopReason::NoLease(_) | StopReason::Command { .. } => Err(DaemonError::Stopped(reason)),
+        StopReason::NoLease(_) | StopReason::NotUp(_) | StopReason::Command { .. } => {
+            Err(DaemonError::Stopped(reason))
+        }
     }
 }

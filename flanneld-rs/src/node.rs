@@ -8,13 +8,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use flannel_types::{Lease, LeaseAttrs, NetConf, SubnetEnv, VxlanData, WireguardData};
+use flannel_types::{Lease, LeaseAttrs, SubnetEnv, VxlanData, WireguardData};
 use lease_store::LeaseEvent;
 use net_types::{IfName, MacAddr};
 use netstate::{KernelError, Prune, Scope, State};
 use tracing::{error, info, warn};
 
-use crate::conf_change::{self, ConfChange};
 use crate::desired::{self, Carrier, Masquerade, Side, VxlanDevice};
 use crate::extension::Queue;
 use crate::lease_keeper::LeaseKeeper;
@@ -25,9 +24,10 @@ use announced::{public_key, vtep_mac};
 use commands::StartCommand;
 use found::{Found, found};
 use holding::{Holding, NewGoal, SubnetFile, Wants};
+use new_conf::NewConf;
 pub use protocol::{
-    Action, CarrierSettings, Event, HostAddrs, HostLinks, Now, Outlook, Settings, SideSettings, StopReason,
-    StoreFailure, VxlanSettings,
+    Action, CarrierSettings, Event, HostAddrs, HostLinks, Now, Outlook, RefusedConf, Settings, SideSettings,
+    StopReason, StoreFailure, VxlanSettings,
 };
 use reach::Reach;
 pub use standing::NotReady;
@@ -37,12 +37,14 @@ mod announced;
 mod commands;
 mod found;
 mod holding;
+mod new_conf;
 mod protocol;
 mod reach;
 mod standing;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod underlay;
 mod ways;
 
@@ -63,8 +65,10 @@ pub struct Node {
     retry_at: Option<Duration>,
     /// Why the last attempt to get a lease failed, so that it is logged once.
     told: Option<String>,
-    /// The configuration that was last seen in the store.
-    seen_conf: NetConf,
+    /// What the store says of the configuration.
+    new_conf: NewConf,
+    /// Until when the device is to be there, where another configuration can count again.
+    trial_until: Option<Duration>,
     standing: Standing,
 }
 
@@ -92,7 +96,8 @@ impl Node {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
-            seen_conf: settings.conf.clone(),
+            new_conf: NewConf::new(settings.conf.clone(), settings.refused.clone()),
+            trial_until: None,
             stage: Stage::LookingForDevice,
             engine: Reconciler::default(),
             rules: Reconciler::with_audit_interval(settings.rules_audit),
@@ -137,6 +142,7 @@ impl Node {
                 self.host_changed();
             }
             Event::CommandDone(result) => actions.extend(self.command_done(now, result)),
+            Event::ConfTried(result) => actions.extend(self.new_conf.tried(now.monotonic, result)),
             Event::Tick => {}
         }
         actions.extend(self.due(now));
@@ -148,22 +154,25 @@ impl Node {
     #[must_use]
     pub fn wake_at(&self, now: Now) -> Option<Duration> {
         let engine = self.engine.wake_at(now.monotonic);
-        let (view, renewal, look_up, command) = match &self.stage {
+        let (view, renewal, look_up, command, conf) = match &self.stage {
             Stage::Holding(holding) => (
                 holding.view.wake_at(now.monotonic),
                 holding.keeper.wait(now.wall).map(|wait| now.monotonic + wait),
                 holding.look_up_at(),
                 holding.command_at(now.monotonic),
+                self.new_conf.wake_at(),
             ),
             Stage::LookingForDevice
             | Stage::LookingForLease(_)
             | Stage::AcquiringLease { .. }
             | Stage::StartCommand(_)
-            | Stage::Stopped => (None, None, None, None),
+            | Stage::Stopped => (None, None, None, None, None),
         };
         let rules = self.rules.wake_at(now.monotonic);
-        [engine, rules, view, renewal, look_up, command, self.retry_at]
+        let own = [self.retry_at, self.trial_until, conf];
+        [engine, rules, view, renewal, look_up, command]
             .into_iter()
+            .chain(own)
             .flatten()
             .min()
     }
@@ -331,6 +340,7 @@ impl Node {
             wants,
             (reach, commands),
         )));
+        self.begin_trial(now.monotonic);
         // Only now, so that the first snapshot holds the own lease.
         Action::WatchLeases
     }
@@ -448,17 +458,14 @@ impl Node {
     }
 
     fn lease_event(&mut self, now: Now, event: LeaseEvent) -> Option<Action> {
-        let mut new_conf = match &event {
-            LeaseEvent::Snapshot { config, .. } => self.changed_conf(config),
-            LeaseEvent::Put(_) | LeaseEvent::Remove(_) | LeaseEvent::Unsynced { .. } => None,
-        };
         self.standing.store_event(&event);
         let Stage::Holding(holding) = &mut self.stage else {
             return None;
         };
         let mut revoked = false;
         match event {
-            LeaseEvent::Snapshot { leases, .. } => {
+            LeaseEvent::Snapshot { config, leases } => {
+                self.new_conf.see(now.monotonic, &config);
                 let outcome = holding.view.snapshot(now.monotonic, leases);
                 telling::log_outcome(outcome);
                 revoked = outcome == SnapshotOutcome::OwnLeaseGone;
@@ -483,31 +490,12 @@ impl Node {
             info!("the own lease has run out, renewing it");
             holding.view.unsynced();
             // A new configuration is looked at once the lease is held again.
-            self.seen_conf = self.settings.conf.clone();
-            new_conf = None;
+            self.new_conf.forget();
         } else if revoked {
             return Some(self.stop(StopReason::LeaseRevoked));
         }
         holding.note_rival();
-        new_conf.map(|conf| Action::ApplyConf(Box::new(conf)))
-    }
-
-    /// The configuration if it has changed and can be applied as it is; one that cannot is warned of once.
-    fn changed_conf(&mut self, conf: &NetConf) -> Option<NetConf> {
-        if self.seen_conf == *conf {
-            return None;
-        }
-        self.seen_conf = conf.clone();
-        match conf_change::change(&self.settings.conf, conf)? {
-            ConfChange::Live => Some(conf.clone()),
-            ConfChange::AtRestart(what) => {
-                warn!(
-                    "the network configuration has changed in {what}, which may cut pods off: the one before counts until \
-                     flanneld is restarted, on one node after the other"
-                );
-                None
-            }
-        }
+        None
     }
 
     /// Writes the subnet file as soon as the device is as it should be, and the rules are or cannot be: pods whose
@@ -520,6 +508,7 @@ impl Node {
         if holding.file != SubnetFile::NotReady || !self.engine.is_settled() || !rules_are_done {
             return None;
         }
+        self.trial_until = None;
         Some(holding.write_file(SubnetFile::Writing))
     }
 
@@ -569,6 +558,7 @@ impl Node {
     /// What is due by time alone.
     fn due(&mut self, now: Now) -> Vec<Action> {
         let mut actions = Vec::new();
+        actions.extend(self.end_trial(now.monotonic));
         if self.retry_at.is_some_and(|at| at <= now.monotonic) {
             self.retry_at = None;
             actions.extend(self.retry());
@@ -585,6 +575,7 @@ impl Node {
             }
             actions.extend(holding.keeper.due(now.wall).map(Action::RenewLease));
             actions.extend(holding.next_command(now.monotonic).map(Action::RunCommand));
+            actions.extend(self.new_conf.due(now.monotonic));
         }
         actions.extend(self.engine.next_work(now.monotonic).map(Action::Kernel));
         actions.extend(self.rules.next_work(now.monotonic).map(Action::Rules));

@@ -168,6 +168,8 @@ pub fn settings(
         rules,
         rules_audit,
         blackhole: config.blackhole,
+        is_on_trial: false,
+        refused: None,
         extension: match backend {
             Supported::Extension(extension) => Some(extension::settings(extension)),
             Supported::Vxlan(_)

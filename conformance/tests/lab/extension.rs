@@ -142,7 +142,7 @@ fn await_peers(bed: &Bed, numbers: &[u8], peers: usize) {
     }
 }
 
-fn status(node: &Node) -> String {
+pub(crate) fn status(node: &Node) -> String {
     let program = format!("{BIN_DIR}/flanneld");
     String::from_utf8(node.exec(&[&program, "status"]).unwrap().stdout).unwrap()
 }

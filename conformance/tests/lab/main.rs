@@ -23,6 +23,7 @@ mod healing;
 mod heavy;
 mod host_gw;
 mod net_conf;
+mod net_conf_trouble;
 mod plugin;
 mod prune;
 mod record;

@@ -107,12 +107,12 @@ pub(super) fn renew<S: LeaseStore>(store: &S, lease: Lease) -> Job<'_> {
 }
 
 /// Waits for the job, which then is done with; for ever when there is none. Cancel-safe: the job stays where it is.
-pub(super) async fn finish(job: &mut Option<Job<'_>>) -> Event {
+pub(super) async fn finish<T>(job: &mut Option<Pin<Box<dyn Future<Output = T> + '_>>>) -> T {
     match job {
         Some(running) => {
-            let event = running.await;
+            let done = running.await;
             *job = None;
-            event
+            done
         }
         None => pending().await,
     }

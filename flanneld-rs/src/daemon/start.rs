@@ -1,7 +1,9 @@
 //! From a network configuration to a node that runs.
 
+use std::future::{Future, ready};
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use flannel_types::NetConf;
@@ -12,12 +14,13 @@ use tracing::info;
 
 use super::jobs::look_at_links;
 use super::waiting::{self, Trouble};
-use super::{DaemonError, Driver, Ended, KERNEL_EVENTS, RULES_EVENTS};
+use super::{DaemonError, Driver, Ended, KERNEL_EVENTS, RULES_EVENTS, Succession};
 use crate::cni_conf::CniConf;
 use crate::commands::{CommandError, Records};
 use crate::config::Config;
 use crate::desired::RuleSettings;
 use crate::executor::Executor;
+use crate::host_facts::HostFactsError;
 use crate::iface_match::External;
 use crate::kernel_watch::KernelWatch;
 use crate::node::{Node, Settings};
@@ -36,22 +39,23 @@ pub(super) struct Begin<'a, S> {
     pub(super) store: &'a S,
     pub(super) cni_conf: Option<&'a CniConf>,
     /// What counts in it.
-    pub(super) conf: NetConf,
-    /// A configuration by which no lease was to be had.
-    pub(super) refused: Option<NetConf>,
+    pub(super) succession: &'a Succession,
 }
+
+/// A network configuration that is being tried out, with the interface to use it with.
+pub(super) type Trial<'a> = Pin<Box<dyn Future<Output = Result<External, Refusal>> + 'a>>;
 
 /// Why a changed network configuration is not applied to a node that runs.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("a record is made of what the node does with the one before")]
     Recorded,
-    #[error("no lease can be had with it")]
-    NoLease,
     #[error("this node's address would be {to} and {from} no more, at which others know it")]
     Moved { from: IpAddr, to: IpAddr },
     #[error(transparent)]
     Begin(#[from] DaemonError),
+    #[error("it could not be tried out")]
+    Untried(#[from] tokio::task::JoinError),
 }
 
 impl<S: LeaseStore> Begin<'_, S> {
@@ -61,25 +65,30 @@ impl<S: LeaseStore> Begin<'_, S> {
             config,
             store,
             cni_conf,
-            conf,
-            refused,
+            succession,
         } = self;
+        let conf = succession.conf.clone();
         settings::check(&conf)?;
         let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
         let trouble = Trouble::default();
         let external = tokio::select! {
-            found = waiting::interface(&mut kernel, config, &conf, &trouble) => found?,
+            found = find_interface(&mut kernel, config, succession, &trouble) => found?,
             signal = signals.end() => return Ok(Ended::Signal(signal)),
             never = desk.answer_without_node(|| trouble.of_interface()) => match never {},
         };
         for ends in external.v4.iter().chain(&external.v6) {
             info!(link = %external.link, local = %ends.local, public_ip = %ends.public_ip, "external interface");
         }
-        let mut rules_kernel = RulesKernel::open();
-        let rules = rules_kernel.settings(conf.enable_nftables, config.rules);
+        let (rules_kernel, rules) = tokio::select! {
+            found = find_rules(config, conf.enable_nftables) => found?,
+            signal = signals.end() => return Ok(Ended::Signal(signal)),
+            never = desk.answer_without_node(waiting::for_rules) => match never {},
+        };
         let rules_watch = RulesWatch::open(rules.mode, config.rules.audit_interval)?;
         let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
         let mut settings = settings_for(config, &conf, &external, (rules, rules_audit))?;
+        settings.is_on_trial = succession.before.is_some();
+        settings.refused = succession.refused.clone();
         settings.former_devices = host_facts::former_devices(&mut kernel)?;
         let records = recall_commands(config, &mut settings)?;
         let kernel_watch = KernelWatch::open(&settings)?;
@@ -93,7 +102,6 @@ impl<S: LeaseStore> Begin<'_, S> {
             config,
             store,
             conf,
-            refused,
             external,
             cni_conf,
             kernel_watch,
@@ -106,6 +114,9 @@ impl<S: LeaseStore> Begin<'_, S> {
             recorder,
             job: None,
             file: None,
+            written: None,
+            trial: None,
+            tried: None,
             addrs: Some(look_at_links()),
             addrs_changed: false,
             routes: None,
@@ -133,8 +144,52 @@ fn settings_for(
     Ok(settings::settings(config, conf, external, &identity, rules)?)
 }
 
+/// The interface that the configuration was tried out with, or one that is there now.
+async fn find_interface(
+    kernel: &mut RealKernel,
+    config: &Config,
+    succession: &Succession,
+    trouble: &Trouble,
+) -> Result<External, HostFactsError> {
+    match &succession.external {
+        Some(external) => Ok(external.clone()),
+        None => waiting::interface(kernel, config, &succession.conf, trouble).await,
+    }
+}
+
+/// Looks, on a thread of its own, which rules can be had: programs of others are asked for what they can.
+async fn find_rules(
+    config: &Config,
+    enable_nftables: bool,
+) -> Result<(RulesKernel, RuleSettings), DaemonError> {
+    let wanted = config.rules;
+    let find = move || {
+        let mut kernel = RulesKernel::open();
+        let settings = kernel.settings(enable_nftables, wanted);
+        (kernel, settings)
+    };
+    tokio::task::spawn_blocking(find)
+        .await
+        .map_err(DaemonError::Rules)
+}
+
+/// Looks, on a thread of its own, whether the node could begin anew with a network configuration: programs of others are
+/// asked for what they can. Returns the interface to do so with.
+pub(super) fn try_out<'a>(
+    config: &Config,
+    conf: NetConf,
+    external: &External,
+    is_recording: bool,
+) -> Trial<'a> {
+    if is_recording {
+        return Box::pin(ready(Err(Refusal::Recorded)));
+    }
+    let (config, external) = (config.clone(), external.clone());
+    Box::pin(async move { tokio::task::spawn_blocking(move || usable(&config, &conf, &external)).await? })
+}
+
 /// Fails if a node that has these addresses could not begin anew with a network configuration, or not with the same ones.
-pub(super) fn try_out(config: &Config, conf: &NetConf, external: &External) -> Result<(), Refusal> {
+fn usable(config: &Config, conf: &NetConf, external: &External) -> Result<External, Refusal> {
     let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
     let found = host_facts::external(&mut kernel, config, conf).map_err(DaemonError::from)?;
     for (had, has) in [(&external.v4, &found.v4), (&external.v6, &found.v6)] {
@@ -148,7 +203,7 @@ pub(super) fn try_out(config: &Config, conf: &NetConf, external: &External) -> R
     }
     let rules = RulesKernel::open().settings(conf.enable_nftables, config.rules);
     settings_for(config, conf, &found, (rules, config.rules.audit_interval))?;
-    Ok(())
+    Ok(found)
 }
 
 /// Looks what commands of an earlier run did, where commands carry packets; another backend may undo it.

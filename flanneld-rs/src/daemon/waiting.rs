@@ -64,6 +64,16 @@ impl Trouble {
     }
 }
 
+/// What is told of a node that asks iptables what it can.
+pub(super) fn for_rules() -> NodeStatus {
+    let mut status = NodeStatus {
+        reason: Some("waiting for an answer of iptables".to_owned()),
+        ..NodeStatus::default()
+    };
+    status.store.connected = true;
+    status
+}
+
 /// Waits for the configuration, and for what the store says of this node's addresses, as long as the store has none or
 /// is out of reach.
 pub(super) async fn read_store<S: LeaseStore>(

@@ -53,6 +53,19 @@ pub struct Settings {
     pub direct_routing: bool,
     /// The administrator's commands, where they are what carries packets to the peers.
     pub extension: Option<ExtensionSettings>,
+    /// Whether another configuration counts again if this one does not come into force.
+    pub is_on_trial: bool,
+    /// A configuration that this process could not go on by.
+    pub refused: Option<RefusedConf>,
+}
+
+/// A network configuration with which a node began, and could not go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedConf {
+    /// What it says.
+    pub conf: NetConf,
+    /// How often it was tried in a row.
+    pub attempts: u32,
 }
 
 /// What is fixed for the life of the daemon in one family.
@@ -190,6 +203,8 @@ pub enum Event {
     RoutesFound(Result<BTreeMap<IpAddr, IfName>, String>),
     /// Answer to [`Action::RunCommand`]: what the command said, or why it did not do its work.
     CommandDone(Result<Said, String>),
+    /// Answer to [`Action::TryConf`]: why this node cannot use it.
+    ConfTried(Result<(), String>),
     /// Time has passed.
     Tick,
 }
@@ -247,7 +262,9 @@ pub enum Action {
     LookUpRoutes(BTreeSet<IpAddr>),
     /// Run a command of the administrator's, and keep what it is about to do and what came of it.
     RunCommand(Command),
-    /// Begin anew with this network configuration, if it can be used here.
+    /// Look whether this node could begin anew with this network configuration.
+    TryConf(Box<NetConf>),
+    /// Begin anew with this network configuration, which was tried out.
     ApplyConf(Box<NetConf>),
     /// End the daemon and leave the kernel as it is.
     Stop(StopReason),
@@ -262,6 +279,9 @@ pub enum StopReason {
     /// The store refused for good.
     #[error("failed to acquire lease: {0}")]
     NoLease(String),
+    /// The kernel refuses a device of a configuration that was on trial.
+    #[error("the network configuration does not come into force: {0}")]
+    NotUp(String),
     /// A command that the start needs failed.
     #[error("the {command} in the network configuration failed: {reason}")]
     Command {

@@ -3,7 +3,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flannel_types::UnixTime;
+use flannel_types::{NetConf, UnixTime};
 use ipnetwork::IpNetwork;
 use net_types::IfName;
 use netstate::{AdminState, ErrorClass, LinkKind, ObjectKey};
@@ -18,6 +18,7 @@ use bench::Bench;
 mod bench;
 mod commands;
 mod direct;
+mod new_conf;
 mod strangers;
 mod wireguard;
 
@@ -397,44 +398,6 @@ fn a_store_that_did_not_know_a_node_with_peers_is_not_believed_for_the_grace_tim
     assert_eq!(bench.kernel.routes.len(), 0);
 }
 
-#[test]
-fn a_changed_configuration_is_warned_of_once() {
-    let log = logged(|| {
-        let mut bench = Bench::holding(&[]);
-        bench.run(|_, _| {});
-        let changed = |network| {
-            let config = NetConf::parse(&format!("{{\"Network\": \"{network}\"}}")).unwrap();
-            let leases = BTreeMap::from([(key(250), own_lease(mac(250), None))]);
-            Event::Lease(LeaseEvent::Snapshot { config, leases })
-        };
-        for network in ["10.99.0.0/16", "10.99.0.0/16"] {
-            bench.deliver(changed(network));
-        }
-    });
-    let warnings = log
-        .matches("the network configuration has changed in Network, or the subnets in it")
-        .count();
-    assert_eq!(warnings, 1, "{log}");
-}
-
-#[test]
-fn a_change_that_pods_do_not_notice_is_applied() {
-    let mut bench = Bench::holding(&[]);
-    bench.run(|_, _| {});
-    let mut conf = settings().conf;
-    conf.enable_nftables = !conf.enable_nftables;
-    let leases = BTreeMap::from([(key(250), own_lease(mac(250), None))]);
-    for expected in [vec![Action::ApplyConf(Box::new(conf.clone()))], vec![]] {
-        bench.deliver(Event::Lease(LeaseEvent::Snapshot {
-            config: conf.clone(),
-            leases: leases.clone(),
-        }));
-        let mut done = bench.run(|_, _| {});
-        done.retain(|action| matches!(action, Action::ApplyConf(_)));
-        assert_eq!(done, expected);
-    }
-}
-
 /// What is logged meanwhile.
 fn logged(action: impl FnOnce()) -> String {
     let log = Log::default();
@@ -573,5 +536,7 @@ fn settings_of(sides: &[Side], conf: &str) -> Settings {
         former_devices: Vec::new(),
         direct_routing: false,
         extension: None,
+        is_on_trial: false,
+        refused: None,
     }
 }

@@ -260,7 +260,9 @@ impl Driver {
                 vec![Event::RoutesFound(Ok(self.kernel.on_link(&addresses)))]
             }
             Action::RunCommand(command) => unreachable!("no scenario has commands: {command:?}"),
-            Action::ApplyConf(conf) => unreachable!("no scenario has another configuration: {conf:?}"),
+            Action::TryConf(conf) | Action::ApplyConf(conf) => {
+                unreachable!("no scenario has another configuration: {conf:?}")
+            }
             Action::Stop(reason) => {
                 self.stopped = Some(reason);
                 self.run = None;
@@ -322,6 +324,8 @@ fn settings(backend: Backend) -> Settings {
         direct_routing: backend.routes_directly(),
         former_devices: FORMER_DEVICES.map(|name| name.parse().unwrap()).into(),
         extension: None,
+        is_on_trial: false,
+        refused: None,
     }
 }
 

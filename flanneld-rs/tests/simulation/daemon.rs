@@ -131,6 +131,8 @@ impl World {
             former_devices: Vec::new(),
             direct_routing: false,
             extension: None,
+            is_on_trial: false,
+            refused: None,
         }
     }
 
@@ -218,7 +220,9 @@ impl World {
             Action::WriteSubnetFile(env) => (Effect::Write(env), self.rng.ms(0..=2)),
             Action::LookUpRoutes(addresses) => (Effect::LookUp(addresses), self.rng.ms(0..=20)),
             Action::RunCommand(command) => unreachable!("nobody here has commands: {command:?}"),
-            Action::ApplyConf(conf) => unreachable!("nobody changes the configuration: {conf:?}"),
+            Action::TryConf(conf) | Action::ApplyConf(conf) => {
+                unreachable!("nobody changes the configuration: {conf:?}")
+            }
             Action::Stop(_) => {
                 self.kill(id);
                 let delay = self.rng.ms(500..=2000);
@@ -442,6 +446,7 @@ fn brief(event: &Event) -> String {
         | Event::RoutesFound(_)
         | Event::ParentRenamed(_)
         | Event::CommandDone(_)
+        | Event::ConfTried(_)
         | Event::Tick => format!("{event:?}"),
     }
 }
@@ -463,6 +468,7 @@ fn deed(action: &Action) -> String {
         | Action::WriteSubnetFile(_)
         | Action::LookUpRoutes(_)
         | Action::RunCommand(_)
+        | Action::TryConf(_)
         | Action::ApplyConf(_)
         | Action::Stop(_) => {
             format!("does {action:?}")

@@ -70,6 +70,7 @@ impl Ledger {
             | Event::RoutesFound(_)
             | Event::ParentRenamed(_)
             | Event::CommandDone(_)
+            | Event::ConfTried(_)
             | Event::Tick => {}
         }
     }

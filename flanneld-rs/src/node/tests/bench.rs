@@ -182,6 +182,7 @@ impl Bench {
                 let found = found.map(|(address, link)| (*address, link.clone()));
                 Some(Event::RoutesFound(Ok(found.collect())))
             }
+            Action::TryConf(_) => Some(Event::ConfTried(Ok(()))),
             Action::FindLease(_)
             | Action::AcquireLease(_)
             | Action::WatchLeases
