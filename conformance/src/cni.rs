@@ -2,7 +2,7 @@
 //! status, and the kernel's state.
 //!
 //! A [`case::Case`] is run on a [`stage::Stage`], a host of its own that ends with it. The cases are in [`groups`], what
-//! they are about in [`requirement`]; [`runner::run`] runs them, and what it found is shown by [`render`].
+//! they are about in [`requirement`]; [`runner::run`] runs them, and what it found is shown by [`crate::report`].
 
 mod call;
 mod case;
@@ -10,9 +10,7 @@ pub(crate) mod cli;
 mod container;
 mod groups;
 mod known;
-mod outcome;
 mod probe;
-mod render;
 mod requirement;
 mod runner;
 mod shape;

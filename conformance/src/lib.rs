@@ -14,3 +14,4 @@ mod cni;
 pub mod demo;
 pub mod guest;
 pub mod lab;
+mod report;

@@ -15,8 +15,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Map, Value};
 
-use super::outcome::{Checked, differs};
 use crate::lab::command;
+use crate::report::{Checked, differs};
 
 /// A plugin that has not answered by then is killed with all that it started.
 const LIMIT: Duration = Duration::from_secs(60);

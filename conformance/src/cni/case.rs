@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::outcome::Checked;
 use super::stage::Stage;
 use super::subject::{Subject, kind, usual_conf};
+use crate::report::Checked;
 
 /// Whom a case is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

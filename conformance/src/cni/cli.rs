@@ -1,13 +1,11 @@
-use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::render;
 use super::runner::{self, Config};
+use crate::report;
 
 /// The subcommand `cni`.
 pub(crate) fn command() -> Command {
@@ -39,9 +37,7 @@ pub(crate) fn command() -> Command {
                 .value_parser(RangedU64ValueParser::<u8>::new().range(1..=64))
                 .help("How many cases at a time [default: three a processor]"),
         )
-        .arg(path("json", "FILE").help("Write the report as JSON too"))
-        .arg(path("junit", "FILE").help("Write the report as JUnit XML too"))
-        .arg(path("html", "FILE").help("Write the report as one HTML page too"))
+        .args(report::arguments())
 }
 
 /// Runs the subcommand; true when no case failed that is not known to.
@@ -62,20 +58,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
             .collect(),
         jobs: arguments.get_one("jobs").copied(),
     })?;
-    let files = [
-        ("json", render::json(&report)?),
-        ("junit", render::junit(&report)),
-        ("html", render::html(&report)),
-    ];
-    for (name, text) in files {
-        if let Some(file) = path(name) {
-            fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-        }
-    }
-    let mut out = std::io::stdout().lock();
-    out.write_all(render::table(&report).as_bytes())
-        .context("writing the report")?;
-    Ok(report.is_good())
+    report::write(&report, arguments)
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::outcome::{Checked, expect};
 use super::requirement::place;
+use crate::report::{Checked, expect};
 
 const SCRIPT: &str = r#"#!/bin/sh
 cd /run/stage/probe || exit 99

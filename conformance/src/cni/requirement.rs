@@ -2,31 +2,12 @@
 
 use anyhow::{Context, Result, bail};
 
+use crate::report::{Asked, Level};
+
 /// The published versions of the specification, the oldest first.
 pub(super) const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 const TABLE: &str = include_str!("requirements.txt");
-
-/// How binding a requirement is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
-    /// The specification says MUST, or requires it.
-    Must,
-    /// The specification says SHOULD.
-    Should,
-    /// The specification is silent or softer, but runtimes or the reference's library depend on it.
-    DeFacto,
-}
-
-impl Level {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Must => "must",
-            Self::Should => "should",
-            Self::DeFacto => "de facto",
-        }
-    }
-}
 
 /// A range of versions of the specification, by their places in [`VERSIONS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,20 +72,25 @@ pub(super) struct Requirement {
 }
 
 impl Requirement {
+    /// The requirement as a report tells it.
+    pub(super) fn asked(&self) -> Asked {
+        Asked {
+            id: self.id,
+            level: self.level,
+            section: self.section,
+            text: self.text,
+            versions: Some(self.versions.text()),
+        }
+    }
+
     fn parse(line: &'static str) -> Result<Self> {
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
         let &[id, level, versions, section, text] = cells.as_slice() else {
             bail!("{line:?} has not five cells");
         };
-        let level = match level {
-            "M" => Level::Must,
-            "S" => Level::Should,
-            "D" => Level::DeFacto,
-            _ => bail!("{level:?} is no level"),
-        };
         Ok(Self {
             id,
-            level,
+            level: Level::of_letter(level).with_context(|| format!("{level:?} is no level"))?,
             versions: Versions::parse(versions)?,
             section,
             text,

@@ -9,15 +9,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::case::{About, Candidate, Case};
 use super::groups;
 use super::known::Known;
-use super::outcome::{Checked, Outcome, Report, Row};
 use super::requirement::{self, Requirement, VERSIONS, Versions};
 use super::stage::{Stage, Target};
 use super::subject::{Subject, usual_conf};
+use crate::report::{Checked, Outcome, Report, Row, Suite};
+
+/// How the report calls what it judges.
+const SUITE: Suite = Suite {
+    name: "cni",
+    title: "CNI conformance",
+    subject: "plugin",
+    column: "Plugin",
+};
 
 /// What is to be run.
 #[derive(Debug, Clone)]
@@ -58,14 +66,37 @@ pub(super) fn run(config: &Config) -> Result<Report> {
         let job = jobs.get(index).context("a job that there is not")?;
         Ok(job.run(&subject, &known))
     })?;
+    let not_covered = groups::not_covered(&requirements).into_iter();
     Ok(Report {
-        plugin_dir: subject.dir,
-        network: subject.network,
-        plugins: supported.into_iter().collect(),
+        suite: SUITE,
+        headline: format!(
+            "network {}, programs in {}",
+            subject.network,
+            subject.dir.display()
+        ),
+        parts: supported
+            .iter()
+            .map(|(plugin, versions)| (plugin.clone(), versions.join(" ")))
+            .collect(),
+        facts: facts(&subject, &supported),
+        of: subject.network,
         rows,
-        not_covered: groups::not_covered(&requirements),
+        not_covered: not_covered
+            .map(|(requirement, reason)| (requirement.asked(), reason))
+            .collect(),
         took: start.elapsed(),
     })
+}
+
+fn facts(subject: &Subject, supported: &BTreeMap<String, Vec<String>>) -> Map<String, Value> {
+    let plugins = supported
+        .iter()
+        .map(|(name, versions)| json!({"type": name, "versions": versions}));
+    Map::from_iter([
+        ("pluginDir".to_owned(), json!(subject.dir)),
+        ("network".to_owned(), json!(subject.network)),
+        ("plugins".to_owned(), plugins.collect()),
+    ])
 }
 
 /// One case with the plugin and the version that it is run on, or with the reason why it is not run.
@@ -95,14 +126,16 @@ impl Job {
             },
         };
         Row {
-            requirement: self.requirement,
+            asked: self.requirement.asked(),
             case: self.case.name,
-            plugin: self.shown.clone(),
-            version: self
-                .target
-                .as_ref()
-                .map(|target| target.version.clone())
-                .unwrap_or_default(),
+            subject: self.shown.clone(),
+            version: Some(
+                self.target
+                    .as_ref()
+                    .map(|target| target.version.clone())
+                    .unwrap_or_default(),
+            ),
+            measured: Vec::new(),
             outcome: outcome.known(listed),
             took: if self.target.is_ok() {
                 start.elapsed()

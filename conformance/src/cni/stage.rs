@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 
 use super::call::Call;
 use super::container::Container;
-use super::outcome::{Checked, Stop, differs};
 use super::probe::Probe;
 use super::snapshot::Snapshot;
 use super::subject::{Subject, kind};
 use crate::lab::{STAGE_PLUGINS, command, on_own_thread, prepare_stage};
+use crate::report::{Checked, Stop, differs};
 
 /// The node's lease, for plugins that read flanneld's file (flannel pkg/subnet/subnet.go, WriteSubnetFile).
 const SUBNET_ENV: &str =

@@ -8,10 +8,10 @@ use crate::cni::call::at_once;
 use crate::cni::case::About::{First, List};
 use crate::cni::case::{Case, case};
 use crate::cni::container::Container;
-use crate::cni::outcome::{Checked, expect};
 use crate::cni::shape::{addresses, routes};
 use crate::cni::snapshot::Snapshot;
 use crate::lab::text;
+use crate::report::{Checked, expect};
 
 /// So many containers are attached at the same time.
 const CROWD: usize = 12;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::cni::case::About::{First, List};
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::expect;
+use crate::report::expect;
 
 pub(super) const CASES: &[Case] = &[
     case(

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::cni::case::About::{Each, First, Type};
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::{Checked, expect};
 use crate::cni::stage::Stage;
+use crate::report::{Checked, expect};
 
 /// Most plugins pass over arguments; host-local reads them, as the reference's library does.
 const READER: crate::cni::case::About = Type("host-local");

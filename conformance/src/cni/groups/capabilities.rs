@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use crate::cni::case::About::{Each, First, Type};
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::{Checked, expect};
 use crate::cni::shape::addresses;
 use crate::cni::snapshot::Snapshot;
 use crate::cni::stage::Stage;
+use crate::report::{Checked, expect};
 
 pub(super) const CASES: &[Case] = &[
     case(

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::cni::case::About::{Chained, Type};
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::{Checked, Stop, expect};
 use crate::cni::requirement::place;
 use crate::cni::shape::{addresses, list, routes};
 use crate::cni::snapshot::Snapshot;
+use crate::report::{Checked, Stop, expect};
 
 pub(super) const CASES: &[Case] = &[
     case(

@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::cni::case::About::{Each, First, Ipam, List};
 use crate::cni::case::{Case, case};
 use crate::cni::container::Container;
-use crate::cni::outcome::{Checked, Stop};
 use crate::cni::requirement::{VERSIONS, place};
 use crate::cni::shape::routes;
 use crate::cni::snapshot::Snapshot;
 use crate::cni::stage::Stage;
+use crate::report::{Checked, Stop};
 
 pub(super) const CASES: &[Case] = &[
     case(

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cni::case::About::{Each, First, Ipam, Type};
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::{Stop, expect};
+use crate::report::{Stop, expect};
 
 pub(super) const CASES: &[Case] = &[
     case("CFG-01", "what is no JSON object is code 6", Each, |stage| {

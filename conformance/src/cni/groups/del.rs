@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use crate::cni::case::About::{Each, First, Ipam, List, Type};
 use crate::cni::case::{Case, case};
 use crate::cni::container::Container;
-use crate::cni::outcome::{Checked, expect};
 use crate::cni::snapshot::Snapshot;
 use crate::cni::stage::Stage;
+use crate::report::{Checked, expect};
 
 pub(super) const CASES: &[Case] = &[
     case(

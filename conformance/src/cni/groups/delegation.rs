@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use crate::cni::case::About::First;
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::expect;
 use crate::cni::probe::Probe;
 use crate::cni::shape::addresses;
+use crate::report::expect;
 
 pub(super) const CASES: &[Case] = &[
     case(

@@ -3,10 +3,10 @@
 use crate::cni::call::Call;
 use crate::cni::case::About::{Each, First, Ipam};
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::{Checked, Stop, expect};
 use crate::cni::probe::Probe;
 use crate::cni::requirement::place;
 use crate::cni::stage::Stage;
+use crate::report::{Checked, Stop, expect};
 
 /// The code for a bad environment (CNI SPEC 1.1.0 §Error).
 const ENVIRONMENT: u64 = 4;

@@ -3,9 +3,9 @@
 use crate::cni::call::ErrorObject;
 use crate::cni::case::About::{Each, First};
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::{Checked, expect};
 use crate::cni::stage::Stage;
 use crate::lab::text;
+use crate::report::{Checked, expect};
 
 pub(super) const CASES: &[Case] = &[
     case(

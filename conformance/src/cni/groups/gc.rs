@@ -8,10 +8,10 @@ use crate::cni::call::Call;
 use crate::cni::case::About::{Each, First, Type};
 use crate::cni::case::{Case, case};
 use crate::cni::container::Container;
-use crate::cni::outcome::{Checked, expect};
 use crate::cni::requirement::VERSIONS;
 use crate::cni::snapshot::Snapshot;
 use crate::cni::stage::Stage;
+use crate::report::{Checked, expect};
 
 /// The key of the specification; tag spec-v1.1.0 called it `cni.dev/attachments`, and libcni sends both.
 const KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::cni::case::About::{First, Ipam, Type};
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::{Checked, expect};
 use crate::cni::shape::{addresses, interface, list};
 use crate::lab::text;
+use crate::report::{Checked, expect};
 
 pub(super) const CASES: &[Case] = &[
     case(

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use crate::cni::case::About::{Each, First, Type};
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::expect;
 use crate::cni::requirement::VERSIONS;
 use crate::cni::snapshot::Snapshot;
+use crate::report::expect;
 
 /// Codes for a plugin that cannot serve (CNI SPEC 1.1.0 §Error).
 const UNAVAILABLE: [u64; 2] = [50, 51];

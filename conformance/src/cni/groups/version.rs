@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::cni::case::About::{Each, First};
 use crate::cni::case::{Case, case};
-use crate::cni::outcome::{Checked, differs, expect};
 use crate::cni::requirement::{VERSIONS, place};
+use crate::report::{Checked, differs, expect};
 
 pub(super) const CASES: &[Case] = &[
     case(

@@ -1,17 +1,26 @@
-use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::{html, json, junit, table};
-use crate::cni::outcome::{Outcome, Report, Row};
-use crate::cni::requirement;
+use crate::report::{Asked, Level, Outcome, Report, Row, Suite};
 
 /// A text with everything that must not be taken for markup.
 const HOSTILE: &str = "</failure><script>alert('\"&\u{1b}')</script>";
 
+const IDS: [&str; 6] = ["ENV-01", "ENV-02", "ENV-03", "ENV-04", "ENV-05", "ENV-06"];
+
+fn asked(id: &'static str) -> Asked {
+    Asked {
+        id,
+        level: Level::Must,
+        section: "§2",
+        text: "it does it well",
+        versions: Some("all".to_owned()),
+    }
+}
+
 fn report() -> Report {
-    let requirements = requirement::all().unwrap();
     let outcomes = [
         Outcome::Passed,
         Outcome::Failed {
@@ -33,23 +42,28 @@ fn report() -> Report {
             reason: "no memory".to_owned(),
         },
     ];
-    let rows = outcomes
-        .into_iter()
-        .zip(&requirements)
-        .map(|(outcome, requirement)| Row {
-            requirement: *requirement,
-            case: "it does it",
-            plugin: "bridge".to_owned(),
-            version: "1.0.0".to_owned(),
-            outcome,
-            took: Duration::from_millis(1500),
-        });
+    let rows = outcomes.into_iter().zip(IDS).map(|(outcome, id)| Row {
+        asked: asked(id),
+        case: "it does it",
+        subject: "bridge".to_owned(),
+        version: Some("1.0.0".to_owned()),
+        measured: vec!["3 µs".to_owned()],
+        outcome,
+        took: Duration::from_millis(1500),
+    });
     Report {
-        plugin_dir: PathBuf::from("/opt/cni/bin"),
-        network: HOSTILE.to_owned(),
-        plugins: vec![("bridge".to_owned(), vec!["1.0.0".to_owned()])],
+        suite: Suite {
+            name: "cni",
+            title: "CNI conformance",
+            subject: "plugin",
+            column: "Plugin",
+        },
+        of: HOSTILE.to_owned(),
+        headline: format!("network {HOSTILE}"),
+        parts: vec![("bridge".to_owned(), "1.0.0".to_owned())],
+        facts: Map::from_iter([("network".to_owned(), json!(HOSTILE))]),
         rows: rows.collect(),
-        not_covered: vec![(requirements[9], "nobody can see it")],
+        not_covered: vec![(asked("ENV-10"), "nobody can see it")],
         took: Duration::from_secs(2),
     }
 }
@@ -58,7 +72,9 @@ fn report() -> Report {
 fn the_table_tells_each_case_and_sums_up() {
     let text = table(&report());
     assert!(
-        text.contains("FAIL   ENV-02  bridge  1.0.0  it does it\n       expected: a\n"),
+        text.contains(
+            "FAIL   ENV-02  bridge  1.0.0  it does it\n       measured: 3 µs\n       expected: a\n"
+        ),
         "{text}"
     );
     assert!(
@@ -119,6 +135,10 @@ fn json_has_every_case_with_its_outcome() {
         ["passed", "failed", "known", "stale", "skipped", "error"]
     );
     assert_eq!(document["cases"][1]["observed"], HOSTILE);
+    assert_eq!(document["cases"][1]["plugin"], "bridge");
+    assert_eq!(document["cases"][1]["cniVersion"], "1.0.0");
+    assert_eq!(document["cases"][1]["versions"], "all");
+    assert_eq!(document["network"], HOSTILE);
     assert_eq!(document["summary"]["failed"], 1);
     assert!(!report().is_good());
 }

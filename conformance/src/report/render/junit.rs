@@ -1,16 +1,16 @@
 use std::fmt::Write as _;
 
 use super::markup::escaped;
-use crate::cni::outcome::{Outcome, Report, Row};
+use crate::report::{Outcome, Report, Row};
 
 /// The report as JUnit XML, in the form that Jenkins, GitLab and GitHub's actions read. A known difference counts as
 /// skipped there, because the form has no other word for what is no news.
-pub(in crate::cni) fn junit(report: &Report) -> String {
+pub(in crate::report) fn junit(report: &Report) -> String {
     let counts = report.counts();
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
     let head = format!(
-        "  <testsuite name=\"CNI {}\" tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\" time=\"{:.3}\">\n",
-        escaped(&report.network),
+        "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\" time=\"{:.3}\">\n",
+        escaped(&format!("{} of {}", report.suite.title, report.of)),
         report.rows.len(),
         counts.failed + counts.stale,
         counts.broken,
@@ -18,18 +18,21 @@ pub(in crate::cni) fn junit(report: &Report) -> String {
         report.took.as_secs_f64()
     );
     text.push_str(&head);
-    report.rows.iter().for_each(|row| case(&mut text, row));
+    report
+        .rows
+        .iter()
+        .for_each(|row| case(&mut text, report.suite.name, row));
     text.push_str("  </testsuite>\n</testsuites>\n");
     text
 }
 
-fn case(text: &mut String, row: &Row) {
-    let name = format!("{} {} [{}]", row.requirement.id, row.case, row.plugin);
+fn case(text: &mut String, suite: &str, row: &Row) {
+    let name = format!("{} {} [{}]", row.asked.id, row.case, row.subject);
     // Writing to a string cannot fail.
     write!(
         text,
-        "    <testcase classname=\"cni.{}\" name=\"{}\" time=\"{:.3}\"",
-        escaped(row.requirement.id),
+        "    <testcase classname=\"{suite}.{}\" name=\"{}\" time=\"{:.3}\"",
+        escaped(row.asked.id),
         escaped(&name),
         row.took.as_secs_f64()
     )

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use super::markup::escaped;
-use crate::cni::outcome::{Report, Row};
+use crate::report::{Report, Row};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif; }
@@ -16,46 +16,41 @@ td:first-child { font-weight: 600; white-space: nowrap; }
 ";
 
 /// The report as one HTML page, which needs no other file.
-pub(in crate::cni) fn html(report: &Report) -> String {
-    let title = format!("CNI conformance of {}", report.network);
+pub(in crate::report) fn html(report: &Report) -> String {
+    let title = format!("{} of {}", report.suite.title, report.of);
     let mut text = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
-         </head>\n<body>\n<h1>{title}</h1>\n<p><strong>{}</strong></p>\n<p>Programs in <code>{}</code>:</p>\n<ul>\n",
+         </head>\n<body>\n<h1>{title}</h1>\n<p><strong>{}</strong></p>\n<p>{}</p>\n<ul>\n",
         escaped(&report.summary()),
-        escaped(&report.plugin_dir.display().to_string()),
+        escaped(&report.headline),
         title = escaped(&title),
     );
     // Writing to a string cannot fail.
-    for (plugin, versions) in &report.plugins {
-        writeln!(
-            text,
-            "<li><code>{}</code> {}</li>",
-            escaped(plugin),
-            escaped(&versions.join(", "))
-        )
-        .ok();
+    for (part, words) in &report.parts {
+        writeln!(text, "<li><code>{}</code> {}</li>", escaped(part), escaped(words)).ok();
     }
     text.push_str("</ul>\n");
     let bad: Vec<_> = report.rows.iter().filter(|row| row.outcome.is_bad()).collect();
     if !bad.is_empty() {
-        section(&mut text, "Failures", bad.into_iter());
+        section(&mut text, report, "Failures", bad.into_iter());
     }
-    section(&mut text, "All cases", report.rows.iter());
+    section(&mut text, report, "All cases", report.rows.iter());
     not_covered(&mut text, report);
     text.push_str("</body>\n</html>\n");
     text
 }
 
-fn section<'a>(text: &mut String, title: &str, rows: impl Iterator<Item = &'a Row>) {
-    let head = "<thead><tr><th>Outcome</th><th>Id</th><th>Plugin</th><th>Case</th></tr></thead>";
+fn section<'a>(text: &mut String, report: &Report, title: &str, rows: impl Iterator<Item = &'a Row>) {
+    let column = escaped(report.suite.column);
+    let head = format!("<thead><tr><th>Outcome</th><th>Id</th><th>{column}</th><th>Case</th></tr></thead>");
     write!(text, "<h2>{}</h2>\n<table>\n{head}\n<tbody>\n", escaped(title)).ok();
     rows.for_each(|one| row(text, one));
     text.push_str("</tbody>\n</table>\n");
 }
 
 fn row(text: &mut String, row: &Row) {
-    let requirement = row.requirement;
+    let asked = &row.asked;
     let class = match row.outcome.name() {
         "pass" => "pass",
         "known" => "known",
@@ -64,19 +59,17 @@ fn row(text: &mut String, row: &Row) {
     };
     write!(
         text,
-        "<tr><td class=\"{class}\">{}</td><td>{}</td><td>{} {}</td><td>{}<div class=\"small\">{} ({}; versions: {}): {}</div>",
+        "<tr><td class=\"{class}\">{}</td><td>{}</td><td>{} {}</td><td>{}<div class=\"small\">{}: {}</div>",
         escaped(row.outcome.name()),
-        escaped(requirement.id),
-        escaped(&row.plugin),
-        escaped(&row.version),
+        escaped(asked.id),
+        escaped(&row.subject),
+        escaped(row.version()),
         escaped(row.case),
-        escaped(requirement.section),
-        escaped(requirement.level.name()),
-        escaped(&requirement.versions.text()),
-        escaped(requirement.text)
+        escaped(&asked.by()),
+        escaped(asked.text)
     )
     .ok();
-    let details = row.outcome.details();
+    let details = row.details();
     if !details.is_empty() {
         text.push_str("<dl>");
         for (heading, detail) in details {
@@ -98,8 +91,8 @@ fn not_covered(text: &mut String, report: &Report) {
         return;
     }
     text.push_str("<h2>Not covered</h2>\n<ul>\n");
-    for (requirement, reason) in &report.not_covered {
-        let (id, what) = (escaped(requirement.id), escaped(requirement.text));
+    for (asked, reason) in &report.not_covered {
+        let (id, what) = (escaped(asked.id), escaped(asked.text));
         writeln!(text, "<li>{id} {what}: {}</li>", escaped(reason)).ok();
     }
     text.push_str("</ul>\n");

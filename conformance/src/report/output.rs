@@ -1,0 +1,42 @@
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Arg, ArgMatches, value_parser};
+
+use super::{Report, render};
+
+/// The arguments by which the further forms are asked for.
+pub(crate) fn arguments() -> [Arg; 3] {
+    let file = |name: &'static str, help: &'static str| {
+        let file = Arg::new(name).long(name).value_name("FILE");
+        file.value_parser(value_parser!(PathBuf)).help(help)
+    };
+    [
+        file("json", "Write the report as JSON too"),
+        file("junit", "Write the report as JUnit XML too"),
+        file("html", "Write the report as one HTML page too"),
+    ]
+}
+
+/// Writes the forms that were asked for, and the table to standard output; true when the report is good.
+///
+/// # Errors
+/// Fails when a form cannot be written.
+pub(crate) fn write(report: &Report, arguments: &ArgMatches) -> Result<bool> {
+    let files = [
+        ("json", render::json(report)?),
+        ("junit", render::junit(report)),
+        ("html", render::html(report)),
+    ];
+    for (name, text) in files {
+        if let Some(file) = arguments.get_one::<PathBuf>(name) {
+            fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    out.write_all(render::table(report).as_bytes())
+        .context("writing the report")?;
+    Ok(report.is_good())
+}
