@@ -12,6 +12,7 @@ use crate::bench;
 use crate::cni;
 use crate::demo::{self, DemoConfig};
 use crate::lab::{MAX_NODES, Store};
+use crate::nodes;
 
 /// Exit status for a wrong command line (as of clap, and of most of Unix).
 const USAGE: u8 = 2;
@@ -34,6 +35,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match matches.subcommand() {
         Some(("bench", arguments)) => bench::cli::run(arguments),
         Some(("cni", arguments)) => cni::cli::run(arguments),
+        Some(("agent", arguments)) => nodes::run_agent(arguments),
+        Some(("nodes", arguments)) => nodes::cli::run(arguments),
         Some(("demo", arguments)) => demo::run(&demo_config(arguments)),
         Some(_) | None => Ok(false),
     };
@@ -53,6 +56,8 @@ fn command() -> Command {
         .subcommand_required(true)
         .subcommand(bench::cli::command())
         .subcommand(cni::cli::command())
+        .subcommand(nodes::cli::command())
+        .subcommand(nodes::agent_command())
         .subcommand(demo_command())
 }
 

@@ -14,4 +14,5 @@ mod cni;
 pub mod demo;
 pub mod guest;
 pub mod lab;
+mod nodes;
 mod report;

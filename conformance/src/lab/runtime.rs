@@ -7,6 +7,7 @@ use std::process::{Output, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::iproute::text;
 use super::mounts::CNI_BIN_DIR;
 use super::namespaces::command;
 use super::node::Node;
@@ -95,14 +96,30 @@ pub fn write_conflist(node: &Node, list: &Value) -> Result<()> {
     fs::write(node.file(CONFLIST), format!("{list:#}\n")).with_context(|| format!("writing {CONFLIST}"))
 }
 
-/// Calls every plugin of the node's list as libcni does: forwards for ADD and CHECK, backwards for DEL, each with the
-/// configuration's own name and version and the previous result; returns the last result.
+/// Calls every plugin of the node's list as libcni does (CNI SPEC 1.1.0 §Section 3); returns the last result.
 ///
 /// # Errors
 /// Fails with a [`PluginError`] when a plugin answers with an error, or when one cannot be run.
 pub fn call(node: &Node, verb: Verb, attachment: &Attachment, cached: Option<&Value>) -> Result<Value> {
-    let text = fs::read_to_string(node.file(CONFLIST)).with_context(|| format!("reading {CONFLIST}"))?;
-    let list: Value = serde_json::from_str(&text).with_context(|| format!("reading {CONFLIST}"))?;
+    let list = fs::read_to_string(node.file(CONFLIST)).with_context(|| format!("reading {CONFLIST}"))?;
+    let list: Value = serde_json::from_str(&list).with_context(|| format!("reading {CONFLIST}"))?;
+    call_list(&list, verb, cached, |plugin, conf| {
+        run_plugin(node, plugin, verb, attachment, conf)
+    })
+}
+
+/// Calls every plugin of a list as libcni does: forwards for ADD and CHECK, backwards for DEL, each with the
+/// configuration's own name and version and the previous result; returns the last result. The function runs one plugin
+/// by its type, with a configuration on its standard input.
+///
+/// # Errors
+/// Fails with a [`PluginError`] when a plugin answers with an error, or when one cannot be run.
+pub(crate) fn call_list(
+    list: &Value,
+    verb: Verb,
+    cached: Option<&Value>,
+    run: impl Fn(&str, &str) -> Result<Output>,
+) -> Result<Value> {
     let mut plugins = list
         .get("plugins")
         .and_then(Value::as_array)
@@ -122,7 +139,8 @@ pub fn call(node: &Node, verb: Verb, attachment: &Attachment, cached: Option<&Va
         if !result.is_null() {
             members.insert("prevResult".to_owned(), result.clone());
         }
-        let answer = call_plugin(node, verb, attachment, &conf)?;
+        let plugin = text(&conf, "type").to_owned();
+        let answer = answer_of(&plugin, verb, &run(&plugin, &conf.to_string())?)?;
         if verb == Verb::Add {
             result = answer;
         }
@@ -130,19 +148,13 @@ pub fn call(node: &Node, verb: Verb, attachment: &Attachment, cached: Option<&Va
     Ok(result)
 }
 
-fn call_plugin(node: &Node, verb: Verb, attachment: &Attachment, conf: &Value) -> Result<Value> {
-    let plugin = conf
-        .get("type")
-        .and_then(Value::as_str)
-        .context("a plugin without a type")?
-        .to_owned();
-    let output = run_plugin(node, &plugin, verb, attachment, &conf.to_string())?;
+fn answer_of(plugin: &str, verb: Verb, output: &Output) -> Result<Value> {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let object = serde_json::from_str(&stdout).unwrap_or_default();
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(PluginError {
-            plugin,
+            plugin: plugin.to_owned(),
             object,
             stderr,
         }
@@ -154,7 +166,7 @@ fn call_plugin(node: &Node, verb: Verb, attachment: &Attachment, conf: &Value) -
     Ok(object)
 }
 
-/// Runs one plugin with the environment that containerd gives it (spec: CNI SPEC 1.1.0 §Parameters).
+/// Runs one plugin of a node with the environment that containerd gives it.
 ///
 /// # Errors
 /// Fails when the plugin cannot be run at all.
@@ -165,35 +177,49 @@ pub fn run_plugin(
     attachment: &Attachment,
     stdin: &str,
 ) -> Result<Output> {
-    let program = format!("{CNI_BIN_DIR}/{plugin}");
+    node.namespaces()
+        .run(|| run_program(CNI_BIN_DIR, plugin, verb, attachment, stdin))
+}
+
+/// Runs one plugin where the calling thread is, with the environment that containerd gives it (CNI SPEC 1.1.0
+/// §Parameters).
+///
+/// # Errors
+/// Fails when the plugin cannot be run at all.
+pub(crate) fn run_program(
+    bin_dir: &str,
+    plugin: &str,
+    verb: Verb,
+    attachment: &Attachment,
+    stdin: &str,
+) -> Result<Output> {
+    let program = format!("{bin_dir}/{plugin}");
     let id = &attachment.container_id;
     let args = format!(
         "K8S_POD_INFRA_CONTAINER_ID={id};IgnoreUnknown=1;K8S_POD_UID={id};K8S_POD_NAMESPACE=lab;K8S_POD_NAME={id}"
     );
-    node.namespaces().run(|| {
-        let mut process = command(&[program.as_str()])?;
-        process
-            .env("CNI_COMMAND", verb.text())
-            .env("CNI_CONTAINERID", id)
-            .env("CNI_NETNS", &attachment.netns);
-        process
-            .env("CNI_IFNAME", &attachment.ifname)
-            .env("CNI_PATH", CNI_BIN_DIR)
-            .env("CNI_ARGS", args);
-        process
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = process
-            .spawn()
-            .with_context(|| format!("starting the plugin {program}"))?;
-        // A plugin that ends before it has read everything closes the pipe; its answer says why.
-        child
-            .stdin
-            .take()
-            .map(|mut pipe| pipe.write_all(stdin.as_bytes()).ok());
-        child
-            .wait_with_output()
-            .with_context(|| format!("waiting for the plugin {program}"))
-    })
+    let mut process = command(&[program.as_str()])?;
+    process
+        .env("CNI_COMMAND", verb.text())
+        .env("CNI_CONTAINERID", id)
+        .env("CNI_NETNS", &attachment.netns);
+    process
+        .env("CNI_IFNAME", &attachment.ifname)
+        .env("CNI_PATH", bin_dir)
+        .env("CNI_ARGS", args);
+    process
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = process
+        .spawn()
+        .with_context(|| format!("starting the plugin {program}"))?;
+    // A plugin that ends before it has read everything closes the pipe; its answer says why.
+    child
+        .stdin
+        .take()
+        .map(|mut pipe| pipe.write_all(stdin.as_bytes()).ok());
+    child
+        .wait_with_output()
+        .with_context(|| format!("waiting for the plugin {program}"))
 }

@@ -1,0 +1,179 @@
+//! The program on a node: makes pods there and sends and receives in them, as the runner asks over its standard input.
+//! At the end of that input, whatever ended the runner or the connection to it, it detaches every pod and ends.
+
+mod echo;
+mod exchange;
+mod icmp;
+mod pods;
+mod server;
+mod shell;
+mod stream;
+
+use std::io::{BufRead, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result};
+use clap::{Arg, ArgMatches, Command};
+use nix::ifaddrs::getifaddrs;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::protocol::{Answer, Greeting, Numbered, PROTOCOL, Place, Request};
+use crate::lab::on_own_thread;
+use pods::Pods;
+use stream::Streams;
+
+/// The subcommand `agent`, which the runner calls.
+pub(crate) fn command() -> Command {
+    let text = |name: &'static str, default: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("PATH")
+            .default_value(default)
+    };
+    Command::new("agent")
+        .about("Serves `conformance nodes` on a node, over standard input and output")
+        .hide(true)
+        .arg(text("plugin-dir", "/opt/cni/bin"))
+        .arg(text("conf", "/etc/cni/net.d"))
+}
+
+/// Serves until standard input ends.
+///
+/// # Errors
+/// Fails when standard output is gone, or a pod cannot be detached at the end.
+pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
+    let path = |name: &str| arguments.get_one::<String>(name).cloned().unwrap_or_default();
+    let agent = Arc::new(Agent {
+        pods: Pods::new(path("plugin-dir"), path("conf")),
+        streams: Streams::default(),
+        next: AtomicU64::new(1),
+        out: Mutex::new(std::io::stdout()),
+    });
+    agent.print(&Greeting { agent: PROTOCOL })?;
+    for line in std::io::stdin().lock().lines() {
+        // A line cut short is the end of the runner.
+        let Some(Numbered { number, request }) = line.ok().and_then(|line| serde_json::from_str(&line).ok())
+        else {
+            break;
+        };
+        let agent = Arc::clone(&agent);
+        thread::spawn(move || {
+            let result = agent.answer(request).map_err(|error| format!("{error:#}"));
+            // Whoever does not read any more will close standard input, too.
+            agent.print(&Answer { number, result }).ok();
+        });
+    }
+    agent.pods.remove_all()?;
+    Ok(true)
+}
+
+struct Agent {
+    pods: Pods,
+    streams: Streams,
+    next: AtomicU64,
+    out: Mutex<std::io::Stdout>,
+}
+
+impl Agent {
+    fn print(&self, what: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(what).context("writing an answer as JSON")?;
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(out, "{text}").context("answering")?;
+        out.flush().context("answering")
+    }
+
+    fn answer(&self, request: Request) -> Result<Value> {
+        match request {
+            Request::Addresses { place } => told(self.within(&place, addresses)?),
+            Request::Outward { place } => told(self.within(&place, || Ok(outward()))?),
+            Request::Run { place, argv, limit } => told(self.within(&place, || shell::run(&argv, limit))?),
+            Request::Read { path } => told(shell::read(&path)?),
+            Request::AddPod { name, ports } => told(self.pods.add(&name, &ports)?),
+            Request::RemovePod { name } => told(self.pods.remove(&name)?),
+            Request::Listen { place, port } => told(self.within(&place, || server::start(port))?),
+            Request::Ask {
+                place,
+                transport,
+                targets,
+                size,
+            } => {
+                let ask = || {
+                    let all = targets.iter();
+                    Ok(all
+                        .map(|target| {
+                            exchange::ask(*target, transport, size).map_err(|error| format!("{error:#}"))
+                        })
+                        .collect::<Vec<_>>())
+                };
+                told(self.within(&place, ask)?)
+            }
+            Request::Ping { place, targets, size } => {
+                told(self.within(&place, || icmp::ping_all(&targets, size))?)
+            }
+            Request::Send {
+                place,
+                target,
+                size,
+                check,
+            } => told(self.within(&place, || exchange::send(target, size, check))?),
+            Request::Connections { place, target, count } => {
+                told(self.within(&place, || exchange::connections(target, count))?)
+            }
+            Request::RoundTrips { place, target, count } => {
+                told(self.within(&place, || exchange::round_trips(target, count))?)
+            }
+            Request::StartStream { place, target } => {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                let socket = self.within(&place, || stream::open(target))?;
+                self.streams.start(number, socket)?;
+                told(number)
+            }
+            Request::StopStream { stream } => told(self.streams.stop(stream)?),
+        }
+    }
+
+    /// Does something in the network namespace of a place, on a thread of its own.
+    fn within<T: Send>(&self, place: &Place, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        match place {
+            Place::Node => on_own_thread(action),
+            Place::Pod(name) => self.pods.namespaces(name)?.run(action),
+        }
+    }
+}
+
+fn told(what: impl Serialize) -> Result<Value> {
+    serde_json::to_value(what).context("writing an answer as JSON")
+}
+
+/// The addresses of all links but the loopback.
+fn addresses() -> Result<Vec<(String, IpAddr)>> {
+    let all = getifaddrs().context("asking for the addresses")?;
+    let found = all.filter_map(|one| {
+        let address = one.address?;
+        let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+        let ip = v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))?;
+        Some((one.interface_name, ip))
+    });
+    Ok(found.filter(|(name, _)| name != "lo").collect())
+}
+
+/// The addresses that the kernel chooses for packets to the outside: no packet is sent to these (RFC 5737, RFC 3849).
+fn outward() -> Vec<IpAddr> {
+    let ways: [(IpAddr, IpAddr); 2] = [
+        (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        (
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+        ),
+    ];
+    let chosen = |(any, outside): (IpAddr, IpAddr)| {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect(SocketAddr::new(outside, 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    ways.into_iter().filter_map(chosen).collect()
+}

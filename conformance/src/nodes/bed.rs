@@ -1,0 +1,297 @@
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::inventory::Inventory;
+use super::protocol::{Attached, HostPort, Place, Request};
+use super::remote::{Remote, side_by_side};
+
+/// The port of the node that leads to the first pod of each: in the range that the IANA leaves to the private, and below
+/// the one from which kernels take ports for clients (linux `ip_local_port_range`).
+pub(super) const HOST_PORT: u16 = 31_877;
+/// The port of the server in pods, which a host port leads to.
+const POD_PORT: u16 = 8_377;
+
+/// An IP family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    fn has(self, ip: IpAddr) -> bool {
+        match self {
+            Self::V4 => ip.is_ipv4(),
+            Self::V6 => ip.is_ipv6(),
+        }
+    }
+
+    pub(super) fn first_of(self, addresses: &[IpAddr]) -> Option<IpAddr> {
+        addresses.iter().copied().find(|ip| self.has(*ip))
+    }
+}
+
+/// A node with its agent.
+pub(super) struct Node {
+    pub(super) agent: Remote,
+    /// All of its addresses, of whatever link.
+    pub(super) addresses: Vec<IpAddr>,
+    /// One of each family at which other nodes reach it.
+    pub(super) outward: Vec<IpAddr>,
+    /// Of the server on it.
+    port: u16,
+}
+
+/// A pod that the run made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pod {
+    pub(super) name: String,
+    /// The place of its node among all.
+    pub(super) node: usize,
+    pub(super) addresses: Vec<IpAddr>,
+    /// Of the server in it.
+    port: u16,
+    /// Whether the node's [`HOST_PORT`] leads to it.
+    pub(super) has_host_port: bool,
+}
+
+/// All nodes, with pods on them, and a server on each node and in each pod.
+pub(super) struct Bed {
+    pub(super) nodes: Vec<Node>,
+    pub(super) pods: Vec<Pod>,
+}
+
+/// Where a packet comes from or goes to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End<'a> {
+    Node(usize),
+    Pod(&'a Pod),
+}
+
+impl Bed {
+    /// Starts agents, pods and servers; what there is of them ends when this fails.
+    ///
+    /// # Errors
+    /// Fails when a host cannot be reached, or a pod not be attached.
+    pub(super) fn make(inventory: &dyn Inventory, pods_per_node: u8) -> Result<Self> {
+        let agents = inventory.start_agents()?;
+        let made = side_by_side(&agents, |agent| {
+            let pods = (1..=pods_per_node).map(|number| add_pod(agent, number));
+            let pods = pods.collect::<Result<Vec<_>>>()?;
+            // After the pods, because the first one brings the node addresses.
+            Ok((about(agent)?, pods))
+        })?;
+        let mut bed = Self {
+            nodes: Vec::new(),
+            pods: Vec::new(),
+        };
+        for (agent, ((addresses, outward, port), pods)) in agents.into_iter().zip(made) {
+            let node = bed.nodes.len();
+            bed.pods.extend(pods.into_iter().map(|pod| Pod { node, ..pod }));
+            bed.nodes.push(Node {
+                agent,
+                addresses,
+                outward,
+                port,
+            });
+        }
+        Ok(bed)
+    }
+
+    /// Detaches all pods and ends all agents.
+    ///
+    /// # Errors
+    /// Fails with the first node on which that did not go well, after all were tried.
+    pub(super) fn end(self) -> Result<()> {
+        let ended: Vec<_> = self.nodes.into_iter().map(|node| node.agent.end()).collect();
+        ended.into_iter().collect()
+    }
+
+    /// The families that every pod has.
+    pub(super) fn families(&self) -> Vec<Family> {
+        let everywhere = |family: &Family| {
+            self.pods
+                .iter()
+                .all(|pod| family.first_of(&pod.addresses).is_some())
+        };
+        Family::BOTH.into_iter().filter(everywhere).collect()
+    }
+
+    /// The agent of the node at a place, or of the pod's node.
+    ///
+    /// # Errors
+    /// Fails when there is no such node.
+    pub(super) fn agent(&self, end: End<'_>) -> Result<&Remote> {
+        let index = match end {
+            End::Node(index) => index,
+            End::Pod(pod) => pod.node,
+        };
+        Ok(&self.node(index)?.agent)
+    }
+
+    /// A node by its place.
+    ///
+    /// # Errors
+    /// Fails when there is no such node.
+    pub(super) fn node(&self, index: usize) -> Result<&Node> {
+        self.nodes.get(index).context("a node that there is not")
+    }
+
+    /// What an end is called in reports.
+    pub(super) fn name(&self, end: End<'_>) -> String {
+        match end {
+            End::Node(index) => self
+                .nodes
+                .get(index)
+                .map_or("?", |node| node.agent.name())
+                .to_owned(),
+            End::Pod(pod) => pod.name.clone(),
+        }
+    }
+
+    /// An end's address.
+    ///
+    /// # Errors
+    /// Fails when it has none of the family.
+    pub(super) fn address(&self, end: End<'_>, family: Family) -> Result<IpAddr> {
+        let found = match end {
+            End::Node(index) => family.first_of(&self.node(index)?.outward),
+            End::Pod(pod) => family.first_of(&pod.addresses),
+        };
+        found.with_context(|| format!("{} has no address of {}", self.name(end), family.name()))
+    }
+
+    /// Where an end's server is.
+    ///
+    /// # Errors
+    /// Fails when it has no address of the family.
+    pub(super) fn server(&self, end: End<'_>, family: Family) -> Result<SocketAddr> {
+        let port = match end {
+            End::Node(index) => self.node(index)?.port,
+            End::Pod(pod) => pod.port,
+        };
+        Ok(SocketAddr::new(self.address(end, family)?, port))
+    }
+}
+
+impl End<'_> {
+    /// The same for the agent of its node.
+    pub(super) fn place(self) -> Place {
+        match self {
+            Self::Node(_) => Place::Node,
+            Self::Pod(pod) => Place::Pod(pod.name.clone()),
+        }
+    }
+
+    /// The place of its node among all.
+    pub(super) fn node(self) -> usize {
+        match self {
+            Self::Node(index) => index,
+            Self::Pod(pod) => pod.node,
+        }
+    }
+}
+
+/// A node's addresses, those at which others reach it, and the port of its server.
+fn about(agent: &Remote) -> Result<(Vec<IpAddr>, Vec<IpAddr>, u16)> {
+    let place = Place::Node;
+    let addresses: Vec<(String, IpAddr)> = agent.ask(Request::Addresses { place: place.clone() })?;
+    let chosen: Vec<IpAddr> = agent.ask(Request::Outward { place: place.clone() })?;
+    let port = agent.ask(Request::Listen { place, port: 0 })?;
+    let outward = outward(&addresses, &chosen);
+    Ok((addresses.into_iter().map(|(_, ip)| ip).collect(), outward, port))
+}
+
+/// The addresses that the kernel chose for packets to the outside. Where it has no such way in a family, the one on the
+/// same link as the other family's.
+fn outward(addresses: &[(String, IpAddr)], chosen: &[IpAddr]) -> Vec<IpAddr> {
+    let links: Vec<_> = addresses
+        .iter()
+        .filter(|(_, ip)| chosen.contains(ip))
+        .map(|(link, _)| link)
+        .collect();
+    let beside = addresses
+        .iter()
+        .filter(|(link, ip)| links.contains(&link) && !is_link_local(*ip))
+        .map(|(_, ip)| *ip);
+    chosen.iter().copied().chain(beside).collect()
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// Attaches a pod and starts its server; the first one of a node has a host port, where the plugins make such.
+fn add_pod(agent: &Remote, number: u8) -> Result<Pod> {
+    let name = format!("{}/pod{number}", agent.name());
+    let ports = if number == 1 {
+        vec![HostPort {
+            host_port: HOST_PORT,
+            pod_port: POD_PORT,
+        }]
+    } else {
+        Vec::new()
+    };
+    let attached: Attached = agent.ask(Request::AddPod {
+        name: name.clone(),
+        ports,
+    })?;
+    let port = agent.ask(Request::Listen {
+        place: Place::Pod(name.clone()),
+        port: POD_PORT,
+    })?;
+    Ok(Pod {
+        addresses: addresses_in(&attached.result)?,
+        name,
+        node: 0,
+        port,
+        has_host_port: number == 1 && attached.takes_ports,
+    })
+}
+
+/// The addresses of a plugin's result (CNI SPEC 1.1.0 §ADD Success).
+fn addresses_in(result: &Value) -> Result<Vec<IpAddr>> {
+    let ips = result.get("ips").and_then(Value::as_array).into_iter().flatten();
+    let texts = ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next());
+    let found = texts.map(|text| text.parse().with_context(|| format!("{text:?} is no address")));
+    let found: Vec<_> = found.collect::<Result<_>>()?;
+    found
+        .first()
+        .with_context(|| format!("the plugins gave no address: {result}"))?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_without_a_way_out_is_looked_for_beside_the_other() {
+        let all = [
+            "lo6 fe80::1",
+            "eth0 10.0.0.1",
+            "eth0 fe80::2",
+            "eth0 fd00::1",
+            "cni0 fd01::1",
+        ];
+        let all = all.map(|text| text.split_once(' ').unwrap());
+        let all = all.map(|(link, ip)| (link.to_owned(), ip.parse().unwrap()));
+        let found = outward(&all, &["10.0.0.1".parse().unwrap()]);
+        assert_eq!(Family::V4.first_of(&found), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(Family::V6.first_of(&found), Some("fd00::1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,240 @@
+//! What a network does when its daemon is restarted, and when somebody takes something away: packets are counted.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::tables::{Peer, device, forwarding, hiding_rules, neighbours, peer, routes};
+use super::tools::across;
+use crate::lab::wait_until;
+use crate::nodes::bed::{End, Family, Node, Pod};
+use crate::nodes::case::{Case, Look, case};
+use crate::nodes::protocol::{Counted, Request};
+use crate::report::{Checked, Stop, differs, expect};
+
+/// How soon what was taken away has to be back: ten times this project's own aim.
+const REPAIR_LIMIT: Duration = Duration::from_secs(10);
+/// How long traffic is watched after a restart: what a daemon gets wrong at its start may show later.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "RST-01",
+        "no packet between pods is lost while each node's daemon is restarted",
+        restarts,
+    )
+    .breaks(),
+    case("RPR-01", "a route that was deleted comes back", |look| {
+        repaired(look, Peer::route, routes, |look, peer| {
+            words(&[
+                "ip",
+                "route",
+                "delete",
+                &peer.subnet(),
+                "dev",
+                device(look.family),
+            ])
+        })
+    })
+    .breaks(),
+    case("RPR-02", "a neighbour that was deleted comes back", |look| {
+        repaired(look, Peer::neighbour, neighbours, |look, peer| {
+            words(&[
+                "ip",
+                "neighbour",
+                "delete",
+                &peer.vtep.to_string(),
+                "dev",
+                device(look.family),
+            ])
+        })
+    })
+    .breaks(),
+    case(
+        "RPR-03",
+        "a forwarding entry that was deleted comes back",
+        |look| {
+            repaired(look, Peer::forwarding, forwarding, |look, peer| {
+                let device = device(look.family);
+                words(&[
+                    "bridge",
+                    "fdb",
+                    "delete",
+                    &peer.mac,
+                    "dev",
+                    device,
+                    "dst",
+                    &peer.outer,
+                    "self",
+                ])
+            })
+        },
+    )
+    .breaks(),
+    case(
+        "RPR-04",
+        "the rules that masquerade come back after their table or chain was emptied",
+        rules_repaired,
+    )
+    .breaks(),
+];
+
+fn words(argv: &[&str]) -> Vec<String> {
+    argv.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// Sends a packet each millisecond from a pod to another and back while something happens.
+fn counted<T>(
+    look: &Look<'_>,
+    from: &Pod,
+    to: &Pod,
+    action: impl FnOnce() -> Checked<T>,
+) -> Checked<(T, Counted)> {
+    let end = End::Pod(from);
+    let agent = look.bed.agent(end)?;
+    let stream: u64 = agent.ask(Request::StartStream {
+        place: end.place(),
+        target: look.bed.server(End::Pod(to), look.family)?,
+    })?;
+    let done = action();
+    let counted: Counted = agent.ask(Request::StopStream { stream })?;
+    look.measured(format!(
+        "{} → {} and back: {} of {} packets lost, longest gap {:.0} ms",
+        from.name,
+        to.name,
+        counted.sent.saturating_sub(counted.answered),
+        counted.sent,
+        counted.longest_gap.as_secs_f64() * 1e3
+    ));
+    Ok((done?, counted))
+}
+
+fn restarts(look: &Look<'_>) -> Checked<()> {
+    for (from, to) in across(look)? {
+        let node = look.bed.node(from.node)?;
+        let (took, counted) = counted(look, from, to, || {
+            let start = Instant::now();
+            look.inventory.restart_daemon(from.node, &node.agent)?;
+            let took = start.elapsed();
+            std::thread::sleep(AFTERWARDS);
+            Ok(took)
+        })?;
+        look.measured(format!(
+            "{}: restarted in {:.2} s",
+            node.agent.name(),
+            took.as_secs_f64()
+        ));
+        expect(
+            counted.answered == counted.sent,
+            "no packet is lost",
+            format!(
+                "{}: {} of {} lost",
+                node.agent.name(),
+                counted.sent - counted.answered,
+                counted.sent
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+/// Deletes one entry of a table on the first node, and waits until the table is as before.
+fn repaired(
+    look: &Look<'_>,
+    entry: fn(&Peer) -> String,
+    table: Table,
+    delete: fn(&Look<'_>, &Peer) -> Vec<String>,
+) -> Checked<()> {
+    let pairs = across(look)?;
+    let (from, to) = *pairs.first().context("no pair of nodes")?;
+    let (node, other) = (look.bed.node(from.node)?, look.bed.node(to.node)?);
+    let peer = peer(look, other)?;
+    let before = table(look, node)?;
+    if !before.contains(&entry(&peer)) {
+        let name = node.agent.name();
+        return differs(
+            format!("{name} has {}", entry(&peer)),
+            format!("it has {before:?}"),
+        );
+    }
+    let argv = delete(look, &peer);
+    let argv: Vec<_> = argv.iter().map(String::as_str).collect();
+    let (back, _) = counted(look, from, to, || {
+        run(node, &argv)?;
+        Ok(as_before(look, node, table, &before))
+    })?;
+    told(look, &argv, back)
+}
+
+fn rules_repaired(look: &Look<'_>) -> Checked<()> {
+    let node = look.bed.node(0)?;
+    let before = hiding_rules(look, node)?;
+    if before.is_empty() {
+        return Err(Stop::Skip("no rule masquerades the network".to_owned()));
+    }
+    // Of flannel pkg/trafficmngr: the table in nf_tables, and the chain in iptables.
+    let ways = match look.family {
+        Family::V4 => [
+            &["nft", "flush", "table", "ip", "flannel-ipv4"][..],
+            &["iptables", "-t", "nat", "-F", "FLANNEL-POSTRTG"],
+        ],
+        Family::V6 => [
+            &["nft", "flush", "table", "ip6", "flannel-ipv6"][..],
+            &["ip6tables", "-t", "nat", "-F", "FLANNEL-POSTRTG"],
+        ],
+    };
+    let Some(argv) = ways.into_iter().find(|argv| run(node, argv).is_ok()) else {
+        return Err(Stop::Skip(
+            "there is neither a table nor a chain of Flannel's".to_owned(),
+        ));
+    };
+    told(look, argv, as_before(look, node, hiding_rules, &before))
+}
+
+/// What a table of a node has.
+type Table = fn(&Look<'_>, &Node) -> Checked<BTreeSet<String>>;
+
+fn run(node: &Node, argv: &[&str]) -> Checked<()> {
+    let output = node.agent.run(argv)?;
+    if output.status == Some(0) {
+        return Ok(());
+    }
+    let line = argv.join(" ");
+    Err(anyhow::anyhow!(
+        "`{line}` on {} failed: {}",
+        node.agent.name(),
+        output.stderr.trim()
+    )
+    .into())
+}
+
+/// How long it takes until a table is as before.
+fn as_before(look: &Look<'_>, node: &Node, table: Table, before: &BTreeSet<String>) -> Result<Duration> {
+    wait_until("the table to be as before", REPAIR_LIMIT, || {
+        table(look, node)
+            .map(|now| now == *before)
+            .map_err(|stop| match stop {
+                Stop::Broken(error) => error,
+                Stop::Differs { observed, .. } => anyhow::anyhow!(observed),
+                Stop::Skip(reason) => anyhow::anyhow!(reason),
+            })
+    })
+}
+
+fn told(look: &Look<'_>, argv: &[&str], back: Result<Duration>) -> Checked<()> {
+    match back {
+        Ok(after) => {
+            look.measured(format!("back after {:.0} ms", after.as_secs_f64() * 1e3));
+            Ok(())
+        }
+        Err(error) => differs(
+            format!(
+                "`{}` is undone within {} s",
+                argv.join(" "),
+                REPAIR_LIMIT.as_secs()
+            ),
+            format!("{error:#}"),
+        ),
+    }
+}

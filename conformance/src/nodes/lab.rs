@@ -1,0 +1,187 @@
+use std::fs;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::inventory::Inventory;
+use super::remote::{Remote, side_by_side};
+use crate::lab::runtime::install_conflist;
+use crate::lab::{
+    Binaries, CNI_BIN_DIR, Flanneld, Lab, LabConfig, NODE_LINK, Namespaces, Node, TUNNEL, command,
+    copy_program,
+};
+use crate::report::Checked;
+
+/// Both families, so that every case can be run.
+const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
+    "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
+/// As in Flannel's manifest.
+const DAEMON_FLAGS: [&str; 1] = ["--ip-masq"];
+/// The agent's program, below the directory that all nodes of a lab share.
+const AGENT: &str = "bin/conformance";
+const AGENT_ON_NODE: &str = "/run/lab/bin/conformance";
+/// How long a daemon may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Nodes as namespaces of this machine, with the programs of this project on them.
+pub(super) struct LabNodes {
+    // Fields are dropped in this order: the daemons are reaped before the lab waits for its processes to end.
+    daemons: Mutex<Vec<Flanneld>>,
+    lab: Lab,
+}
+
+impl LabNodes {
+    /// Makes a lab of dual-stack nodes, with a daemon on each.
+    ///
+    /// # Errors
+    /// Fails without root or without the programs, and when a daemon does not start.
+    pub(super) fn start(nodes: u8, bin_dir: Option<PathBuf>) -> Result<Self> {
+        let binaries = bin_dir.as_deref().map_or_else(Binaries::find, Binaries::in_dir)?;
+        let lab = Lab::new(&LabConfig { nodes, binaries })?;
+        fs::write(lab.shared_file("leases/config"), NET_CONF).context("writing the network configuration")?;
+        let this = std::env::current_exe().context("finding the running program's own path")?;
+        copy_program(&this, &lab.shared_file(AGENT))?;
+        for node in lab.nodes() {
+            let address = format!("{}/64", underlay_v6(node.address()));
+            node.ip(&["address", "add", &address, "dev", NODE_LINK, "nodad"])?;
+        }
+        // Host ports are portmap's, which is the same program.
+        symlink("flannel", lab.shared_file("bin/portmap"))
+            .or_else(already_there)
+            .context("adding portmap")?;
+        lab.nodes().iter().try_for_each(install_conflist)?;
+        let daemons = side_by_side(lab.nodes(), |node| node.start_flanneld(&DAEMON_FLAGS))?;
+        Ok(Self {
+            daemons: Mutex::new(daemons),
+            lab,
+        })
+    }
+
+    /// The lab's nodes.
+    pub(super) fn nodes(&self) -> &[Node] {
+        self.lab.nodes()
+    }
+}
+
+fn already_there(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == ErrorKind::AlreadyExists {
+        Ok(())
+    } else {
+        Err(error)
+    }
+}
+
+/// A node's address of IPv6 beside the one of IPv4.
+fn underlay_v6(address: Ipv4Addr) -> String {
+    let [.., last] = address.octets();
+    format!("fd00:77::{last}")
+}
+
+impl Inventory for LabNodes {
+    fn title(&self) -> String {
+        format!("a lab of {} nodes", self.nodes().len())
+    }
+
+    fn start_agents(&self) -> Result<Vec<Remote>> {
+        side_by_side(self.nodes(), |node| {
+            let mut agent = command(&[AGENT_ON_NODE, "agent", "--plugin-dir", CNI_BIN_DIR])?;
+            agent
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            Remote::start(&node.name(), node.namespaces().spawn(agent)?, b"")
+        })
+    }
+
+    fn restart_daemon(&self, node: usize, _agent: &Remote) -> Checked<()> {
+        let mut daemons = self.daemons.lock().unwrap_or_else(PoisonError::into_inner);
+        let daemon = daemons.get_mut(node).context("a node without a daemon")?;
+        let (_, status) = daemon.stop(STOP_LIMIT)?;
+        if !status.success() {
+            return Err(anyhow::anyhow!("flanneld ended with {status}").into());
+        }
+        let node = self.nodes().get(node).context("a daemon without a node")?;
+        *daemon = node.start_flanneld(&DAEMON_FLAGS)?;
+        Ok(())
+    }
+
+    fn may_break(&self) -> bool {
+        true
+    }
+}
+
+/// Something that is wrong with the lab's network on purpose, to see that it is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// The first node hides its pods behind its own address on the way to pods elsewhere.
+    Masquerade,
+    /// The first node's link to the underlay drops what is longer than 1400 bytes, in silence.
+    BlackHole,
+    /// The first node's tunnel does not know where the last node is, and its daemon does not run.
+    NoFdb,
+}
+
+impl Flaw {
+    /// By which names they are asked for.
+    pub(super) const NAMES: [&str; 3] = ["masquerade", "black-hole", "no-fdb"];
+
+    /// The flaw of a name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match name {
+            "masquerade" => Some(Self::Masquerade),
+            "black-hole" => Some(Self::BlackHole),
+            "no-fdb" => Some(Self::NoFdb),
+            _ => None,
+        }
+    }
+}
+
+impl LabNodes {
+    /// Spoils the network.
+    ///
+    /// # Errors
+    /// Fails when a program does that it takes.
+    pub(super) fn spoil(&self, flaw: Flaw) -> Result<()> {
+        let (Some(first), Some(last)) = (self.nodes().first(), self.nodes().last()) else {
+            bail!("a lab without nodes");
+        };
+        match flaw {
+            Flaw::Masquerade => {
+                let rules = "table ip flaw { chain postrouting { type nat hook postrouting priority 0; \
+                    ip saddr 10.244.0.0/16 ip daddr 10.244.0.0/16 oifname flannel.1 masquerade; }; }";
+                run(first.namespaces(), &["nft", rules])
+            }
+            Flaw::BlackHole => {
+                let port = format!("port{}", first.number());
+                let lab = self.lab.namespaces();
+                run(lab, &["ip", "link", "set", &port, "mtu", "1400"])
+            }
+            Flaw::NoFdb => {
+                let mut daemons = self.daemons.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(daemon) = daemons.first_mut() {
+                    daemon.stop(STOP_LIMIT)?;
+                }
+                let (mac, outer) = (last.vtep_mac()?, last.address().to_string());
+                let argv = [
+                    "bridge", "fdb", "delete", &mac, "dev", TUNNEL, "dst", &outer, "self",
+                ];
+                run(first.namespaces(), &argv)
+            }
+        }
+    }
+}
+
+fn run(namespaces: &Namespaces, argv: &[&str]) -> Result<()> {
+    let output = namespaces.output(argv)?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed: {}", argv.join(" "), words.trim());
+    }
+    Ok(())
+}

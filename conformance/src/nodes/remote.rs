@@ -1,0 +1,301 @@
+//! The runner's end of an agent.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::protocol::{Answer, Greeting, Numbered, Output, PROTOCOL, Place, Request};
+use crate::lab::wait_until;
+
+/// How long an agent may take until it greets: it may have to be carried to its host first.
+const GREETING_LIMIT: Duration = Duration::from_secs(120);
+/// How long an answer may take, beyond a program's own limit.
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+/// How long an agent may take to detach its pods.
+const END_LIMIT: Duration = Duration::from_secs(60);
+/// How long a program that only looks may run.
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
+/// As much of an agent's standard error is kept.
+const STDERR_BYTES: u64 = 1 << 16;
+
+type Answers = BTreeMap<u64, Sender<Result<Value, String>>>;
+
+/// An agent on a node; it detaches its pods and ends when this value is dropped.
+#[derive(Debug)]
+pub(super) struct Remote {
+    name: String,
+    child: Child,
+    stdin: Mutex<Option<ChildStdin>>,
+    /// Empty again once the agent's output has ended: then nobody will be answered.
+    waiting: Arc<Mutex<Option<Answers>>>,
+    stderr: Arc<Mutex<String>>,
+    next: AtomicU64,
+}
+
+impl Remote {
+    /// Takes charge of an agent that was started with pipes for its standard input, output and error. What is to be read
+    /// by what starts it goes before all else.
+    ///
+    /// # Errors
+    /// Fails when it does not greet, with its own words.
+    pub(super) fn start(name: &str, mut child: Child, before: &[u8]) -> Result<Self> {
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
+            bail!("an agent without pipes");
+        };
+        let text = Arc::new(Mutex::new(String::new()));
+        let keep = Arc::clone(&text);
+        thread::spawn(move || collect(stderr, &keep));
+        let waiting = Arc::new(Mutex::new(Some(Answers::new())));
+        let (greets, greeting) = mpsc::channel();
+        let answers = Arc::clone(&waiting);
+        thread::spawn(move || listen(stdout, &greets, &answers));
+        // Why it does not take it is in its standard error.
+        let taken = stdin.write_all(before).and_then(|()| stdin.flush());
+        let remote = Self {
+            name: name.to_owned(),
+            child,
+            stdin: Mutex::new(Some(stdin)),
+            waiting,
+            stderr: text,
+            next: AtomicU64::new(1),
+        };
+        match greeting.recv_timeout(GREETING_LIMIT) {
+            Ok(true) if taken.is_ok() => Ok(remote),
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => bail!(
+                "{name}: the agent did not start: {}; it has to be a static program where the host has other libraries \
+                 than this one (docs/conformance.md)",
+                remote.last_words()
+            ),
+            Err(RecvTimeoutError::Timeout) => bail!("{name}: the agent did not greet in time"),
+        }
+    }
+
+    /// The node's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Asks the agent and waits for its answer.
+    ///
+    /// # Errors
+    /// Fails with the agent's own words, or when it is gone.
+    pub(super) fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T> {
+        let limit = if let Request::Run { limit, .. } = &request {
+            ANSWER_LIMIT.saturating_add(*limit)
+        } else {
+            ANSWER_LIMIT
+        };
+        let value = self
+            .ask_within(request, limit)
+            .with_context(|| self.name.clone())?;
+        serde_json::from_value(value).with_context(|| format!("reading the answer of {}", self.name))
+    }
+
+    fn ask_within(&self, request: Request, limit: Duration) -> Result<Value> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (tell, told) = mpsc::channel();
+        let gone = || anyhow!("the agent is gone: {}", self.last_words());
+        locked(&self.waiting)
+            .as_mut()
+            .ok_or_else(gone)?
+            .insert(number, tell);
+        let line = serde_json::to_string(&Numbered { number, request }).context("writing a request")?;
+        {
+            let mut stdin = locked(&self.stdin);
+            let stdin = stdin.as_mut().ok_or_else(gone)?;
+            writeln!(stdin, "{line}")
+                .and_then(|()| stdin.flush())
+                .map_err(|_| gone())?;
+        }
+        match told.recv_timeout(limit) {
+            Ok(answer) => answer.map_err(|words| anyhow!(words)),
+            Err(RecvTimeoutError::Timeout) => bail!("no answer in {} s", limit.as_secs()),
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+        }
+    }
+
+    /// Runs a program on the node that only looks.
+    ///
+    /// # Errors
+    /// Fails when it cannot be started.
+    pub(super) fn run(&self, argv: &[&str]) -> Result<Output> {
+        self.run_in(Place::Node, argv)
+    }
+
+    /// Runs a program at a place.
+    ///
+    /// # Errors
+    /// Fails when it cannot be started.
+    pub(super) fn run_in(&self, place: Place, argv: &[&str]) -> Result<Output> {
+        self.ask(Request::Run {
+            place,
+            argv: argv.iter().map(|&word| word.to_owned()).collect(),
+            limit: LOOK_LIMIT,
+        })
+    }
+
+    /// Lets the agent detach its pods and end.
+    ///
+    /// # Errors
+    /// Fails when it cannot, with its own words.
+    pub(super) fn end(mut self) -> Result<()> {
+        let status = self.close()?;
+        if !status.is_some_and(|status| status.success()) {
+            bail!("{}: the agent did not end well: {}", self.name, self.last_words());
+        }
+        Ok(())
+    }
+
+    /// Its status; `None` when it had to be killed.
+    fn close(&mut self) -> Result<Option<ExitStatus>> {
+        *locked(&self.stdin) = None;
+        let mut status = None;
+        let ended = wait_until("an agent to end", END_LIMIT, || {
+            status = self.child.try_wait().context("waiting for an agent")?;
+            Ok(status.is_some())
+        });
+        if ended.is_err() {
+            self.child.kill().context("ending an agent")?;
+            self.child.wait().context("waiting for an agent")?;
+        }
+        Ok(status)
+    }
+
+    fn last_words(&self) -> String {
+        let text = locked(&self.stderr);
+        let words = text.trim();
+        if words.is_empty() {
+            "it said nothing".to_owned()
+        } else {
+            words.to_owned()
+        }
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // After `end` it has ended already; otherwise the first error is the one to tell.
+        self.close().ok();
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hands answers to those who wait for them, until the agent's output ends.
+fn listen(stdout: ChildStdout, greets: &Sender<bool>, waiting: &Mutex<Option<Answers>>) {
+    let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    let greeting = lines.next().and_then(|line| serde_json::from_str(&line).ok());
+    // Nobody waits any more when the receiver is gone.
+    greets.send(greeting == Some(Greeting { agent: PROTOCOL })).ok();
+    for line in lines {
+        let Ok(Answer { number, result }) = serde_json::from_str(&line) else {
+            break;
+        };
+        let waits = locked(waiting).as_mut().and_then(|all| all.remove(&number));
+        waits.map(|waits| waits.send(result).ok());
+    }
+    *locked(waiting) = None;
+}
+
+fn collect(stderr: ChildStderr, text: &Mutex<String>) {
+    let mut lines = BufReader::new(stderr.take(STDERR_BYTES))
+        .lines()
+        .map_while(Result::ok);
+    lines.by_ref().for_each(|line| {
+        let mut text = locked(text);
+        text.push_str(&line);
+        text.push('\n');
+    });
+}
+
+/// Does something for each of many at the same time; the results are in their order.
+///
+/// # Errors
+/// Fails with the first error, after all have ended.
+pub(super) fn side_by_side<A: Sync, T: Send>(
+    all: &[A],
+    action: impl Fn(&A) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = all.iter().map(|one| scope.spawn(|| action(one))).collect();
+        let results: Vec<_> = threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .map_err(|_| anyhow!("a thread of the runner panicked"))
+            })
+            .collect();
+        results.into_iter().map(|result| result?).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn child(script: &str) -> Child {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]);
+        let pipes = shell
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        pipes.spawn().unwrap()
+    }
+
+    fn started(script: &str) -> Result<Remote> {
+        Remote::start("there", child(script), b"")
+    }
+
+    #[test]
+    fn an_agent_that_does_not_start_is_told_with_its_own_words() {
+        for script in [
+            "echo no such host >&2; exit 255",
+            "echo hello; echo no such host >&2; cat",
+        ] {
+            let error = started(script).unwrap_err().to_string();
+            assert!(
+                error.contains("there") && error.contains("no such host"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_waits_for_an_agent_that_goes_is_told() {
+        let remote = started("echo '{\"agent\":1}'; read -r line; echo gone >&2; exit 3").unwrap();
+        let error = remote.run(&["true"]).unwrap_err();
+        assert!(
+            format!("{error:#}").contains("there: the agent is gone"),
+            "{error:#}"
+        );
+        assert!(remote.end().is_err());
+    }
+
+    #[test]
+    fn an_error_of_the_agent_is_the_callers() {
+        let answer = r#"{"number":1,"result":{"Err":"no such pod"}}"#;
+        let remote = started(&format!(
+            "echo '{{\"agent\":1}}'; read -r line; echo '{answer}'; cat >/dev/null"
+        ))
+        .unwrap();
+        let error = remote.run(&["true"]).unwrap_err();
+        assert_eq!(format!("{error:#}"), "there: no such pod");
+        remote.end().unwrap();
+    }
+}

@@ -1,0 +1,132 @@
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+
+use super::bed::{Bed, Family};
+use super::case::{Case, Harm, Look};
+use super::inventory::Inventory;
+use super::{groups, requirement};
+use crate::report::{Asked, Outcome, Report, Row, Suite};
+
+/// How the report calls what it judges.
+const SUITE: Suite = Suite {
+    name: "nodes",
+    title: "Pod network conformance",
+    subject: "family",
+    column: "Family",
+};
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    /// How many pods are made on each node.
+    pub(super) pods: u8,
+    /// Beginnings of ids: only cases of these; all if there is none.
+    pub(super) only: Vec<String>,
+}
+
+/// Runs every case that was asked for on the nodes of an inventory, one after another; the function does something when
+/// all pods are there, before the first case.
+///
+/// # Errors
+/// Fails when a host cannot be reached, a pod not be attached or detached, or when nothing is left to run.
+pub(super) fn run(
+    inventory: &dyn Inventory,
+    config: &Config,
+    before: impl FnOnce() -> Result<()>,
+) -> Result<Report> {
+    let start = Instant::now();
+    let wanted = |id: &str| config.only.is_empty() || config.only.iter().any(|start| id.starts_with(start));
+    let cases: Vec<_> = groups::cases()
+        .into_iter()
+        .filter(|case| wanted(case.id))
+        .collect();
+    if cases.is_empty() {
+        bail!("no case has an id that begins with {}", config.only.join(" or "));
+    }
+    let requirements = requirement::all()?;
+    let bed = Bed::make(inventory, config.pods)?;
+    before()?;
+    let mut rows = Vec::new();
+    for case in &cases {
+        let asked = requirements.iter().find(|asked| asked.id == case.id);
+        let asked = asked.with_context(|| format!("there is no requirement {}", case.id))?;
+        rows.extend(rows_of(case, asked, &bed, inventory));
+    }
+    let (parts, facts) = (parts(&bed), facts(&bed));
+    bed.end()?;
+    Ok(Report {
+        suite: SUITE,
+        of: inventory.title(),
+        headline: format!("{}, {} pods on each node", inventory.title(), config.pods),
+        parts,
+        facts,
+        rows,
+        not_covered: groups::not_covered(&requirements),
+        took: start.elapsed(),
+    })
+}
+
+fn rows_of(case: &Case, asked: &Asked, bed: &Bed, inventory: &dyn Inventory) -> Vec<Row> {
+    let there = bed.families();
+    let row = |family: Family| {
+        let start = Instant::now();
+        let skipped = if !there.contains(&family) {
+            Some(format!("the pods have no address of {}", family.name()))
+        } else if case.harm == Harm::Breaks && !inventory.may_break() {
+            Some("it breaks something for a moment; allow it with --disruptive".to_owned())
+        } else {
+            None
+        };
+        let look = Look::new(bed, inventory, family);
+        let outcome = match &skipped {
+            Some(reason) => Outcome::Skipped {
+                reason: reason.clone(),
+            },
+            None => Outcome::of((case.run)(&look)),
+        };
+        Row {
+            asked: asked.clone(),
+            case: case.name,
+            subject: family.name().to_owned(),
+            version: None,
+            measured: look.into_measured(),
+            outcome,
+            took: if skipped.is_some() {
+                Duration::ZERO
+            } else {
+                start.elapsed()
+            },
+        }
+    };
+    Family::BOTH.into_iter().map(row).collect()
+}
+
+/// The nodes, each with its pods.
+fn parts(bed: &Bed) -> Vec<(String, String)> {
+    let of = |(index, node): (usize, &super::bed::Node)| {
+        let pods = bed.pods.iter().filter(|pod| pod.node == index);
+        let texts = pods.map(|pod| {
+            let ips: Vec<_> = pod.addresses.iter().map(ToString::to_string).collect();
+            format!("{} {}", pod.name, ips.join(" "))
+        });
+        (node.agent.name().to_owned(), texts.collect::<Vec<_>>().join(", "))
+    };
+    bed.nodes.iter().enumerate().map(of).collect()
+}
+
+fn facts(bed: &Bed) -> Map<String, Value> {
+    let nodes = bed
+        .nodes
+        .iter()
+        .map(|node| json!({"name": node.agent.name(), "addresses": node.outward}));
+    let pods = bed
+        .pods
+        .iter()
+        .map(|pod| json!({"name": pod.name, "addresses": pod.addresses}));
+    Map::from_iter([
+        ("nodes".to_owned(), nodes.collect()),
+        ("pods".to_owned(), pods.collect()),
+    ])
+}

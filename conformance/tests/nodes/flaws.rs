@@ -1,0 +1,63 @@
+//! Networks that are broken on purpose: exactly the cases fail that are about what is broken.
+
+use crate::support::{judge, outcomes, program};
+
+/// Judges a small lab with a flaw, and returns the cases that failed; none may end otherwise but by passing.
+fn failed_with(flaw: &str, only: &str) -> Vec<String> {
+    let arguments = ["--lab", "--nodes=2", "--pods=1", "--flaw", flaw, "--only", only];
+    let run = judge(program(), &arguments);
+    assert!(!run.good, "{}", run.table);
+    let failed = outcomes(&run.report, "failed");
+    let passed = outcomes(&run.report, "passed");
+    assert_eq!(
+        failed.len() + passed.len(),
+        run.report["cases"].as_array().unwrap().len(),
+        "{}",
+        run.table
+    );
+    failed.into_iter().collect()
+}
+
+#[test]
+fn a_sender_hidden_behind_its_node_is_noticed() {
+    assert_eq!(
+        failed_with("masquerade", "NET,MTU,TAB,HPT,CON"),
+        [
+            "NET-01 IPv4 every pod reaches every pod over TCP, and is seen at its own address",
+            "NET-01 IPv4 every pod reaches every pod over UDP, and is seen at its own address",
+        ]
+    );
+}
+
+#[test]
+fn an_underlay_that_drops_large_packets_in_silence_is_noticed() {
+    assert_eq!(
+        failed_with("black-hole", "NET,MTU-01,MTU-02,MTU-03,TAB"),
+        [
+            "MTU-01 IPv4 packets of the pods' MTU go undivided from every node to every pod",
+            "MTU-01 IPv4 packets of the pods' MTU go undivided from every pod to every pod",
+            "MTU-01 IPv6 packets of the pods' MTU go undivided from every node to every pod",
+            "MTU-01 IPv6 packets of the pods' MTU go undivided from every pod to every pod",
+            // A node's own tunnel takes more in IPv4 than pods do, which leave room for IPv6.
+            "MTU-02 IPv4 who sends a packet larger than the MTU is told so",
+            "MTU-03 IPv4 datagrams of 8 kB go from every node and every pod to every pod and back",
+            "MTU-03 IPv6 datagrams of 8 kB go from every node and every pod to every pod and back",
+        ]
+    );
+}
+
+#[test]
+fn a_forwarding_entry_that_is_missing_is_noticed() {
+    assert_eq!(
+        failed_with("no-fdb", "NET,TAB"),
+        [
+            "NET-01 IPv4 every pod reaches every pod by ICMP",
+            "NET-01 IPv4 every pod reaches every pod over TCP, and is seen at its own address",
+            "NET-01 IPv4 every pod reaches every pod over UDP, and is seen at its own address",
+            "NET-02 IPv4 every node reaches every pod by ICMP",
+            "NET-02 IPv4 every node reaches every pod over TCP, and is seen at an address of its own",
+            "NET-02 IPv4 every node reaches every pod over UDP, and is seen at an address of its own",
+            "TAB-04 IPv4 each node has a forwarding entry for each other node's tunnel, and no other",
+        ]
+    );
+}

@@ -1,0 +1,194 @@
+//! Hosts over SSH: nodes of a lab on which a real sshd runs, judged from outside as anybody's hosts are.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use conformance::lab::{Binaries, CNI_BIN_DIR, Flanneld, Lab, LabConfig, Node, Process, wait_until};
+use tempfile::TempDir;
+
+use crate::support::{judge, outcomes, program, told};
+
+/// Of Debian's package openssh-server.
+const SSHD: &str = "/usr/sbin/sshd";
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A lab whose nodes are reached by SSH, with the client's configuration.
+struct Hosts {
+    // Fields are dropped in this order: what runs on nodes is reaped before the lab waits for its processes to end.
+    _servers: Vec<Process>,
+    _daemons: Vec<Flanneld>,
+    lab: Lab,
+    files: TempDir,
+}
+
+impl Hosts {
+    fn start(nodes: u8) -> Self {
+        assert!(Path::new(SSHD).exists(), "install openssh-server");
+        let files = tempfile::tempdir().unwrap();
+        for key in ["host", "user"] {
+            let mut keygen = Command::new("ssh-keygen");
+            keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]);
+            assert!(keygen.arg(files.path().join(key)).status().unwrap().success());
+        }
+        let lab = Lab::new(&LabConfig {
+            nodes,
+            binaries: Binaries::find().unwrap(),
+        })
+        .unwrap();
+        let conf = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
+        fs::write(lab.shared_file("leases/config"), conf).unwrap();
+        let daemons = lab
+            .nodes()
+            .iter()
+            .map(|node| node.start_flanneld(&["--ip-masq"]).unwrap());
+        let daemons = daemons.collect();
+        let servers = lab.nodes().iter().map(|node| serve(node, files.path())).collect();
+        let hosts = Self {
+            _servers: servers,
+            _daemons: daemons,
+            lab,
+            files,
+        };
+        hosts.write_client_configuration();
+        hosts
+    }
+
+    fn write_client_configuration(&self) {
+        let host_key = fs::read_to_string(self.files.path().join("host.pub")).unwrap();
+        let mut known = String::new();
+        for node in self.lab.nodes() {
+            known.push_str(&format!("{} {host_key}", node.address()));
+        }
+        let file = |name: &str| self.files.path().join(name);
+        fs::write(file("known_hosts"), known).unwrap();
+        let text = format!(
+            "User root\nIdentityFile {}\nIdentitiesOnly yes\nUserKnownHostsFile {}\nGlobalKnownHostsFile none\n",
+            file("user").display(),
+            file("known_hosts").display()
+        );
+        fs::write(file("config"), text).unwrap();
+    }
+
+    /// The arguments that every run needs.
+    fn arguments(&self) -> Vec<String> {
+        let addresses = self.lab.nodes().iter().map(|node| node.address().to_string());
+        let config = self.files.path().join("config");
+        vec![
+            format!("--hosts={}", addresses.collect::<Vec<_>>().join(",")),
+            format!("--ssh-config={}", config.display()),
+            format!("--plugin-dir={CNI_BIN_DIR}"),
+        ]
+    }
+
+    /// The judge, on the hosts' network. The lab's namespace has the hosts' underlay; its files are this machine's.
+    fn judge(&self, more: &[&str]) -> crate::support::Run {
+        let own = self.arguments();
+        let arguments: Vec<_> = own
+            .iter()
+            .map(String::as_str)
+            .chain(more.iter().copied())
+            .collect();
+        let net = self.lab.namespaces().net_only().unwrap();
+        net.run(|| Ok(judge(program(), &arguments))).unwrap()
+    }
+
+    /// What a run may have left on the hosts, in words.
+    fn left(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for node in self.lab.nodes() {
+            left.extend(pod_links(node));
+            for dir in ["/tmp", "/var/lib/cni/networks/cbr0"] {
+                let entries = fs::read_dir(node.file(dir)).into_iter().flatten().flatten();
+                let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+                let own = ["lock", "last_reserved_ip.0"];
+                left.extend(names.filter(|name| !own.contains(&name.as_str())));
+            }
+        }
+        left
+    }
+}
+
+/// The ports of a node's bridge, which lead to pods.
+fn pod_links(node: &Node) -> Vec<String> {
+    let links = node.ip(&["-o", "link", "show", "type", "veth"]).unwrap();
+    let ports = links.lines().filter(|link| link.contains("master cni0"));
+    ports.map(str::to_owned).collect()
+}
+
+/// Runs sshd on a node, for the key that the test made.
+fn serve(node: &Node, files: &Path) -> Process {
+    let put = |name: &str, text: &str, mode: u32| {
+        let path = node.file("/run/sshd").join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let read = |name: &str| fs::read_to_string(files.join(name)).unwrap();
+    fs::create_dir_all(node.file("/run/sshd")).unwrap();
+    put("host", &read("host"), 0o600);
+    put("keys", &read("user.pub"), 0o600);
+    let conf = format!(
+        "ListenAddress {}\nHostKey /run/sshd/host\nAuthorizedKeysFile /run/sshd/keys\nPermitRootLogin prohibit-password\n\
+         PasswordAuthentication no\nUsePAM no\nStrictModes no\nPidFile none\nLogLevel ERROR\n",
+        node.address()
+    );
+    put("conf", &conf, 0o600);
+    let server = node
+        .spawn(&[SSHD, "-D", "-e", "-f", "/run/sshd/conf"], "sshd")
+        .unwrap();
+    wait_until("sshd to listen", LIMIT, || {
+        let listening = node.exec(&["ss", "-Hltn", "sport", "=", ":22"])?;
+        Ok(!listening.stdout.is_empty())
+    })
+    .unwrap();
+    server
+}
+
+#[test]
+fn hosts_are_judged_over_ssh_and_nothing_is_left_on_them() {
+    let hosts = Hosts::start(3);
+    let run = hosts.judge(&["--only=NET,MTU-01,HPT,TAB,RST,RPR"]);
+    assert!(run.good, "{}\n{}", run.table, told(&run.report));
+    let passed = outcomes(&run.report, "passed");
+    assert!(
+        passed.iter().any(|case| case.starts_with("TAB-04 IPv4")) && passed.len() >= 15,
+        "{}",
+        run.table
+    );
+    // The daemons are not this run's to restart, and nothing may be broken.
+    let skipped = outcomes(&run.report, "skipped");
+    assert!(
+        skipped.iter().any(|case| case.starts_with("RPR-01 IPv4")),
+        "{}",
+        run.table
+    );
+    assert!(
+        run.table.contains("10.244.") && run.table.contains("3 hosts, 2 pods on each node"),
+        "{}",
+        run.table
+    );
+    assert_eq!(hosts.left(), Vec::<String>::new());
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_nothing_on_the_hosts() {
+    let hosts = Hosts::start(2);
+    let net = hosts.lab.namespaces().net_only().unwrap();
+    let mut command = program();
+    command.arg("nodes").args(hosts.arguments()).arg("--pods=3");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut runner = Process::new(net.spawn(command).unwrap());
+    wait_until("pods on the hosts", LIMIT, || {
+        assert_eq!(runner.ended()?, None, "the run ended too early");
+        Ok(pod_links(&hosts.lab.nodes()[1]).len() >= 3)
+    })
+    .unwrap();
+    drop(runner);
+    wait_until("the hosts to be as before", LIMIT, || Ok(hosts.left().is_empty()))
+        .unwrap_or_else(|error| panic!("{error}: {:?}", hosts.left()));
+}

@@ -1,0 +1,57 @@
+//! The judge of networks is judged: by a network that is right, and by some that are broken on purpose.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test code: a panic is a failed test"
+)]
+
+mod flaws;
+mod hosts;
+mod support;
+
+use support::{judge, outcomes, program, told};
+
+#[test]
+fn our_network_passes_and_every_form_of_the_report_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (junit, html) = (file("report.xml"), file("report.html"));
+    let run = judge(program(), &["--lab", "--junit", &junit, "--html", &html]);
+    assert!(run.good, "{}", told(&run.report));
+    let count = run.report["cases"].as_array().unwrap().len();
+    assert_eq!(outcomes(&run.report, "passed").len(), count, "{}", run.table);
+    assert!(count >= 60, "{count}");
+    let families = run.table.matches("IPv6").count();
+    assert_eq!(families, count / 2, "{}", run.table);
+    let junit = std::fs::read_to_string(junit).unwrap();
+    assert_eq!(junit.matches("<testcase ").count(), count);
+    let html = std::fs::read_to_string(html).unwrap();
+    assert_eq!(html.matches("<tr><td class=").count(), count);
+    assert_eq!(
+        run.table.lines().filter(|line| line.starts_with("pass ")).count(),
+        count
+    );
+    assert_eq!(run.report["nodes"].as_array().unwrap().len(), 3);
+    assert_eq!(run.report["pods"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn what_cannot_be_judged_is_told() {
+    for (arguments, words) in [
+        (&["--lab", "--only=XYZ"][..], "no case has an id"),
+        (&["--hosts=,"], "names no host"),
+        (&["--hosts=-oProxyCommand=true"], "is no host"),
+        (
+            &["--hosts=nobody@nowhere.invalid", "--only=NET"],
+            "nobody@nowhere.invalid: the agent did not start",
+        ),
+    ] {
+        let output = program().arg("nodes").args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+}
