@@ -30,6 +30,8 @@ pub(super) struct Roster {
     /// Which the snapshots tell of.
     told_conf: NetConf,
     known: BTreeMap<String, Lease>,
+    /// Those of the known whose subnet another one had before them.
+    rivals: BTreeSet<String>,
     /// What a reading in full has brought so far.
     fresh: Option<BTreeMap<String, Lease>>,
     lost_own: bool,
@@ -44,6 +46,7 @@ impl Roster {
             told_conf: conf.clone(),
             conf,
             known: BTreeMap::new(),
+            rivals: BTreeSet::new(),
             fresh: None,
             lost_own: false,
             warned: BTreeSet::new(),
@@ -94,25 +97,33 @@ impl Roster {
 
     /// Ends a reading in full: the Nodes that it did not bring are gone.
     pub(super) fn complete(&mut self) -> LeaseEvent {
-        if let Some(fresh) = self.fresh.take() {
-            self.known = fresh;
-        }
         let mut leases = BTreeMap::new();
         if !self.lost_own {
             leases.insert(self.own.key, self.own.clone());
         }
-        let mut doubles = Vec::new();
-        for (name, lease) in &self.known {
+        let known = self.fresh.take().unwrap_or_else(|| self.known.clone());
+        let had = |name: &String, lease: &Lease| {
+            let before = self.known.get(name);
+            before.is_some_and(|before| before.key == lease.key) && !self.rivals.contains(name)
+        };
+        // Who had a subnet keeps it; of the others the first by name gets it.
+        let (holders, others): (Vec<_>, Vec<_>) = known.iter().partition(|(name, lease)| had(name, lease));
+        let mut rivals = BTreeSet::new();
+        for (name, lease) in holders.into_iter().chain(others) {
             match leases.entry(lease.key) {
                 Entry::Vacant(free) => {
                     free.insert(lease.clone());
                 }
-                Entry::Occupied(_) => doubles.push((name.clone(), lease.key)),
+                Entry::Occupied(_) => {
+                    rivals.insert(name.clone());
+                }
             }
         }
-        for (name, key) in doubles {
-            self.warn_of_double(&name, key);
+        self.known = known;
+        for name in &rivals {
+            self.warn_of_rival(name);
         }
+        self.rivals = rivals;
         LeaseEvent::Snapshot {
             config: self.told_conf.clone(),
             leases,
@@ -151,44 +162,56 @@ impl Roster {
         if before == lease {
             return Vec::new();
         }
-        let left = before.filter(|before| lease.as_ref().is_none_or(|lease| lease.key != before.key));
-        let mut events: Vec<_> = left
-            .and_then(|before| self.left(before.key))
-            .into_iter()
-            .collect();
-        let Some(lease) = lease else {
+        let was_rival = self.rivals.contains(name);
+        let stays = before
+            .as_ref()
+            .zip(lease.as_ref())
+            .is_some_and(|(before, lease)| before.key == lease.key);
+        let Some(lease) = lease.filter(|_| stays) else {
+            return self.moved(name, before.map(|before| before.key));
+        };
+        if was_rival {
+            return Vec::new();
+        }
+        vec![LeaseEvent::Put(lease)]
+    }
+
+    /// What follows when a Node leaves a subnet, takes one, or both.
+    fn moved(&mut self, name: &str, from: Option<SubnetKey>) -> Vec<LeaseEvent> {
+        let was_rival = self.rivals.remove(name);
+        let mut events = Vec::new();
+        if let Some(from) = from.filter(|_| !was_rival) {
+            events.push(match self.next_holder(from) {
+                Some(lease) => LeaseEvent::Put(lease),
+                None => LeaseEvent::Remove(from),
+            });
+        }
+        let Some(lease) = self.known.get(name).cloned() else {
             return events;
         };
-        match self.holder(lease.key) {
-            Some(holder) if holder == name => events.push(LeaseEvent::Put(lease)),
-            Some(_) | None => self.warn_of_double(name, lease.key),
+        let has_it = |(other, known): (&String, &Lease)| known.key == lease.key && other != name;
+        if lease.key == self.own.key || self.known.iter().any(has_it) {
+            self.warn_of_rival(name);
+            self.rivals.insert(name.to_owned());
+        } else {
+            events.push(LeaseEvent::Put(lease));
         }
         events
     }
 
-    /// What becomes of a subnet that a Node has left.
-    fn left(&self, key: SubnetKey) -> Option<LeaseEvent> {
-        if key == self.own.key {
-            return None;
-        }
-        let next = self.holder(key).and_then(|holder| self.known.get(holder));
-        Some(match next {
-            Some(lease) => LeaseEvent::Put(lease.clone()),
-            None => LeaseEvent::Remove(key),
-        })
+    /// Gives a subnet that was left to the first by name of those that claim it.
+    fn next_holder(&mut self, key: SubnetKey) -> Option<Lease> {
+        let claims = |name: &&String| self.known.get(*name).is_some_and(|lease| lease.key == key);
+        let next = self.rivals.iter().find(claims)?.clone();
+        self.rivals.remove(&next);
+        self.known.get(&next).cloned()
     }
 
-    /// Of the Nodes that claim a subnet, the one that has it: the first by name. `None` where this node has it itself.
-    fn holder(&self, key: SubnetKey) -> Option<&str> {
-        if key == self.own.key {
-            return None;
+    fn warn_of_rival(&mut self, name: &str) {
+        if let Some(lease) = self.known.get(name) {
+            let problem = format!("another node has its subnet {} already", lease.key);
+            self.warn_once(name, &problem);
         }
-        let mut claims = self.known.iter().filter(|(_, lease)| lease.key == key);
-        claims.next().map(|(name, _)| name.as_str())
-    }
-
-    fn warn_of_double(&mut self, name: &str, key: SubnetKey) {
-        self.warn_once(name, &format!("another node has its subnet {key} already"));
     }
 
     fn warn_once(&mut self, name: &str, problem: &str) {

@@ -116,6 +116,43 @@ fn of_two_nodes_with_one_subnet_the_other_takes_over_when_the_first_goes() {
 }
 
 #[test]
+fn a_node_that_comes_later_does_not_take_a_subnet_from_the_one_that_has_it() {
+    let holder = node("m", "10.244.1.0/24", "192.168.77.2");
+    let mut roster = knowing(std::slice::from_ref(&holder));
+    let thief = node("a", "10.244.1.0/24", "192.168.77.3");
+    assert_eq!(roster.put(&thief), []);
+    // A reading in full keeps it so, and one that brings nothing new.
+    let held = |event: LeaseEvent| {
+        let LeaseEvent::Snapshot { leases, .. } = event else {
+            panic!("no snapshot: {event:?}");
+        };
+        leases.into_values().next_back()?.attrs.public_ip
+    };
+    roster.begin();
+    assert_eq!((roster.put(&thief), roster.put(&holder)), (vec![], vec![]));
+    assert_eq!(held(roster.complete()), Some([192, 168, 77, 2].into()));
+    assert_eq!(held(roster.complete()), Some([192, 168, 77, 2].into()));
+    // What the holder changes counts, and what the other one does not.
+    assert_eq!(roster.put(&node("a", "10.244.1.0/24", "192.168.77.4")), []);
+    let moved = lease("10.244.1.0/24", "192.168.77.9");
+    let change = node("m", "10.244.1.0/24", "192.168.77.9");
+    assert_eq!(roster.put(&change), [LeaseEvent::Put(moved)]);
+    // The holder goes to another subnet.
+    let elsewhere = node("m", "10.244.5.0/24", "192.168.77.9");
+    assert_eq!(
+        roster.put(&elsewhere),
+        [
+            LeaseEvent::Put(lease("10.244.1.0/24", "192.168.77.4")),
+            LeaseEvent::Put(lease("10.244.5.0/24", "192.168.77.9"))
+        ]
+    );
+    // And back, where it is the rival now.
+    let key = lease("10.244.5.0/24", "192.168.77.9").key;
+    assert_eq!(roster.put(&change), [LeaseEvent::Remove(key)]);
+    assert_eq!(roster.gone("m"), []);
+}
+
+#[test]
 fn nobody_takes_the_own_subnet() {
     let mut roster = knowing(&[]);
     assert_eq!(roster.put(&node("a", "10.244.0.0/24", "192.168.77.2")), []);
