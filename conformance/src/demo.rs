@@ -83,12 +83,12 @@ fn set_up(config: &DemoConfig, screen: &mut Screen) -> Result<Stage> {
         .map_or_else(Binaries::find, Binaries::in_dir)?;
     let nodes = config.nodes;
     let start = Instant::now();
-    let with_etcd = if config.store == Store::Etcd {
-        " with etcd"
-    } else {
-        ""
+    let with = match config.store {
+        Store::Directory => "",
+        Store::Etcd => " with etcd",
+        Store::Kube => " with the API of Kubernetes",
     };
-    screen.begin(&format!("[1/4] making {nodes} nodes on an underlay{with_etcd}"))?;
+    screen.begin(&format!("[1/4] making {nodes} nodes on an underlay{with}"))?;
     let lab = Lab::on(config.store, &LabConfig { nodes, binaries })?;
     screen.end(&format!("{} ms", start.elapsed().as_millis()))?;
     let mut stage = Stage {

@@ -10,8 +10,10 @@ mod etcd;
 pub mod faults;
 mod flanneld;
 mod holder;
+mod http;
 mod iproute;
 pub mod keep;
+mod kube;
 pub mod matrix;
 mod mounts;
 mod namespaces;
@@ -34,6 +36,7 @@ use anyhow::{Context, Result, bail};
 pub use binaries::{BIN_DIR_VARIABLE, Binaries, copy_program};
 pub use flanneld::{Attempt, Flanneld, SUBNET_FILE, TUNNEL};
 pub use iproute::{Ip, text};
+pub use kube::bare_kube_node;
 pub use mounts::{BIN_DIR, CNI_BIN_DIR, CNI_CONF_DIR, LEASE_DIR, LOG_DIR};
 pub use namespaces::Namespaces;
 pub use node::Node;
@@ -68,6 +71,8 @@ pub enum Store {
     Directory,
     /// In an etcd server on the underlay's gateway.
     Etcd,
+    /// On the Nodes of a Kubernetes API server on the underlay's gateway.
+    Kube,
 }
 
 /// A running laboratory; everything in it ends when this value is dropped.
@@ -77,6 +82,7 @@ pub struct Lab {
     nodes: Vec<Node>,
     node_holders: Vec<Child>,
     etcd: Option<Process>,
+    api: Option<Process>,
 }
 
 impl Lab {
@@ -89,10 +95,11 @@ impl Lab {
         Self::on(Store::Directory, config)
     }
 
-    /// As [`Lab::new`], with the leases in this store; an etcd server runs and holds the configuration.
+    /// As [`Lab::new`], with the leases in this store: an etcd server runs and holds the configuration, or an API server
+    /// has a Node for each node, on which the configuration is mounted.
     ///
     /// # Errors
-    /// As [`Lab::new`], and when there is no program `etcd`.
+    /// As [`Lab::new`], and when there is no program `etcd`, or none `fake-apiserver`.
     pub fn on(store: Store, config: &LabConfig) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             bail!("a lab needs root, to make network namespaces");
@@ -106,6 +113,7 @@ impl Lab {
             nodes: Vec::new(),
             node_holders: Vec::new(),
             etcd: None,
+            api: None,
         };
         underlay::make_bridge(lab.holder.namespaces())?;
         for number in 1..=config.nodes {
@@ -122,6 +130,10 @@ impl Lab {
             Store::Etcd => {
                 lab.start_etcd()?;
                 lab.configure_etcd()?;
+            }
+            Store::Kube => {
+                lab.start_api()?;
+                lab.make_kube_nodes()?;
             }
         }
         Ok(lab)
@@ -167,15 +179,18 @@ impl Lab {
     /// # Errors
     /// Fails when the lab's first process is gone.
     pub fn keep(&mut self) -> Result<()> {
-        self.etcd.iter_mut().for_each(Process::detach);
+        self.etcd
+            .iter_mut()
+            .chain(&mut self.api)
+            .for_each(Process::detach);
         self.holder.keep()
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // It is a child of ours, and the lab's own end waits until it is reaped.
-        self.etcd = None;
+        // They are children of ours, and the lab's own end waits until they are reaped.
+        (self.etcd, self.api) = (None, None);
         self.holder.end(&mut self.node_holders);
     }
 }

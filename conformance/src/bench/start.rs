@@ -44,8 +44,9 @@ pub(super) fn start(node: &Node) -> Result<Started> {
         let log = log.context("opening the daemon's log")?;
         let mut flanneld = Command::new(format!("{BIN_DIR}/flanneld"));
         flanneld
-            .arg(node.store_flag())
+            .args(node.store_flags())
             .env_clear()
+            .env("NODE_NAME", node.name())
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("duplicating a log")?)

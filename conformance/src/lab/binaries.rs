@@ -82,8 +82,8 @@ impl Binaries {
         &self.dir
     }
 
-    /// Every program that belongs into the lab: those whose names start with `flannel`, and the chained plugin `portmap`
-    /// where it is there.
+    /// Every program that belongs into the lab: those whose names start with `flannel`, and where they are there the
+    /// chained plugin `portmap` and the API server.
     ///
     /// # Errors
     /// Fails when the directory cannot be read.
@@ -95,7 +95,7 @@ impl Binaries {
             .filter(|path| is_program(path));
         let wanted = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("flannel") || name == "portmap"
+            name.starts_with("flannel") || name == "portmap" || name == "fake-apiserver"
         };
         Ok(paths.filter(wanted).collect())
     }
@@ -105,7 +105,7 @@ fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-const BUILD_ADVICE: &str = "run `cargo build --release -p flanneld-rs -p cni-plugin`, or set FLANNEL_BIN_DIR to the directory that has them";
+const BUILD_ADVICE: &str = "run `cargo build --release -p flanneld-rs -p cni-plugin -p fake-apiserver`, or set FLANNEL_BIN_DIR to the directory that has them";
 
 /// The folders of a cargo target directory (it holds a `CACHEDIR.TAG`) where built programs may be, for any triple.
 fn profile_dirs(target: &Path) -> Vec<PathBuf> {

@@ -1,16 +1,15 @@
 //! The etcd server of a lab, on the underlay's gateway. It is looked at and written to over its JSON gateway.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::base64::{base64, base64_bytes};
+use super::http::{ANSWER_LIMIT, Request};
 use super::mounts::{LOG_DIR, SHARED_DIR};
 use super::namespaces::command;
 use super::process::Process;
@@ -22,8 +21,6 @@ use super::{Lab, NET_CONF};
 const PORT: u16 = 2379;
 /// How long the server may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long one answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// etcd takes 128 at most (`--max-txn-ops`).
 const CHANGES_PER_TRANSACTION: usize = 100;
 /// Below which key configuration and leases are (flannel `main.go`, `etcd-prefix`).
@@ -165,32 +162,16 @@ impl Lab {
     }
 
     fn ask_etcd(&self, path: &str, request: &Value) -> Result<Value> {
-        self.holder
-            .namespaces()
-            .net_only()?
-            .run(|| post(path, &request.to_string()))
-    }
-}
-
-fn post(path: &str, body: &str) -> Result<Value> {
-    let mut stream = TcpStream::connect((GATEWAY, PORT)).context("connecting to etcd")?;
-    stream
-        .set_read_timeout(Some(ANSWER_LIMIT))
-        .context("limiting a wait")?;
-    let length = body.len();
-    write!(
-        stream,
-        "POST {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
-    .context("asking etcd")?;
-    let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .context("reading etcd's answer")?;
-    match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.contains(" 200 ") => {
-            serde_json::from_str(body).context("reading etcd's answer")
-        }
-        Some(_) | None => bail!("etcd answered {answer:?}"),
+        self.holder.namespaces().net_only()?.run(|| {
+            let body = request.to_string();
+            let request = Request {
+                port: PORT,
+                method: "POST",
+                path,
+                content_type: "application/json",
+                body: &body,
+            };
+            request.send()
+        })
     }
 }

@@ -81,11 +81,14 @@ impl Node {
     /// # Errors
     /// Fails when the program cannot be started.
     pub fn spawn_flanneld(&self, wrapper: &[&str], extra: &[&str]) -> Result<Process> {
-        let (program, leases) = (format!("{BIN_DIR}/flanneld"), self.store_flag());
+        let program = format!("{BIN_DIR}/flanneld");
+        let (tag, leases) = (self.name_tag(), self.store_flags());
         let argv = wrapper
             .iter()
             .copied()
-            .chain([program.as_str(), leases.as_str()])
+            .chain(tag.iter().map(String::as_str))
+            .chain([program.as_str()])
+            .chain(leases.iter().map(String::as_str))
             .chain(extra.iter().copied());
         self.spawn(&argv.collect::<Vec<_>>(), "flanneld")
     }

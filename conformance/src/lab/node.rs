@@ -11,7 +11,7 @@ use super::iproute::Ip;
 use super::mounts::{self, LEASE_DIR, LOG_DIR};
 use super::namespaces::{Namespaces, command};
 use super::process::Process;
-use super::{Store, etcd, underlay};
+use super::{Store, etcd, kube, underlay};
 
 /// One node of a lab: its own network and mount namespaces, held by a process of the lab.
 #[derive(Debug)]
@@ -99,12 +99,24 @@ impl Node {
         self.file(LEASE_DIR).join(name)
     }
 
-    /// The flag that tells a daemon where its lease is.
+    /// The flags that tell a daemon where its lease is; on Kubernetes `NODE_NAME` tells it whose.
     #[must_use]
-    pub fn store_flag(&self) -> String {
+    pub fn store_flags(&self) -> Vec<String> {
         match self.store {
-            Store::Directory => format!("--lease-dir={LEASE_DIR}"),
-            Store::Etcd => format!("--etcd-endpoints={}", etcd::endpoint()),
+            Store::Directory => vec![format!("--lease-dir={LEASE_DIR}")],
+            Store::Etcd => vec![format!("--etcd-endpoints={}", etcd::endpoint())],
+            Store::Kube => vec![
+                "--kube-subnet-mgr".to_owned(),
+                format!("--kube-api-url={}", kube::url()),
+            ],
+        }
+    }
+
+    /// What comes before the daemon on a command line so that it knows whose lease it is.
+    pub(super) fn name_tag(&self) -> Vec<String> {
+        match self.store {
+            Store::Directory | Store::Etcd => Vec::new(),
+            Store::Kube => vec!["env".to_owned(), format!("NODE_NAME={}", self.name())],
         }
     }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use conformance::lab::{BIN_DIR, Lab, Node, SUBNET_FILE, Store, wait_until};
 
-use crate::support::{LONG, bare, bare_on_etcd, pinging_during, run_all, running, running_in};
+use crate::kube;
+use crate::support::{LONG, bare, bare_on_etcd, bare_on_kube, pinging_during, run_all, running, running_in};
 
 /// How many leases change in turn.
 const FLAPPING: u64 = 60;
@@ -27,11 +28,17 @@ fn a_storm_of_lease_changes_in_etcd_is_followed_as_well() {
     storm(Store::Etcd, Duration::from_secs(3));
 }
 
+#[test]
+fn a_storm_of_changes_of_nodes_is_followed_as_well() {
+    storm(Store::Kube, Duration::from_secs(3));
+}
+
 /// Leases come, change their MAC address and go, so many a second; then all of them stay.
 pub(crate) fn storm(store: Store, lasts: Duration) {
     let bed = match store {
         Store::Directory => running(2, 1),
         Store::Etcd => running_in(bare_on_etcd(2), 1),
+        Store::Kube => running_in(bare_on_kube(2), 1),
     };
     let log = bed.node(1).file(&bed.node(1).log_file("flanneld"));
     let log_before = fs::metadata(&log).unwrap().len();
@@ -71,7 +78,7 @@ fn change(lab: &Lab, store: Store, lasts: Duration) -> u64 {
     // etcd answers some hundred requests a second on a busy machine.
     let at_once = match store {
         Store::Directory => 1,
-        Store::Etcd => 10,
+        Store::Etcd | Store::Kube => 10,
     };
     let start = Instant::now();
     let mut changes = 0;
@@ -91,6 +98,20 @@ fn change(lab: &Lab, store: Store, lasts: Duration) -> u64 {
 /// Writes the leases of peers that there are not, each with a MAC address of its round, and removes those without one.
 fn write(lab: &Lab, store: Store, leases: &[(u64, Option<u64>)]) {
     let dir = lab.shared_file("leases/subnets");
+    if store == Store::Kube {
+        for (number, round) in leases {
+            let node = format!("peer{number}");
+            match round {
+                Some(round) => {
+                    let subnet = name(*number).replace('-', "/");
+                    let peer = kube::peer(&node, &[&subnet], &public_ip(*number), &mac(*number, *round));
+                    lab.put_kube_node(&peer).unwrap();
+                }
+                None => lab.remove_kube_node(&node).unwrap(),
+            }
+        }
+        return;
+    }
     if store == Store::Etcd {
         let change = |(number, round): &(u64, Option<u64>)| {
             let value = round.map(|round| value(&public_ip(*number), &mac(*number, round)));

@@ -4,7 +4,7 @@ use conformance::lab::{Ip, Lab, NODE_LINK, Namespaces, Node, POD_LINK, Pod, SUBN
 
 use crate::support::{self, Bed, LONG, bare, pinging_during};
 
-const DUAL: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan"}}"#;
+pub(crate) const DUAL: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan"}}"#;
 const V6_ONLY: &str =
     r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan"}}"#;
 
@@ -125,12 +125,17 @@ pub(crate) fn started(nodes: u8, conf: &str) -> Bed {
 pub(crate) fn with_ipv6(nodes: u8, conf: &str) -> Lab {
     let lab = bare(nodes);
     configure(&lab, conf);
+    add_underlay_v6(&lab);
+    lab
+}
+
+/// Gives the nodes IPv6 on the underlay.
+pub(crate) fn add_underlay_v6(lab: &Lab) {
     for node in lab.nodes() {
         let address = format!("{}/64", underlay_v6(node));
         node.ip(&["address", "add", &address, "dev", NODE_LINK, "nodad"])
             .unwrap();
     }
-    lab
 }
 
 /// Gives the nodes of a lab another configuration.
@@ -141,12 +146,12 @@ pub(crate) fn configure(lab: &Lab, conf: &str) {
     fs::rename(&new, &path).unwrap();
 }
 
-fn underlay_v6(node: &Node) -> String {
+pub(crate) fn underlay_v6(node: &Node) -> String {
     format!("fd00:77::{}", node.address().octets()[3])
 }
 
 /// The first address of a node's IPv6 subnet, which its tunnel has.
-fn tunnel_address(node: &Node) -> String {
+pub(crate) fn tunnel_address(node: &Node) -> String {
     let gateway = node.subnet_env("FLANNEL_IPV6_SUBNET").unwrap();
     let gateway = gateway.split('/').next().unwrap();
     gateway.strip_suffix('1').unwrap().to_owned()

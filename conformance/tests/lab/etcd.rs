@@ -10,7 +10,7 @@ use crate::support::{Bed, LONG, assert_same, bare_on_etcd, pinging_during, runni
 const RECOVERY: Duration = Duration::from_secs(15);
 
 /// Waits until a node has the route to another one's pods, and returns how long it took.
-fn wait_for_route(node: &Node, peer: &Node, limit: Duration) -> Duration {
+pub(crate) fn wait_for_route(node: &Node, peer: &Node, limit: Duration) -> Duration {
     let (subnet, length) = peer.subnet().unwrap();
     let route = format!("{subnet}/{length}");
     wait_until("a route to the new peer", limit, || {

@@ -124,7 +124,9 @@ fn data_goes_from_one_node_s_command_to_the_others_and_a_tunnel_is_made_anew_by_
     bed.daemons.remove(1).stop(LONG).unwrap();
     let node = bed.node(2);
     fs::write(node.file("/run/pre.sh"), "echo no such thing >&2; exit 3").unwrap();
-    let attempt = node.try_flanneld(&[&node.store_flag()], LONG).unwrap();
+    let flags = node.store_flags();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let attempt = node.try_flanneld(&flags, LONG).unwrap();
     assert_eq!(attempt.status.and_then(|status| status.code()), Some(1));
     let words = "the PreStartupCommand in the network configuration failed: exit status: 3: no such thing";
     assert!(attempt.stderr.contains(words), "{}", attempt.stderr);

@@ -22,6 +22,7 @@ mod foreign;
 mod healing;
 mod heavy;
 mod host_gw;
+mod kube;
 mod net_conf;
 mod net_conf_trouble;
 mod plugin;

@@ -37,6 +37,12 @@ pub(crate) fn bare_on_etcd(nodes: u8) -> Lab {
     Lab::on(Store::Etcd, &LabConfig { nodes, binaries }).unwrap()
 }
 
+/// The same with an API server of Kubernetes, whose Nodes are the leases.
+pub(crate) fn bare_on_kube(nodes: u8) -> Lab {
+    let binaries = Binaries::find().unwrap();
+    Lab::on(Store::Kube, &LabConfig { nodes, binaries }).unwrap()
+}
+
 /// A lab with a daemon and some pods on every node, all of which reach each other.
 pub(crate) fn running(nodes: u8, pods: u8) -> Bed {
     running_in(bare(nodes), pods)

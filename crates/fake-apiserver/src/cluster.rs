@@ -120,6 +120,32 @@ impl Cluster {
         }
     }
 
+    /// The Nodes of a list that another server answered, as a server has them that was started again on its data: what
+    /// happened before is forgotten, and something else was written meanwhile.
+    #[must_use]
+    pub fn with_list(list: &Value) -> Self {
+        let number = |of: &Value| {
+            let text = of.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+            text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let cluster = Self::new();
+        let mut state = cluster.lock();
+        let items = list.get("items").and_then(Value::as_array).into_iter().flatten();
+        for item in items {
+            let name = item.pointer("/metadata/name").and_then(Value::as_str);
+            let stored = Stored {
+                revision: number(item),
+                json: Bytes::from(item.to_string()),
+            };
+            state.nodes.insert(name.unwrap_or_default().to_owned(), stored);
+        }
+        state.revision = number(list) + 1;
+        state.oldest = state.revision;
+        cluster.changes.send_replace(state.revision);
+        drop(state);
+        cluster
+    }
+
     /// Makes a Node, or replaces it.
     pub fn put_node(&self, node: &NodeShape) {
         self.put(node.to_json());
