@@ -3,7 +3,7 @@
 //! Each family is by itself: a [`Side`] with the peers that can be reached in this family. What happens to a peer's
 //! IPv6 never touches its IPv4, and the reverse.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use flannel_types::{EXTENSION_TYPE, HOST_GW_TYPE, IPIP_TYPE, VXLAN_TYPE, WIREGUARD_TYPE};
@@ -13,7 +13,7 @@ use net_types::{IfName, SubnetKey};
 use netstate::{Addr, AddrKey, LinkScope, MarkedRoutes, Nexthop, Route, RouteKey, RouteKind, Scope, State};
 
 pub use ipip::IpipDevice;
-pub use leftovers::{is_former_device, is_ipip_device, is_wireguard_device, leftovers, vni_in};
+pub use leftovers::{Left, is_former_device, is_ipip_device, is_wireguard_device, leftovers, vni_in};
 pub use own_subnets::blackholes;
 pub use peers::{DeviceId, MAX_DATA_BYTES, Peer, PeerChanges, PeerProblem, Peers, is_usable_public_ip};
 pub use rules::{FilterMode, Masquerade, Network, RuleSettings, rules, rules_scope, rules_scope_of};
@@ -186,7 +186,7 @@ fn route(subnet: IpNetwork, hop: Nexthop, protocol: u8) -> (RouteKey, Route) {
     (key, route)
 }
 
-/// Returns what is ours on this node in some families, beside devices that another backend left.
+/// Returns what is ours on this node in some families, beside what a former life left.
 #[must_use]
 pub fn scope<'a>(sides: impl IntoIterator<Item = &'a Side>) -> Scope {
     let mut scope = Scope::default();
@@ -204,9 +204,9 @@ pub fn scope<'a>(sides: impl IntoIterator<Item = &'a Side>) -> Scope {
     scope
 }
 
-/// The same with devices that another backend left.
+/// The same with what a former life left.
 #[must_use]
-pub fn scope_with<'a>(sides: impl IntoIterator<Item = &'a Side>, left: &BTreeSet<IfName>) -> Scope {
+pub fn scope_with<'a>(sides: impl IntoIterator<Item = &'a Side>, left: &Left) -> Scope {
     let mut scope = scope(sides);
     leftovers::add_scope(&mut scope, left);
     scope

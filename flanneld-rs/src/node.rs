@@ -207,7 +207,11 @@ impl Node {
 
     fn look_for_device(&self) -> Action {
         let settings = &self.settings;
-        let scope = desired::first_look(&settings.networks(), settings.devices(), &settings.former_devices);
+        let scope = desired::first_look(
+            &settings.all_networks(),
+            settings.devices(),
+            &settings.former_devices,
+        );
         Action::Kernel(Work::Observe(scope))
     }
 
@@ -331,7 +335,7 @@ impl Node {
         let wants = Wants {
             subnet_env: holding::subnet_env(&sides, self.settings.pod_mtu_bytes, ip_masq),
             blackhole: self.settings.blackhole,
-            leftovers: found.leftovers,
+            left: found.left,
         };
         self.stage = Stage::Holding(Box::new(Holding::new(
             sides,
@@ -378,7 +382,8 @@ impl Node {
     /// Once what an earlier life left is gone, a device that somebody makes later under such a name is theirs.
     fn forget_leftovers(&mut self) {
         if let Stage::Holding(holding) = &mut self.stage
-            && self.engine.sees_none_of(holding.wants.leftovers.iter())
+            && self.engine.sees_none_of(holding.wants.left.devices.iter())
+            && (holding.wants.left.networks.is_empty() || self.engine.is_clean())
         {
             holding.forget_leftovers();
         }

@@ -1,9 +1,12 @@
 //! From configuration and host facts to what is fixed for the life of the daemon.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use flannel_types::{Backend, Extension, NetConf, NetConfError, ValidNetConf, Vxlan, Wireguard};
+use flannel_types::{
+    Backend, Extension, NetConf, NetConfError, PreviousSubnets, ValidNetConf, Vxlan, Wireguard,
+};
 use ipnetwork::IpNetwork;
 use net_types::registry::{IPIP_DEVICE, VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX};
 use net_types::{IPV6_MIN_MTU_BYTES, IfName, IfNameError, MacAddr, WgKeyError, WgSecret};
@@ -159,6 +162,7 @@ pub fn settings(
         // A pod has one MTU. Upstream takes IPv4's, and leaves IPv6 to find out that less gets through.
         pod_mtu_bytes: mtus.min().unwrap_or_default(),
         former_devices: Vec::new(),
+        former_networks: Vec::new(),
         direct_routing: backend.routes_directly(),
         sides,
         parent: external.link.clone(),
@@ -179,6 +183,38 @@ pub fn settings(
             | Supported::Alloc => None,
         },
     })
+}
+
+/// The pod networks of the families that are off, as the subnet file of an earlier run, this configuration and one that
+/// could not go on tell them.
+#[must_use]
+pub fn former_networks(
+    conf: &NetConf,
+    previous: &PreviousSubnets,
+    refused: Option<&NetConf>,
+) -> Vec<IpNetwork> {
+    let v4 = [
+        previous.network,
+        conf.network,
+        refused.and_then(|refused| refused.network),
+    ];
+    let v6 = [
+        previous.ipv6_network,
+        conf.ipv6_network,
+        refused.and_then(|refused| refused.ipv6_network),
+    ];
+    let v4 = v4
+        .into_iter()
+        .flatten()
+        .filter(|_| !conf.enable_ipv4)
+        .map(IpNetwork::V4);
+    let v6 = v6
+        .into_iter()
+        .flatten()
+        .filter(|_| !conf.enable_ipv6)
+        .map(IpNetwork::V6);
+    let networks: BTreeSet<_> = v4.chain(v6).collect();
+    networks.into_iter().collect()
 }
 
 /// What one family needs.

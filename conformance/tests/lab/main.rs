@@ -18,6 +18,7 @@ mod direct_routing;
 mod dual_stack;
 mod etcd;
 mod extension;
+mod family_off;
 mod foreign;
 mod healing;
 mod heavy;

@@ -31,7 +31,7 @@ use crate::rules_watch::RulesWatch;
 use crate::serve::Desk;
 use crate::settings::{self, Identity};
 use crate::signals::Signals;
-use crate::{host_facts, wireguard_key};
+use crate::{host_facts, subnet_file, wireguard_key};
 
 /// What a run begins with.
 pub(super) struct Begin<'a, S> {
@@ -89,6 +89,9 @@ impl<S: LeaseStore> Begin<'_, S> {
         let mut settings = settings_for(config, &conf, &external, (rules, rules_audit))?;
         settings.is_on_trial = succession.before.is_some();
         settings.refused = succession.refused.clone();
+        let refused = succession.refused.as_ref().map(|refused| &refused.conf);
+        let previous = subnet_file::previous(&config.subnet_file);
+        settings.former_networks = settings::former_networks(&conf, &previous, refused);
         settings.former_devices = host_facts::former_devices(&mut kernel)?;
         let records = recall_commands(config, &mut settings)?;
         let kernel_watch = KernelWatch::open(&settings)?;

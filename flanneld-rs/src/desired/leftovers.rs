@@ -1,4 +1,4 @@
-//! What another backend, or the same with other settings, left on this node.
+//! What another backend, the same with other settings, or a family that was switched off left on this node.
 
 use std::collections::BTreeSet;
 
@@ -39,6 +39,15 @@ pub fn is_former_device(name: &IfName) -> bool {
     vni_in(name).is_some() || is_wireguard_device(name) || is_ipip_device(name)
 }
 
+/// What a former life of this node left, until it is gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Devices.
+    pub devices: BTreeSet<IfName>,
+    /// Pod networks of families that are off, inside which routes with our mark are.
+    pub networks: Vec<IpNetwork>,
+}
+
 /// The devices of a former life of this node: they have such a name, are of the kind and have the network identifier that
 /// it tells, and an address of a pod network. A device of another daemon on this host, which has another pod network, is not.
 #[must_use]
@@ -63,16 +72,21 @@ pub fn leftovers<'a>(
         .collect()
 }
 
-/// Takes left devices into a scope. Their addresses are not: without them the kernel would drop the routes before there
-/// are others.
-pub(super) fn add_scope(scope: &mut Scope, leftovers: &BTreeSet<IfName>) {
+/// Takes what was left into a scope. The devices' addresses are not: without them the kernel would drop the routes before
+/// there are others.
+pub(super) fn add_scope(scope: &mut Scope, left: &Left) {
+    if let Some(marked) = &mut scope.marked {
+        marked.inside.extend(&left.networks);
+    }
     let routes_only = LinkScope {
         routes: true,
         ..LinkScope::default()
     };
-    scope
-        .links
-        .extend(leftovers.iter().map(|name| (name.clone(), routes_only.clone())));
+    scope.links.extend(
+        left.devices
+            .iter()
+            .map(|name| (name.clone(), routes_only.clone())),
+    );
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use net_types::{IfName, MacAddr, SubnetKey};
 use netstate::{LinkKind, Route, RouteKey, State};
 
 use super::{CarrierSettings, Settings, SideSettings, VxlanSettings, telling, vtep_mac};
-use crate::desired;
+use crate::desired::{self, Left};
 
 /// What a node finds on its host at the start.
 #[derive(Debug, Clone, Default)]
@@ -22,8 +22,8 @@ pub(super) struct Found {
     pub(super) peer_subnets: BTreeSet<IpNetwork>,
     /// Whether the store knew this node.
     pub(super) was_member: bool,
-    /// Devices of an earlier life, which go with the first full snapshot.
-    pub(super) leftovers: BTreeSet<IfName>,
+    /// What goes with the first full snapshot.
+    pub(super) left: Left,
 }
 
 impl Found {
@@ -73,7 +73,10 @@ pub(super) fn found(state: &State, settings: &Settings) -> Found {
             subnets
         }),
         was_member: false,
-        leftovers: desired::leftovers(state, &settings.networks(), settings.devices()),
+        left: Left {
+            devices: desired::leftovers(state, &settings.all_networks(), settings.devices()),
+            networks: settings.former_networks.clone(),
+        },
     }
 }
 

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::reach::Reach;
 use super::{Action, Now, public_key, vtep_mac};
-use crate::desired::{self, Carrier, DeviceId, Peer, PeerChanges, Peers, Side, Way};
+use crate::desired::{self, Carrier, DeviceId, Left, Peer, PeerChanges, Peers, Side, Way};
 use crate::extension::Queue;
 use crate::lease_keeper::LeaseKeeper;
 use crate::lease_view::LeaseView;
@@ -56,8 +56,8 @@ pub(super) struct Wants {
     pub(super) subnet_env: SubnetEnv,
     /// Whether packets to addresses that no pod has are dropped.
     pub(super) blackhole: bool,
-    /// Devices of an earlier life, which are to go.
-    pub(super) leftovers: BTreeSet<IfName>,
+    /// What an earlier life left, which is to go.
+    pub(super) left: Left,
 }
 
 /// How a goal differs from the one before.
@@ -148,7 +148,7 @@ impl Holding {
         }
         NewGoal::Whole(Goal {
             desired,
-            scope: desired::scope_with(self.sides.iter().map(|held| &held.side), &self.wants.leftovers),
+            scope: desired::scope_with(self.sides.iter().map(|held| &held.side), &self.wants.left),
             prune: if is_early { Prune::Addrs } else { made_for.1 },
         })
     }
@@ -210,8 +210,8 @@ impl Holding {
     pub(super) fn forget_leftovers(&mut self) {
         let was_pruned =
             matches!(self.goal_made_for, Some((file, Prune::Remove)) if file != SubnetFile::NotReady);
-        if was_pruned && !self.wants.leftovers.is_empty() {
-            self.wants.leftovers.clear();
+        if was_pruned && self.wants.left != Left::default() {
+            self.wants.left = Left::default();
             // The goal is made anew.
             self.goal_made_for = None;
         }

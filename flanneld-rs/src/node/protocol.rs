@@ -49,6 +49,8 @@ pub struct Settings {
     pub blackhole: bool,
     /// Links with names of devices of flannel's, which an earlier life of this node may have left.
     pub former_devices: Vec<IfName>,
+    /// Pod networks that an earlier life of this node had in families that are off.
+    pub former_networks: Vec<IpNetwork>,
     /// Whether peers whose addresses are on a link of this host have plain routes instead of tunnels.
     pub direct_routing: bool,
     /// The administrator's commands, where they are what carries packets to the peers.
@@ -159,6 +161,14 @@ impl Settings {
     #[must_use]
     pub fn networks(&self) -> Vec<IpNetwork> {
         self.sides.iter().map(|side| side.network).collect()
+    }
+
+    /// The same with those of an earlier life.
+    #[must_use]
+    pub fn all_networks(&self) -> Vec<IpNetwork> {
+        let mut networks = self.networks();
+        networks.extend(&self.former_networks);
+        networks
     }
 }
 

@@ -534,6 +534,7 @@ fn settings_of(sides: &[Side], conf: &str) -> Settings {
         rules_audit: Duration::from_secs(60),
         blackhole: false,
         former_devices: Vec::new(),
+        former_networks: Vec::new(),
         direct_routing: false,
         extension: None,
         is_on_trial: false,

@@ -381,6 +381,29 @@ fn wireguard_of(side: &SideSettings) -> &WireguardDevice {
     }
 }
 
+#[test]
+fn a_family_that_is_off_is_known_by_what_was_written_of_it() {
+    let dual = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48"}"#;
+    let v4 = r#"{"Network":"10.244.0.0/16"}"#;
+    let off = r#"{"Network":"10.244.0.0/16","IPv6Network":"fd00:9::/48"}"#;
+    let v6 = r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:10:244::/48"}"#;
+    let file = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\n\
+                FLANNEL_IPV6_NETWORK=fd00:10:244::/48\nFLANNEL_IPV6_SUBNET=fd00:10:244:1::1/64\n";
+    let refused = parsed(dual);
+    for (conf, file, refused, expected) in [
+        (dual, file, None, vec![]),
+        (v4, file, None, vec!["fd00:10:244::/48"]),
+        (v4, "", None, vec![]),
+        (v4, "", Some(&refused), vec!["fd00:10:244::/48"]),
+        (off, file, None, vec!["fd00:9::/48", "fd00:10:244::/48"]),
+        (v6, file, None, vec!["10.244.0.0/16"]),
+    ] {
+        let found = former_networks(&parsed(conf), &PreviousSubnets::parse(file), refused);
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, expected, "{conf} {file}");
+    }
+}
+
 fn shown(side: &SideSettings) -> String {
     let vxlan = vxlan_of(side);
     let learning = if vxlan.learning { " learning" } else { "" };

@@ -14,6 +14,7 @@ use flanneld_rs::node::{
     VxlanSettings,
 };
 use flanneld_rs::reconciler::Work;
+use ipnetwork::IpNetwork;
 use lease_store::{LeaseRequest, LeaseStore, LeaseWatch, MemoryStore, MemoryWatch};
 use net_types::registry::{IPIP_DEVICE, VXLAN_PORT, WIREGUARD_DEVICE};
 use net_types::{IfName, MacAddr, Vni, WgPublicKey, WgSecret};
@@ -25,7 +26,13 @@ pub(crate) const PUBLIC_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 250);
 /// The MAC address that the device gets if nothing else decides.
 pub(crate) const RANDOM_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 0xfa]);
 /// Links that an earlier run may have made.
-const FORMER_DEVICES: [&str; 4] = ["flannel.1", "flannel.7", "flannel-wg", "flannel.ipip"];
+const FORMER_DEVICES: [&str; 5] = [
+    "flannel.1",
+    "flannel.7",
+    "flannel-v6.1",
+    "flannel-wg",
+    "flannel.ipip",
+];
 const EPOCH_SECS: u64 = 1_800_000_000;
 /// More events than this without time passing are a loop.
 const MAX_EVENTS: u32 = 10_000;
@@ -99,6 +106,8 @@ pub(crate) struct Driver {
     pub(crate) backend: Backend,
     pub(crate) subnet_file: Option<SubnetEnv>,
     pub(crate) subnet_file_refused: bool,
+    /// Pod networks of families that are off, as the subnet file of an earlier run tells them.
+    pub(crate) former_networks: Vec<IpNetwork>,
     pub(crate) run: Option<Run>,
     pub(crate) stopped: Option<StopReason>,
     /// The changes that were asked for since the last step.
@@ -124,6 +133,7 @@ impl Driver {
             backend: Backend::Vxlan,
             subnet_file: None,
             subnet_file_refused: false,
+            former_networks: Vec::new(),
             run: None,
             stopped: None,
             changes: Vec::new(),
@@ -134,7 +144,10 @@ impl Driver {
     pub(crate) fn start(&mut self) {
         self.stopped = None;
         self.run = Some(Run {
-            node: Node::new(settings(self.backend)),
+            node: Node::new(Settings {
+                former_networks: self.former_networks.clone(),
+                ..settings(self.backend)
+            }),
             watch: None,
             events: VecDeque::from([Event::Start]),
         });
@@ -323,6 +336,7 @@ fn settings(backend: Backend) -> Settings {
         blackhole: false,
         direct_routing: backend.routes_directly(),
         former_devices: FORMER_DEVICES.map(|name| name.parse().unwrap()).into(),
+        former_networks: Vec::new(),
         extension: None,
         is_on_trial: false,
         refused: None,

@@ -9,6 +9,7 @@
 //! | `underlay made` / `deleted` | makes `eth0` with the node's address, one end of a veth pair, or deletes it |
 //! | `backend vxlan [with DirectRouting]` / `ipip [with DirectRouting]` / `host-gw` / `wireguard` / `alloc` | the configuration names another backend; leases are of that one from then on |
 //! | `start` / `crash` | starts the daemon, or ends it at once |
+//! | `ipv6 was on` | the subnet file of an earlier run tells of the pod network fd00:10:244::/48 |
 //! | `stranger CHANGE` | another program changes the kernel, which says so |
 //! | `stranger unnoticed CHANGE` | the same, but the notice is lost |
 //! | `lease KEY public-ip IP mac MAC` | a lease appears or changes; without `mac MAC` one of the backend host-gw, with `ipip` instead one of ipip, with `public-key KEY` instead one of WireGuard |
@@ -37,9 +38,10 @@ use netstate::{LinkScope, ObjectKey, Op, Scope, State};
 use crate::driver::{Backend, Driver, Kernels, PUBLIC_IP};
 
 /// The links whose content a scenario may expect.
-const LINKS: [&str; 8] = [
+const LINKS: [&str; 9] = [
     "eth0",
     "far0",
+    "flannel-v6.1",
     "flannel-wg",
     "flannel.1",
     "flannel.7",
@@ -106,6 +108,7 @@ impl Stage {
             }
             "start" => driver.start(),
             "crash" => driver.run = None,
+            "ipv6 was on" => driver.former_networks = vec![parse("fd00:10:244::/48")?],
             "store unreachable" => driver.store.set_reach(Reach::Unreachable),
             "store reachable" => driver.store.set_reach(Reach::Reachable),
             "config removed" => driver.store.set_config(None),

@@ -129,6 +129,7 @@ impl World {
             rules_audit: Duration::from_secs(60),
             blackhole: false,
             former_devices: Vec::new(),
+            former_networks: Vec::new(),
             direct_routing: false,
             extension: None,
             is_on_trial: false,
