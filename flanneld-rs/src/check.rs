@@ -16,6 +16,7 @@ use netlink::inventory::Inventory;
 use netstate::{Ipip, Link, LinkKind, Route, State, Vxlan};
 use serde::Serialize;
 
+use crate::kernel_version::KernelVersion;
 use crate::settings::{IPIP_OVERHEAD_BYTES, IPV6_OVERHEAD_BYTES, OVERHEAD_BYTES};
 use crate::status::{DeviceStatus, PeerStatus, PeerWay, Status};
 
@@ -39,6 +40,8 @@ const BRIDGE: &str = "cni0";
 pub struct Facts {
     /// The kernel's release, as `uname -r`.
     pub kernel_release: String,
+    /// Its version; none if the release is not one.
+    pub kernel_version: Option<KernelVersion>,
     /// Parts of the kernel that are known to be absent, by the module's name.
     pub missing_modules: BTreeSet<&'static str>,
     /// Kernel parameters, by their path below `/proc/sys`.
@@ -373,11 +376,4 @@ fn is_flannels(name: &IfName) -> bool {
         .strip_prefix(VXLAN_V6_DEVICE_PREFIX)
         .or_else(|| name.strip_prefix(VXLAN_DEVICE_PREFIX));
     vni.is_some_and(|vni| vni.parse::<u32>().is_ok())
-}
-
-/// Major and minor version and patch level of a kernel's release.
-fn kernel_version(release: &str) -> Option<(u32, u32, u32)> {
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
-    let mut next = || numbers.next()?.parse().ok();
-    Some((next()?, next()?, next().unwrap_or(0)))
 }

@@ -1,8 +1,8 @@
 //! The command line and the environment as one typed, validated configuration.
 //!
 //! Flags, defaults and variables are upstream's (flannel `main.go`), plus our own `--lease-dir`, `--mass-loss-grace`,
-//! `--status-socket`, `--log-format`, `--portmap-plugin`, `--kube-cache-file` and `--network-policy-engine`. What upstream
-//! knows and is not built is refused when the user asks for it; nothing that the user sets is ignored silently. The one
+//! `--status-socket`, `--log-format`, `--portmap-plugin`, `--vxlan-checksum-offload`, `--kube-cache-file` and
+//! `--network-policy-engine`. What upstream knows and is not built is refused when the user asks for it; nothing that the user sets is ignored silently. The one
 //! exception is `FLANNELD_VERSION`, which has no effect upstream either: a variable shall not keep a daemon from starting
 //! by making it print its version.
 //!
@@ -91,6 +91,8 @@ pub struct Config {
     pub portmap_plugin: PathBuf,
     /// Whether packets to addresses of the own subnet that no pod has are dropped.
     pub blackhole: bool,
+    /// Whether VXLAN devices may leave checksums to the hardware.
+    pub checksum_offload: ChecksumOffload,
     /// How much to log.
     pub log_level: LogLevel,
     /// In which form to log.
@@ -144,6 +146,17 @@ pub enum IfaceRef {
     Ip(IpAddr),
     /// The interface of this name.
     Name(IfName),
+}
+
+/// Whether VXLAN devices may leave checksums to the hardware (ethtool's `tx-checksum-ip-generic`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChecksumOffload {
+    /// Not on a kernel that is known to get them wrong; on others the device is left as it is.
+    Auto,
+    /// They may.
+    On,
+    /// They may not: each is computed before the packet is sent, and large packets are cut up before the tunnel.
+    Off,
 }
 
 /// How much to log.
@@ -355,6 +368,9 @@ fn config(settings: &Settings, env: Environment<'_>) -> Result<Config, ConfigErr
         blackhole: settings
             .one("ip-blackhole-route")
             .map_or(Ok(false), Setting::boolean)?,
+        checksum_offload: settings
+            .one("vxlan-checksum-offload")
+            .map_or(Ok(ChecksumOffload::Auto), checksum_offload)?,
         log_level: LogLevel::from_verbosity(settings.one("v").map_or(Ok(0), Setting::number)?),
         log_format: settings
             .one("log-format")
@@ -445,6 +461,15 @@ fn log_format(setting: &Setting) -> Result<LogFormat, ConfigError> {
     setting.parsed("text or json", |text| match text {
         "text" => Some(LogFormat::Text),
         "json" => Some(LogFormat::Json),
+        _ => None,
+    })
+}
+
+fn checksum_offload(setting: &Setting) -> Result<ChecksumOffload, ConfigError> {
+    setting.parsed("auto, on or off", |text| match text {
+        "auto" => Some(ChecksumOffload::Auto),
+        "on" => Some(ChecksumOffload::On),
+        "off" => Some(ChecksumOffload::Off),
         _ => None,
     })
 }

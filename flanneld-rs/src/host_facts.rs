@@ -6,10 +6,11 @@ use netlink::RealKernel;
 use netstate::KernelError;
 use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{ChecksumOffload, Config};
 use crate::desired::is_former_device;
 use crate::iface_match::{self, External, Families, IfaceError};
-use crate::node::HostLinks;
+use crate::kernel_version::KernelVersion;
+use crate::node::{HostLinks, Settings};
 
 /// Why the external interface is not known.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +94,27 @@ pub fn links() -> Result<HostLinks, KernelError> {
         found.mtus.insert(link.name, link.mtu_bytes);
     }
     Ok(found)
+}
+
+/// Whether VXLAN devices may leave checksums to the hardware; `None` leaves them as they are.
+#[must_use]
+pub fn tx_checksum(choice: ChecksumOffload, settings: &Settings) -> Option<bool> {
+    match choice {
+        ChecksumOffload::On => Some(true),
+        ChecksumOffload::Off => Some(false),
+        ChecksumOffload::Auto => {
+            let version = KernelVersion::running().filter(|version| version.spoils_checksums())?;
+            if settings.has_vxlan() {
+                warn!(
+                    kernel = %version,
+                    "this kernel spoils checksums of tunnelled packets that are translated twice: the VXLAN device \
+                     computes its own, which costs throughput; --vxlan-checksum-offload=on if its distributor has \
+                     mended that"
+                );
+            }
+            Some(false)
+        }
+    }
 }
 
 const fn families(conf: &NetConf) -> Families {

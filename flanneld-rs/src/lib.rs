@@ -20,6 +20,7 @@ pub mod extension;
 mod heap;
 pub mod host_facts;
 pub mod iface_match;
+pub mod kernel_version;
 pub mod kernel_watch;
 pub mod lease_keeper;
 pub mod lease_view;

@@ -365,6 +365,7 @@ impl Node {
                 port: vxlan.port,
                 learning: vxlan.learning,
                 gbp: vxlan.gbp,
+                tx_checksum: self.settings.tx_checksum,
                 mac: macs.get(&vxlan.device).copied().unwrap_or(vxlan.random_mac),
                 mtu_bytes: vxlan.mtu_bytes,
                 parent,

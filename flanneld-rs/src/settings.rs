@@ -163,6 +163,7 @@ pub fn settings(
         pod_mtu_bytes: mtus.min().unwrap_or_default(),
         former_devices: Vec::new(),
         former_networks: Vec::new(),
+        tx_checksum: None,
         direct_routing: backend.routes_directly(),
         sides,
         parent: external.link.clone(),

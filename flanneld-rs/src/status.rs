@@ -124,6 +124,9 @@ pub struct DeviceStatus {
     pub public_key: Option<String>,
     /// Its MTU in bytes.
     pub mtu_bytes: u32,
+    /// Whether it is to leave checksums to the hardware; none where it is left as it is.
+    #[serde(default)]
+    pub tx_checksum: Option<bool>,
     /// The interface that carries the outer packets.
     pub parent: String,
     /// Outer source address; a WireGuard device sends from what the kernel chooses.

@@ -17,6 +17,7 @@ pub(crate) fn device() -> VxlanDevice {
         port: 8472,
         learning: false,
         gbp: false,
+        tx_checksum: None,
         mac: mac(250),
         mtu_bytes: 1450,
         parent: "eth0".parse().unwrap(),

@@ -26,6 +26,7 @@ mod host_gw;
 mod kube;
 mod net_conf;
 mod net_conf_trouble;
+mod offload;
 mod plugin;
 mod prune;
 mod record;

@@ -50,8 +50,9 @@ impl Namespace {
             self.check_port(&link.kind, port)?;
         }
         let mut device = self.new_device(link);
-        if let LinkKind::Vxlan(vxlan) = &link.kind {
+        if let LinkKind::Vxlan(vxlan) = &mut device.link.kind {
             device.mtu_bytes = self.vxlan_mtu(vxlan, link.mtu_bytes);
+            vxlan.tx_checksum = Some(true);
         }
         if let LinkKind::Veth(Some(peer)) = &link.kind {
             self.add_veth_peer(name, link, peer);
@@ -189,6 +190,10 @@ impl Namespace {
             LinkChange::Port(port) => self.set_port(name, port),
             LinkChange::VxlanLocal(local) => self.set_vxlan_local(name, *local),
             LinkChange::IpipLocal(local) => self.set_ipip_local(name, *local),
+            LinkChange::VxlanTxChecksum(on) => {
+                self.vxlan_mut(name)?.tx_checksum = Some(*on);
+                Ok(())
+            }
             LinkChange::VxlanLearning(learning) => {
                 self.vxlan_mut(name)?.learning = *learning;
                 Ok(())

@@ -154,6 +154,12 @@ impl Namespace {
                     let mut networks = content.addrs_inside.iter();
                     networks.any(|net| net.contains(addr.ip())) && !is_link_local(addr.ip())
                 });
+                if !content.tx_checksum
+                    && let Some(link) = state.links.get_mut(name)
+                    && let LinkKind::Vxlan(vxlan) = &mut link.kind
+                {
+                    vxlan.tx_checksum = None;
+                }
                 if !content.neighs {
                     state.neighs.retain(|key, _| key.link != *name);
                 }

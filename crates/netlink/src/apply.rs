@@ -15,7 +15,7 @@ use crate::observe::index_of;
 use crate::raw::Requests;
 use crate::socket::{Socket, is_full};
 use crate::wireguard::Devices;
-use crate::{Netns, conflict, devconf, marked, sysctl};
+use crate::{Netns, conflict, devconf, ethtool, marked, sysctl};
 
 /// Applies changes in order, as few sends as possible, and returns the result of each.
 pub(crate) fn apply(edges: &mut Edges<'_>, ops: &[Op]) -> Vec<Result<(), KernelError>> {
@@ -222,6 +222,12 @@ impl Run<'_, '_> {
             }
             LinkChange::VxlanLocal(local) => encode::set_vxlan(name, encode::vxlan_local(*local)),
             LinkChange::VxlanLearning(learning) => encode::set_vxlan(name, InfoVxlan::Learning(*learning)),
+            LinkChange::VxlanTxChecksum(on) => {
+                // The device may still be in the queue.
+                self.flush();
+                ethtool::set_tx_checksum(self.edges.socket.as_fd(), name, *on)?;
+                return Ok(Vec::new());
+            }
             LinkChange::IpipLocal(local) => encode::set_ipip(name, &Ipip { local: Some(*local) }),
         };
         Ok(vec![request])

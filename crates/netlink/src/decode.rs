@@ -182,6 +182,7 @@ fn vxlan_of(attributes: &[InfoVxlan]) -> Option<Vxlan> {
         parent: None,
         learning: find!(attributes, InfoVxlan::Learning).copied().unwrap_or(false),
         gbp: attributes.contains(&InfoVxlan::Gbp),
+        tx_checksum: None,
     })
 }
 

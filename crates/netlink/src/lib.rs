@@ -17,6 +17,7 @@ mod decode;
 mod devconf;
 mod encode;
 mod errno;
+mod ethtool;
 mod frame;
 mod generic;
 pub mod inventory;

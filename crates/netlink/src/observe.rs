@@ -15,7 +15,7 @@ use crate::encode;
 use crate::errno::{no_link, other};
 use crate::raw::Requests;
 use crate::socket::Socket;
-use crate::{devconf, marked, sysctl};
+use crate::{devconf, ethtool, marked, sysctl};
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
@@ -33,16 +33,20 @@ pub(crate) fn observe(socket: &mut Socket, scope: &Scope) -> Result<State, Kerne
         let Some(content) = scope.links.get(&raw.name) else {
             continue;
         };
-        match self::content(socket, &raw, content, &mut state) {
-            Ok(()) => {}
+        let read = self::content(socket, &raw, content, &mut state);
+        let tx_checksum = match read.and_then(|()| tx_checksum(socket, &raw, content)) {
+            Ok(tx_checksum) => tx_checksum,
             Err(e) if e.class == ErrorClass::NoDevice => {
                 forget(&mut state, &raw.name);
                 continue;
             }
             Err(e) => return Err(e),
-        }
+        };
         state.sysctls.extend(raw.devconf.told(&raw.name, &scope.sysctls));
-        let (name, link) = resolved(raw, &names);
+        let (name, mut link) = resolved(raw, &names);
+        if let LinkKind::Vxlan(vxlan) = &mut link.kind {
+            vxlan.tx_checksum = tx_checksum;
+        }
         state.links.insert(name, link);
     }
     for family in FAMILIES {
@@ -164,6 +168,13 @@ fn content(
         }
     }
     Ok(())
+}
+
+fn tx_checksum(socket: &Socket, link: &RawLink, scope: &LinkScope) -> Result<Option<bool>, KernelError> {
+    if scope.tx_checksum && matches!(link.link.kind, LinkKind::Vxlan(_)) {
+        return ethtool::tx_checksum(socket.as_fd(), &link.name);
+    }
+    Ok(None)
 }
 
 fn addrs(

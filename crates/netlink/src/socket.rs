@@ -1,3 +1,5 @@
+use std::os::fd::{AsFd, BorrowedFd};
+
 use netlink_packet_core::{NLM_F_DUMP, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteMessage;
@@ -30,6 +32,11 @@ impl Socket {
             raw: RawSocket::open(Protocol::Route)?,
             requests_sent: 0,
         })
+    }
+
+    /// The socket itself, for calls that take any socket of the namespace.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.raw.as_fd()
     }
 
     /// How many changes were sent.

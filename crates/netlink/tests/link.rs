@@ -15,7 +15,8 @@ use std::time::Duration;
 use common::*;
 use netlink::{Netns, RealKernel};
 use netstate::{
-    AdminState, BridgePort, ErrorClass, Kernel, Link, LinkChange, LinkKind, NetnsLabel, Op, VethPeer,
+    AdminState, BridgePort, ErrorClass, Kernel, Link, LinkChange, LinkKind, LinkScope, NetnsLabel, Op, Scope,
+    VethPeer,
 };
 
 /// `ip -d link show flannel.1` of the reference daemon on a node (flannel v0.28.9), from its third line on.
@@ -98,6 +99,42 @@ fn an_ipv6_device_with_group_policy_is_observed_as_it_was_made() {
             shown.contains("local fd00:77::11 dev eth0") && shown.contains(" gbp "),
             "{shown}"
         );
+    });
+}
+
+#[test]
+fn a_device_leaves_checksums_to_the_hardware_until_it_is_told_not_to() {
+    in_netns(|| {
+        underlay();
+        let mut kernel = RealKernel::open().unwrap();
+        flannel_device(&mut kernel);
+        let link = || name("flannel.1");
+        let content = LinkScope {
+            tx_checksum: true,
+            ..LinkScope::default()
+        };
+        let scope = Scope {
+            links: [(link(), content), (name("eth0"), LinkScope::default())].into(),
+            ..Scope::default()
+        };
+        let told = |kernel: &mut RealKernel| {
+            let state = kernel.observe(&scope).unwrap();
+            let LinkKind::Vxlan(vxlan) = &state.links[&link()].kind else {
+                panic!()
+            };
+            vxlan.tx_checksum
+        };
+        assert_eq!(told(&mut kernel), Some(true));
+
+        for on in [false, true, false] {
+            all_ok(kernel.apply(&[Op::SetLink(link(), LinkChange::VxlanTxChecksum(on))]));
+            assert_eq!(told(&mut kernel), Some(on));
+        }
+        // Without being asked it is not told.
+        assert_eq!(observe(&mut kernel, "flannel.1").links[&link()], flannel_link());
+
+        let refused = kernel.apply(&[Op::SetLink(name("gone0"), LinkChange::VxlanTxChecksum(false))]);
+        assert_eq!(refused[0].as_ref().unwrap_err().class, ErrorClass::NoDevice);
     });
 }
 

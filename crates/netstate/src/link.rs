@@ -58,6 +58,10 @@ pub struct Vxlan {
     pub learning: bool,
     /// Group-based policy extension. Fixed for the life of the device.
     pub gbp: bool,
+    /// Whether checksums of what is sent may be left to the hardware, or to whoever must know them (ethtool's
+    /// `tx-checksum-ip-generic`; `NETIF_F_HW_CSUM`). A new device leaves them. Observed only where
+    /// [`crate::LinkScope::tx_checksum`] asks.
+    pub tx_checksum: Option<bool>,
 }
 
 /// Attributes of a tunnel end point of IP in IP (linux `IFLA_IPTUN_*`). Its remote is the next hop of the route that leads

@@ -13,7 +13,8 @@ use crate::{
 /// otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Creates a link **down**, with all that [`Link`] gives but its admin state. Fails if the name is taken.
+    /// Creates a link **down**, with all that [`Link`] gives but its admin state and [`crate::Vxlan::tx_checksum`]. Fails
+    /// if the name is taken.
     AddLink(IfName, Link),
     /// Deletes a link, with its content, and creates it anew, **down**. Fails, and leaves the old one as it is, if a link
     /// that the new one needs is not there. If the new one is refused, the old one is gone.
@@ -84,6 +85,9 @@ pub enum LinkChange {
     VxlanLocal(IpAddr),
     /// Sets whether a VXLAN device learns.
     VxlanLearning(bool),
+    /// Sets whether a VXLAN device may leave checksums to the hardware. This is no netlink request: kernels before 5.8
+    /// have none.
+    VxlanTxChecksum(bool),
     /// Sets the outer source address of a tunnel end point of IP in IP.
     IpipLocal(Ipv4Addr),
 }

@@ -145,6 +145,14 @@ impl LinkPlan {
     fn make(&mut self, op: Op, name: &IfName, link: &Link) {
         self.ops.push(op);
         self.made.insert(name.clone());
+        if let LinkKind::Vxlan(Vxlan {
+            tx_checksum: Some(tx_checksum),
+            ..
+        }) = link.kind
+        {
+            let change = LinkChange::VxlanTxChecksum(tx_checksum);
+            self.ops.push(Op::SetLink(name.clone(), change));
+        }
         if link.admin == AdminState::Up {
             self.ups
                 .push(Op::SetLink(name.clone(), LinkChange::Admin(AdminState::Up)));
@@ -168,6 +176,7 @@ impl LinkPlan {
                 | LinkChange::Port(_)
                 | LinkChange::VxlanLocal(_)
                 | LinkChange::VxlanLearning(_)
+                | LinkChange::VxlanTxChecksum(_)
                 | LinkChange::IpipLocal(_) => {}
             }
             self.ops.push(Op::SetLink(name.clone(), change));
@@ -254,6 +263,12 @@ fn link_changes(desired: &Link, observed: &Link) -> Vec<LinkChange> {
         );
         if desired.learning != observed.learning {
             changes.push(LinkChange::VxlanLearning(desired.learning));
+        }
+        // A kernel that does not tell could not be seen to have changed.
+        if let (Some(wanted), Some(present)) = (desired.tx_checksum, observed.tx_checksum)
+            && wanted != present
+        {
+            changes.push(LinkChange::VxlanTxChecksum(wanted));
         }
     }
     if let (LinkKind::Ipip(desired), LinkKind::Ipip(observed)) = (&desired.kind, &observed.kind) {

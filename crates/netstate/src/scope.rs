@@ -55,6 +55,8 @@ pub struct LinkScope {
     pub fdb: bool,
     /// Whether the device's own settings and its peers are (WireGuard devices).
     pub wireguard: bool,
+    /// Whether it is told if checksums may be left to the hardware (VXLAN devices).
+    pub tx_checksum: bool,
     /// Whether the routes of the main table through it are.
     pub routes: bool,
     /// Further tables whose routes through it are.

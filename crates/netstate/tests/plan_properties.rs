@@ -357,6 +357,7 @@ fn device(mac_number: u8, port: u16, mtu: u32) -> Link {
         parent: Some(eth0()),
         learning: false,
         gbp: false,
+        tx_checksum: None,
     };
     Link {
         kind: LinkKind::Vxlan(vxlan),

@@ -1,4 +1,7 @@
-use super::{BRIDGE, Backend, Device, DeviceKind, Facts, Finding, kernel_version};
+use netstate::{Link, LinkKind};
+
+use super::{BRIDGE, Backend, Device, Facts, Finding};
+use crate::kernel_version::KernelVersion;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = missing_modules(facts);
@@ -152,38 +155,33 @@ fn reverse_path(facts: &Facts) -> Option<Finding> {
     })
 }
 
-/// The kernel computed wrong outer checksums for packets that are translated twice until "netfilter: nat: never update
-/// the UDP checksum when it's 0" (linux 5.7, 5.6.13, 5.4.41, 4.19.123, 4.14.181).
+/// Checksums that are left to a hardware, or a kernel, which gets them wrong.
 fn checksum_offload(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let Some(Device {
         name: device,
+        link: Link {
+            kind: LinkKind::Vxlan(vxlan),
+            ..
+        },
         parent,
-        kind: DeviceKind::Vxlan { .. },
         ..
     }) = facts.device()
     else {
         return findings;
     };
-    let way_out =
-        format!("if connections to Services hang, run ethtool -K {device} tx-checksum-ip-generic off");
-    let mended = match kernel_version(&facts.kernel_release) {
-        Some((5, 6, patch)) => patch >= 13,
-        Some((5, 4, patch)) => patch >= 41,
-        Some((4, 19, patch)) => patch >= 123,
-        Some((4, 14, patch)) => patch >= 181,
-        Some((major, minor, _)) => (major, minor) >= (5, 7),
-        None => true,
-    };
-    if !mended {
+    if vxlan.tx_checksum == Some(false) {
+        return findings;
+    }
+    if facts.kernel_version.is_some_and(KernelVersion::spoils_checksums) {
         findings.push(Finding::warning(
             "kernel.checksum-offload",
             format!(
-                "the kernel {} may compute wrong checksums for tunnelled packets that are translated twice, unless its \
-                 distributor has mended it",
+                "{device} leaves checksums to the hardware, and the kernel {} spoils those of packets that are \
+                 translated twice, unless its distributor has mended it: connections to Services hang",
                 facts.kernel_release
             ),
-            format!("{way_out}, or update the kernel"),
+            "start flanneld without --vxlan-checksum-offload=on, or update the kernel",
         ));
     }
     let driver = parent.and_then(|parent| facts.drivers.get(parent));
@@ -194,7 +192,7 @@ fn checksum_offload(facts: &Facts) -> Vec<Finding> {
                 "the interface below {device} is a vmxnet3: some versions of VMware drop tunnelled packets whose \
                  checksum is left to the card"
             ),
-            way_out,
+            "if pods of other nodes do not answer, start flanneld with --vxlan-checksum-offload=off",
         ));
     }
     findings
@@ -202,7 +200,9 @@ fn checksum_offload(facts: &Facts) -> Vec<Finding> {
 
 /// Permanent neighbour entries count towards the limit before linux 5.0.
 fn neighbour_limit(facts: &Facts) -> Option<Finding> {
-    let old = kernel_version(&facts.kernel_release).is_some_and(|version| version < (5, 0, 0));
+    let old = facts
+        .kernel_version
+        .is_some_and(|version| version < KernelVersion(5, 0, 0));
     let limit: usize = facts.sysctl("net/ipv4/neigh/default/gc_thresh3")?.parse().ok()?;
     let entries = facts.state.neighs.len();
     (old && entries.saturating_mul(10) > limit.saturating_mul(8)).then(|| {

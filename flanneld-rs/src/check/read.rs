@@ -15,6 +15,7 @@ use nftables::Nftables;
 use nftables::iptables::run;
 
 use super::{Facts, is_flannels};
+use crate::kernel_version::KernelVersion;
 use crate::status::{PeerQuery, command as status_command};
 
 mod managers;
@@ -64,6 +65,7 @@ pub fn facts(sources: &Sources) -> Result<Facts, KernelError> {
     Ok(Facts {
         missing_modules: missing_modules(&kernel_release, &state),
         kernel_release,
+        kernel_version: KernelVersion::running(),
         sysctls: sysctls(&state),
         subnet_path: sources.subnet_file.clone(),
         subnet_file: subnet_file(&sources.subnet_file),
@@ -94,6 +96,7 @@ fn scope(inventory: &Inventory) -> Scope {
             addrs_inside: any.clone(),
             neighs: flannels,
             fdb: flannels,
+            tx_checksum: flannels,
             routes: true,
             ..LinkScope::default()
         };

@@ -202,6 +202,14 @@ pub(super) static FLAGS: &[Flag] = &[
         support: Support::Built,
     },
     Flag {
+        name: "vxlan-checksum-offload",
+        form: Form::Text("CHOICE"),
+        default: "auto",
+        group: TRAFFIC,
+        help: "Whether VXLAN devices leave checksums to the hardware: on, off, or auto: off on kernels that get them wrong",
+        support: Support::Built,
+    },
+    Flag {
         name: "healthz-ip",
         form: Form::Text("IP"),
         default: "0.0.0.0",

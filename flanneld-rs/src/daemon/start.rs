@@ -93,6 +93,7 @@ impl<S: LeaseStore> Begin<'_, S> {
         let previous = subnet_file::previous(&config.subnet_file);
         settings.former_networks = settings::former_networks(&conf, &previous, refused);
         settings.former_devices = host_facts::former_devices(&mut kernel)?;
+        settings.tx_checksum = host_facts::tx_checksum(config.checksum_offload, &settings);
         let records = recall_commands(config, &mut settings)?;
         let kernel_watch = KernelWatch::open(&settings)?;
         let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());

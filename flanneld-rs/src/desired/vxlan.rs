@@ -28,6 +28,8 @@ pub struct VxlanDevice {
     pub learning: bool,
     /// Whether it has the group-based policy extension.
     pub gbp: bool,
+    /// Whether it may leave checksums to the hardware; `None` leaves it as it is.
+    pub tx_checksum: Option<bool>,
     /// Hardware address, as the lease announces it to the peers.
     pub mac: MacAddr,
     /// Its own MTU in bytes, the outer headers already subtracted.
@@ -45,6 +47,7 @@ pub(super) fn add_device(state: &mut State, side: &Side, device: &VxlanDevice) {
         parent: Some(device.parent.clone()),
         learning: device.learning,
         gbp: device.gbp,
+        tx_checksum: device.tx_checksum,
     };
     let link = Link {
         kind: LinkKind::Vxlan(vxlan),
@@ -92,6 +95,7 @@ pub(super) fn add_scope(scope: &mut Scope, side: &Side, device: &VxlanDevice) {
         addrs_inside: any_v6.into_iter().chain([side.network]).collect(),
         neighs: true,
         fdb: true,
+        tx_checksum: device.tx_checksum.is_some(),
         routes: true,
         ..LinkScope::default()
     };

@@ -47,6 +47,8 @@ pub struct Settings {
     pub rules_audit: Duration,
     /// Whether packets to addresses of the own subnet that no pod has are dropped.
     pub blackhole: bool,
+    /// Whether VXLAN devices may leave checksums to the hardware; `None` leaves them as they are.
+    pub tx_checksum: Option<bool>,
     /// Links with names of devices of flannel's, which an earlier life of this node may have left.
     pub former_devices: Vec<IfName>,
     /// Pod networks that an earlier life of this node had in families that are off.
@@ -117,6 +119,15 @@ pub struct VxlanSettings {
     pub mtu_bytes: u32,
     /// Its MAC address, unless the device or the stored lease has one.
     pub random_mac: MacAddr,
+}
+
+impl Settings {
+    /// Whether a device of VXLAN carries packets.
+    #[must_use]
+    pub fn has_vxlan(&self) -> bool {
+        let is_vxlan = |side: &SideSettings| matches!(side.carrier, CarrierSettings::Vxlan(_));
+        self.sides.iter().any(is_vxlan)
+    }
 }
 
 impl SideSettings {

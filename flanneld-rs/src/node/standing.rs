@@ -311,13 +311,17 @@ impl Node {
             Carrier::Ipip(device) => (&device.name, None, device.mtu_bytes),
             Carrier::HostGw(_) | Carrier::Alloc | Carrier::Extension => return None,
         };
-        let (vni, mac) = match &side.carrier {
-            Carrier::Vxlan(device) => (Some(device.vni.get()), Some(device.mac.to_string())),
+        let (vni, mac, tx_checksum) = match &side.carrier {
+            Carrier::Vxlan(device) => (
+                Some(device.vni.get()),
+                Some(device.mac.to_string()),
+                device.tx_checksum,
+            ),
             Carrier::Wireguard(_)
             | Carrier::Ipip(_)
             | Carrier::HostGw(_)
             | Carrier::Alloc
-            | Carrier::Extension => (None, None),
+            | Carrier::Extension => (None, None, None),
         };
         let settings = side.wireguard().map(|_| ObjectKey::Wireguard(name.clone()));
         Some(DeviceStatus {
@@ -327,6 +331,7 @@ impl Node {
             mac,
             public_key: side.wireguard().map(|device| device.public_key.to_string()),
             mtu_bytes,
+            tx_checksum,
             parent: self.settings.parent.to_string(),
             local: side.local,
             network: side.network.to_string(),

@@ -533,6 +533,7 @@ fn settings_of(sides: &[Side], conf: &str) -> Settings {
         },
         rules_audit: Duration::from_secs(60),
         blackhole: false,
+        tx_checksum: None,
         former_devices: Vec::new(),
         former_networks: Vec::new(),
         direct_routing: false,

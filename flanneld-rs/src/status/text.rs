@@ -94,11 +94,15 @@ fn data_plane(text: &mut String, node: &NodeStatus) {
             .map_or_else(String::new, |port| format!("port {port} "));
         let mac = device.mac.iter().map(|mac| format!(", MAC {mac}"));
         let key = device.public_key.iter().map(|key| format!(", public key {key}"));
-        let identity: String = mac.chain(key).collect();
+        let offload = device.tx_checksum.map(|on| {
+            let word = if on { "on" } else { "off" };
+            format!(", checksum offload {word}")
+        });
+        let more: String = mac.chain(key).chain(offload).collect();
         line(
             text,
             &format!(
-                "device    {} {}: {vni}{port}on {} ({}), MTU {}{identity}",
+                "device    {} {}: {vni}{port}on {} ({}), MTU {}{more}",
                 device.name,
                 device.state.name(),
                 device.parent,

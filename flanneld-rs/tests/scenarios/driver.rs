@@ -334,6 +334,7 @@ fn settings(backend: Backend) -> Settings {
         },
         rules_audit: Duration::from_secs(60),
         blackhole: false,
+        tx_checksum: None,
         direct_routing: backend.routes_directly(),
         former_devices: FORMER_DEVICES.map(|name| name.parse().unwrap()).into(),
         former_networks: Vec::new(),

@@ -128,6 +128,7 @@ impl World {
             rules: RULES,
             rules_audit: Duration::from_secs(60),
             blackhole: false,
+            tx_checksum: Some(false),
             former_devices: Vec::new(),
             former_networks: Vec::new(),
             direct_routing: false,

@@ -69,6 +69,7 @@ pub(crate) fn owned(kernel: &FakeKernel) -> State {
         addrs_inside: vec![IpNetwork::V4(network())],
         neighs: true,
         fdb: true,
+        tx_checksum: true,
         routes: true,
         ..LinkScope::default()
     };

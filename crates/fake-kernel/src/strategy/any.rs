@@ -135,14 +135,16 @@ fn vxlan() -> impl Strategy<Value = Vxlan> {
         option::of(name()),
         any::<bool>(),
         any::<bool>(),
+        option::of(any::<bool>()),
     );
-    (vni, rest).prop_map(|(vni, (port, local, parent, learning, gbp))| Vxlan {
+    (vni, rest).prop_map(|(vni, (port, local, parent, learning, gbp, tx_checksum))| Vxlan {
         vni,
         port,
         local,
         parent,
         learning,
         gbp,
+        tx_checksum,
     })
 }
 
@@ -159,6 +161,7 @@ fn change() -> impl Strategy<Value = LinkChange> {
         port().prop_map(LinkChange::Port),
         ip().prop_map(LinkChange::VxlanLocal),
         any::<bool>().prop_map(LinkChange::VxlanLearning),
+        any::<bool>().prop_map(LinkChange::VxlanTxChecksum),
         any::<Ipv4Addr>().prop_map(LinkChange::IpipLocal),
     ]
 }

@@ -55,6 +55,7 @@ pub fn world_scope() -> Scope {
             .collect(),
         neighs: true,
         fdb: true,
+        tx_checksum: true,
         routes: true,
         ..LinkScope::default()
     };
@@ -136,7 +137,14 @@ fn set_link() -> impl Strategy<Value = String> {
         .prop_map(|(link, bridge)| format!("set link {link} master {bridge}"));
     let vxlan = (
         select(&VXLANS[..]),
-        word(&["local 10.0.0.1", "local 10.0.0.2", "learning", "nolearning"]),
+        word(&[
+            "local 10.0.0.1",
+            "local 10.0.0.2",
+            "learning",
+            "nolearning",
+            "txcsum",
+            "notxcsum",
+        ]),
     )
         .prop_map(|(link, change)| format!("set link {link} {change}"));
     prop_oneof![4 => any_link, 1 => port, 1 => vxlan]

@@ -84,6 +84,7 @@ pub(crate) fn flannel_link() -> Link {
         parent: Some(name("eth0")),
         learning: false,
         gbp: false,
+        tx_checksum: None,
     };
     Link {
         kind: LinkKind::Vxlan(vxlan),

@@ -235,6 +235,7 @@ fn node(peers: &[Peer]) -> State {
         parent: Some(IfName::new("eth0").unwrap()),
         learning: false,
         gbp: false,
+        tx_checksum: None,
     };
     let link = Link {
         kind: LinkKind::Vxlan(vxlan),

@@ -198,6 +198,8 @@ fn link(words: &mut Words) -> Result<(net_types::IfName, Link), TextError> {
         "learning",
         "nolearning",
         "gbp",
+        "txcsum",
+        "notxcsum",
         "up",
         "down",
         "hairpin",
@@ -260,6 +262,11 @@ fn vxlan(given: &mut Attributes) -> Result<Vxlan, TextError> {
         parent: given.value("parent", LINK_NAME)?,
         learning: given.either("vxlan", "learning", "nolearning")?,
         gbp: given.flag("gbp"),
+        tx_checksum: match (given.flag("txcsum"), given.flag("notxcsum")) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        },
     })
 }
 
@@ -284,6 +291,8 @@ fn change(words: &mut Words) -> Result<LinkChange, TextError> {
         "local" => LinkChange::VxlanLocal(words.value(IP)?),
         "learning" => LinkChange::VxlanLearning(true),
         "nolearning" => LinkChange::VxlanLearning(false),
+        "txcsum" => LinkChange::VxlanTxChecksum(true),
+        "notxcsum" => LinkChange::VxlanTxChecksum(false),
         "ipiplocal" => LinkChange::IpipLocal(words.value("an IPv4 address")?),
         "master" => {
             let bridge = words.value(LINK_NAME)?;

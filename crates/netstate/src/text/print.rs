@@ -157,7 +157,9 @@ fn print_vxlan(f: &mut Formatter<'_>, vxlan: &Vxlan) -> fmt::Result {
         write!(f, " parent {}", Word(parent.as_str()))?;
     }
     write!(f, " {}", learning_word(vxlan.learning))?;
-    f.write_str(if vxlan.gbp { " gbp" } else { "" })
+    f.write_str(if vxlan.gbp { " gbp" } else { "" })?;
+    let tx_checksum = vxlan.tx_checksum.map(tx_checksum_word);
+    tx_checksum.map_or(Ok(()), |word| write!(f, " {word}"))
 }
 
 fn print_ipip(f: &mut Formatter<'_>, ipip: &Ipip) -> fmt::Result {
@@ -186,6 +188,7 @@ fn print_change(f: &mut Formatter<'_>, change: &LinkChange) -> fmt::Result {
         LinkChange::Port(port) => print_port(f, port),
         LinkChange::VxlanLocal(local) => write!(f, "local {local}"),
         LinkChange::VxlanLearning(learning) => f.write_str(learning_word(*learning)),
+        LinkChange::VxlanTxChecksum(on) => f.write_str(tx_checksum_word(*on)),
         LinkChange::IpipLocal(local) => write!(f, "ipiplocal {local}"),
     }
 }
@@ -205,6 +208,10 @@ fn admin_word(admin: AdminState) -> &'static str {
 
 fn learning_word(learning: bool) -> &'static str {
     if learning { "learning" } else { "nolearning" }
+}
+
+fn tx_checksum_word(on: bool) -> &'static str {
+    if on { "txcsum" } else { "notxcsum" }
 }
 
 fn print_addr_key(f: &mut Formatter<'_>, key: &AddrKey) -> fmt::Result {

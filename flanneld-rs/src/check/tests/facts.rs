@@ -7,6 +7,7 @@ use netstate::{
 };
 
 use super::*;
+use crate::kernel_version::KernelVersion;
 use crate::log::LogCounts;
 use crate::status::{BackendStatus, LeaseStatus, NodeStatus, Part, PeerState, StoreStatus};
 
@@ -14,6 +15,7 @@ use crate::status::{BackendStatus, LeaseStatus, NodeStatus, Part, PeerState, Sto
 pub(super) fn good() -> Facts {
     let mut facts = Facts {
         kernel_release: "6.1.0-40-amd64".to_owned(),
+        kernel_version: Some(KernelVersion(6, 1, 148)),
         missing_modules: BTreeSet::new(),
         sysctls: BTreeMap::new(),
         subnet_path: "/run/flannel/subnet.env".into(),
@@ -98,6 +100,7 @@ fn fill(state: &mut State) {
         parent: Some(name("eth0")),
         learning: false,
         gbp: false,
+        tx_checksum: None,
     };
     state
         .links
@@ -147,6 +150,7 @@ fn status() -> Status {
                 mac: Some("02:00:00:00:00:01".to_owned()),
                 public_key: None,
                 mtu_bytes: 1450,
+                tx_checksum: None,
                 parent: "eth0".to_owned(),
                 local: [192, 168, 77, 1].into(),
                 network: "10.244.0.0/16".to_owned(),

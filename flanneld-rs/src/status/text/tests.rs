@@ -18,7 +18,7 @@ lease     10.244.9.0/24 at 192.168.77.9, ends in 23h
           announced by another host, with the VTEP MAC 02:00:00:00:00:77
 store     out of reach, 3 leases, nothing is removed for now: no route to the store
 backend   vxlan over eth0, MTU of pods 1450, 1 peers direct in ipv4
-device    flannel.1 ok: VNI 1 port 8472 on eth0 (192.168.77.9), MTU 1450, MAC 02:00:00:00:00:09
+device    flannel.1 ok: VNI 1 port 8472 on eth0 (192.168.77.9), MTU 1450, MAC 02:00:00:00:00:09, checksum offload off
           0 rounds, 0 changes, 0 refused, drift repaired 0
           route 10.244.2.0/24 missing for 12 s: File exists
 rules     nftables ok: masquerade yes, accept forwarded no
@@ -37,7 +37,7 @@ fn a_device_has_what_its_kind_has() {
     let mut status = status();
     let device = status.node.device.as_mut().unwrap();
     device.name = "flannel.ipip".to_owned();
-    (device.vni, device.port, device.mac) = (None, None, None);
+    (device.vni, device.port, device.mac, device.tx_checksum) = (None, None, None, None);
     let text = render(&status, Vec::new(), false, now());
     let expected = "\ndevice    flannel.ipip ok: on eth0 (192.168.77.9), MTU 1450\n";
     assert!(text.contains(expected), "{text}");
@@ -150,6 +150,7 @@ fn status() -> Status {
             port: Some(8472),
             mac: Some("02:00:00:00:00:09".to_owned()),
             public_key: None,
+            tx_checksum: Some(false),
             mtu_bytes: 1450,
             parent: "eth0".to_owned(),
             local: [192, 168, 77, 9].into(),
