@@ -13,6 +13,7 @@ use crate::cni;
 use crate::demo::{self, DemoConfig};
 use crate::lab::{MAX_NODES, Store};
 use crate::nodes;
+use crate::soak;
 
 /// Exit status for a wrong command line (as of clap, and of most of Unix).
 const USAGE: u8 = 2;
@@ -37,6 +38,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("cni", arguments)) => cni::cli::run(arguments),
         Some(("agent", arguments)) => nodes::run_agent(arguments),
         Some(("nodes", arguments)) => nodes::cli::run(arguments),
+        Some(("soak", arguments)) => soak::cli::run(arguments),
         Some(("demo", arguments)) => demo::run(&demo_config(arguments)),
         Some(_) | None => Ok(false),
     };
@@ -58,6 +60,7 @@ fn command() -> Command {
         .subcommand(cni::cli::command())
         .subcommand(nodes::cli::command())
         .subcommand(nodes::agent_command())
+        .subcommand(soak::cli::command())
         .subcommand(demo_command())
 }
 

@@ -16,3 +16,4 @@ pub mod guest;
 pub mod lab;
 mod nodes;
 mod report;
+mod soak;

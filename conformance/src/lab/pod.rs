@@ -66,7 +66,23 @@ impl Node {
     /// # Errors
     /// Fails with [`runtime::PluginError`] when a plugin does, or when iproute2 does.
     pub fn del_pod(&self, pod: &Pod) -> Result<()> {
-        runtime::call(self, Verb::Del, &pod.attachment, Some(&pod.result))?;
+        self.detach_pod(pod)?;
+        self.end_pod(pod)
+    }
+
+    /// Calls DEL for a pod with the cached result, whether or not its network namespace is still there.
+    ///
+    /// # Errors
+    /// Fails with [`runtime::PluginError`] when a plugin does.
+    pub fn detach_pod(&self, pod: &Pod) -> Result<()> {
+        runtime::call(self, Verb::Del, &pod.attachment, Some(&pod.result)).map(drop)
+    }
+
+    /// Removes a pod's network namespace, whether or not it is still attached.
+    ///
+    /// # Errors
+    /// Fails when iproute2 does.
+    pub fn end_pod(&self, pod: &Pod) -> Result<()> {
         self.ip(&["netns", "delete", &pod.name]).map(drop)
     }
 
@@ -96,6 +112,11 @@ impl Pod {
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// How a runtime names it to the plugins.
+    pub(crate) fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 
     /// The name of the host's end of its veth pair, from the plugin's result.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -101,11 +101,19 @@ pub fn write_conflist(node: &Node, list: &Value) -> Result<()> {
 /// # Errors
 /// Fails with a [`PluginError`] when a plugin answers with an error, or when one cannot be run.
 pub fn call(node: &Node, verb: Verb, attachment: &Attachment, cached: Option<&Value>) -> Result<Value> {
-    let list = fs::read_to_string(node.file(CONFLIST)).with_context(|| format!("reading {CONFLIST}"))?;
-    let list: Value = serde_json::from_str(&list).with_context(|| format!("reading {CONFLIST}"))?;
+    let list = list_of(node)?;
     call_list(&list, verb, cached, |plugin, conf| {
         run_plugin(node, plugin, verb, attachment, conf)
     })
+}
+
+/// The network configuration list of a node.
+///
+/// # Errors
+/// Fails when it cannot be read.
+pub(crate) fn list_of(node: &Node) -> Result<Value> {
+    let text = fs::read_to_string(node.file(CONFLIST)).with_context(|| format!("reading {CONFLIST}"))?;
+    serde_json::from_str(&text).with_context(|| format!("reading {CONFLIST}"))
 }
 
 /// Calls every plugin of a list as libcni does: forwards for ADD and CHECK, backwards for DEL, each with the
@@ -181,8 +189,7 @@ pub fn run_plugin(
         .run(|| run_program(CNI_BIN_DIR, plugin, verb, attachment, stdin))
 }
 
-/// Runs one plugin where the calling thread is, with the environment that containerd gives it (CNI SPEC 1.1.0
-/// §Parameters).
+/// Runs one plugin where the calling thread is, with the environment that containerd gives it.
 ///
 /// # Errors
 /// Fails when the plugin cannot be run at all.
@@ -193,6 +200,24 @@ pub(crate) fn run_program(
     attachment: &Attachment,
     stdin: &str,
 ) -> Result<Output> {
+    let child = start_program(bin_dir, plugin, verb, attachment, stdin)?;
+    child
+        .wait_with_output()
+        .with_context(|| format!("waiting for the plugin {plugin}"))
+}
+
+/// Starts one plugin where the calling thread is, with the environment that containerd gives it (CNI SPEC 1.1.0
+/// §Parameters).
+///
+/// # Errors
+/// Fails when the plugin cannot be run at all.
+pub(crate) fn start_program(
+    bin_dir: &str,
+    plugin: &str,
+    verb: Verb,
+    attachment: &Attachment,
+    stdin: &str,
+) -> Result<Child> {
     let program = format!("{bin_dir}/{plugin}");
     let id = &attachment.container_id;
     let args = format!(
@@ -219,7 +244,5 @@ pub(crate) fn run_program(
         .stdin
         .take()
         .map(|mut pipe| pipe.write_all(stdin.as_bytes()).ok());
-    child
-        .wait_with_output()
-        .with_context(|| format!("waiting for the plugin {program}"))
+    Ok(child)
 }
