@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::lab::{Binaries, Flanneld, Lab, LabConfig, Node, Pod, Store};
 
@@ -9,6 +9,9 @@ use crate::lab::{Binaries, Flanneld, Lab, LabConfig, Node, Pod, Store};
 const DAEMON_FLAGS: [&str; 1] = ["--ip-masq"];
 /// Its rules are nftables', so that no kernel module has to be there.
 const NET_CONF: &str = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
+
+/// Leases of Kubernetes are its nodes', and its configuration is a file of each daemon's.
+const NO_KUBE: &str = "the soak keeps leases in a directory or in etcd";
 
 /// A lab with what runs on it.
 pub(super) struct World {
@@ -126,6 +129,7 @@ impl World {
     pub(super) fn configure(&self, text: &str) -> Result<()> {
         match self.store {
             Store::Etcd => self.lab.put_in_etcd("config", text, None),
+            Store::Kube => bail!(NO_KUBE),
             Store::Directory => {
                 let path = self.lab.shared_file("leases/config");
                 let new = path.with_file_name("config.new");
@@ -147,6 +151,7 @@ impl World {
     pub(super) fn remove_lease(&self, name: &str) -> Result<()> {
         match self.store {
             Store::Etcd => self.lab.remove_lease_from_etcd(name),
+            Store::Kube => bail!(NO_KUBE),
             Store::Directory => {
                 let path = self.lab.shared_file("leases/subnets").join(name);
                 fs::remove_file(&path).with_context(|| format!("removing the lease {name}"))
@@ -161,6 +166,7 @@ impl World {
     pub(super) fn put_lease(&self, name: &str, text: &str) -> Result<()> {
         match self.store {
             Store::Etcd => self.lab.put_in_etcd(&format!("subnets/{name}"), text, None),
+            Store::Kube => bail!(NO_KUBE),
             Store::Directory => {
                 let path = self.lab.shared_file("leases/subnets").join(name);
                 fs::write(&path, text).with_context(|| format!("writing the lease {name}"))
