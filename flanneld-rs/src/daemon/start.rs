@@ -87,11 +87,7 @@ impl<S: LeaseStore> Begin<'_, S> {
         let rules_watch = RulesWatch::open(rules.mode, config.rules.audit_interval)?;
         let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
         let mut settings = settings_for(config, &conf, &external, (rules, rules_audit))?;
-        settings.is_on_trial = succession.before.is_some();
-        settings.refused = succession.refused.clone();
-        let refused = succession.refused.as_ref().map(|refused| &refused.conf);
-        let previous = subnet_file::previous(&config.subnet_file);
-        settings.former_networks = settings::former_networks(&conf, &previous, refused);
+        add_former(&mut settings, config, succession);
         settings.former_devices = host_facts::former_devices(&mut kernel)?;
         settings.tx_checksum = host_facts::tx_checksum(config.checksum_offload, &settings);
         let records = recall_commands(config, &mut settings)?;
@@ -208,6 +204,15 @@ fn usable(config: &Config, conf: &NetConf, external: &External) -> Result<Extern
     let rules = RulesKernel::open().settings(conf.enable_nftables, config.rules);
     settings_for(config, conf, &found, (rules, config.rules.audit_interval))?;
     Ok(found)
+}
+
+/// Adds what came before this configuration: in an earlier run, as its subnet file tells, or in this process.
+fn add_former(settings: &mut Settings, config: &Config, succession: &Succession) {
+    settings.is_on_trial = succession.before.is_some();
+    settings.refused = succession.refused.clone();
+    let refused = succession.refused.as_ref().map(|refused| &refused.conf);
+    let previous = subnet_file::previous(&config.subnet_file);
+    settings.former_networks = settings::former_networks(&succession.conf, &previous, refused);
 }
 
 /// Looks what commands of an earlier run did, where commands carry packets; another backend may undo it.
