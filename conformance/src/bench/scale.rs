@@ -6,7 +6,6 @@
 mod cluster;
 mod figures;
 mod floor;
-pub(super) mod kube;
 mod peers;
 mod tables;
 

@@ -2,7 +2,6 @@
 
 mod pairs;
 mod paths;
-mod peers;
 mod principles;
 mod repair;
 mod sizes;

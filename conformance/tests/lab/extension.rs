@@ -1,11 +1,11 @@
 use std::fs;
 use std::path::Path;
 
-use conformance::lab::{BIN_DIR, Node, SUBNET_FILE, wait_until};
+use conformance::lab::{BIN_DIR, NODE_LINK, Node, SUBNET_FILE, wait_until};
 
-use crate::dual_stack::configure;
+use crate::dual_stack::{configure, with_ipv6};
 use crate::prune::lease_of;
-use crate::support::{Bed, LONG, assert_same, bare, dump, pinging_during, run_all, started};
+use crate::support::{Bed, LONG, assert_same, bare, dump, files_below, pinging_during, run_all, started};
 
 /// Upstream's first example.
 const HOST_GW: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"extension",
@@ -130,6 +130,63 @@ fn data_goes_from_one_node_s_command_to_the_others_and_a_tunnel_is_made_anew_by_
     assert_eq!(attempt.status.and_then(|status| status.code()), Some(1));
     let words = "the PreStartupCommand in the network configuration failed: exit status: 3: no such thing";
     assert!(attempt.stderr.contains(words), "{}", attempt.stderr);
+}
+
+/// A command is told of both families of a peer, or of the one that is on; what the lease lacks is empty.
+#[test]
+fn commands_bring_ipv6_to_the_peers_alone_and_beside_ipv4() {
+    const V6_ONLY: &str = r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"extension",
+        "SubnetAddCommand":"ip -6 route add $IPV6SUBNET via ${PUBLIC_IPV6}",
+        "SubnetRemoveCommand":"ip -6 route del $IPV6SUBNET via ${PUBLIC_IPV6}"}}"#;
+    const DUAL: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"extension",
+        "SubnetAddCommand":"/bin/sh /run/ways.sh add $SUBNET $PUBLIC_IP $IPV6SUBNET $PUBLIC_IPV6",
+        "SubnetRemoveCommand":"/bin/sh /run/ways.sh del $SUBNET $PUBLIC_IP $IPV6SUBNET $PUBLIC_IPV6"}}"#;
+    const WAYS: &str = "ip route $1 $2 via $3 && ip -6 route $1 $4 via $5";
+    for conf in [DUAL, V6_ONLY] {
+        let is_dual = conf == DUAL;
+        let lab = with_ipv6(3, conf);
+        for node in lab.nodes() {
+            fs::write(node.file("/run/ways.sh"), WAYS).unwrap();
+        }
+        let iface = format!("--iface={NODE_LINK}");
+        let start = |node: &Node| node.start_flanneld(&[&iface]).unwrap();
+        let mut daemons: Vec<_> = lab.nodes().iter().map(start).collect();
+        let own = |node: &Node| node.subnet_env("FLANNEL_IPV6_SUBNET").unwrap();
+        let routes = |node: &Node| node.ip(&["-6", "route", "show"]).unwrap();
+        // The gateway's address is on the bridge that the first pod makes.
+        let ends: Vec<_> = lab
+            .nodes()
+            .iter()
+            .map(|node| own(node).replace("1/64", "77"))
+            .collect();
+        for (node, end) in lab.nodes().iter().zip(&ends) {
+            run_all(node, &[&format!("ip address add {end}/128 dev lo")]);
+        }
+        for (node, end) in lab.nodes().iter().zip(&ends) {
+            for target in ends.iter().filter(|target| *target != end) {
+                let script = format!("ping -n -c 1 -W 1 -I {end} {target}");
+                let argv: Vec<_> = script.split(' ').collect();
+                wait_until(&script, LONG, || Ok(node.exec(&argv)?.status.success())).unwrap();
+            }
+            assert_eq!(node.subnet_env("FLANNEL_NETWORK").is_ok(), is_dual);
+        }
+        let v4_routes = |node: &Node| node.ip(&["route", "show"]).unwrap().matches("10.244.").count();
+        assert_eq!(v4_routes(&lab.nodes()[0]) > 0, is_dual);
+
+        // A peer goes.
+        daemons.pop();
+        let gone = own(&lab.nodes()[2]).replace("1/64", "/64");
+        assert!(routes(&lab.nodes()[0]).contains(&gone));
+        for (name, _) in files_below(&lab.shared_file("leases/subnets")) {
+            if name.contains(gone.trim_end_matches("/64")) {
+                fs::remove_file(lab.shared_file("leases/subnets").join(name)).unwrap();
+            }
+        }
+        for node in &lab.nodes()[..2] {
+            wait_until("its routes to go", LONG, || Ok(!routes(node).contains(&gone))).unwrap();
+            assert_eq!(v4_routes(node), if is_dual { 1 } else { 0 });
+        }
+    }
 }
 
 /// Waits until the daemons of some nodes have run their commands for as many peers, and none is left to run.
