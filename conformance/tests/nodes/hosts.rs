@@ -1,12 +1,15 @@
 //! Hosts over SSH: nodes of a lab on which a real sshd runs, judged from outside as anybody's hosts are.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use conformance::lab::{Binaries, CNI_BIN_DIR, Flanneld, Lab, LabConfig, Node, Process, wait_until};
+use conformance::lab::runtime::write_conflist;
+use conformance::lab::{Binaries, Flanneld, Lab, LabConfig, Node, Process, wait_until};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{judge, outcomes, program, told};
@@ -15,17 +18,33 @@ use crate::support::{judge, outcomes, program, told};
 const SSHD: &str = "/usr/sbin/sshd";
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Debian's containernetworking-plugins.
+const REFERENCE: &str = "/usr/lib/cni";
+
 /// A lab whose nodes are reached by SSH, with the client's configuration.
 struct Hosts {
     // Fields are dropped in this order: what runs on nodes is reaped before the lab waits for its processes to end.
     _servers: Vec<Process>,
-    _daemons: Vec<Flanneld>,
+    daemons: Vec<Flanneld>,
     lab: Lab,
     files: TempDir,
 }
 
 impl Hosts {
+    /// Hosts with this project's daemon and plugins.
     fn start(nodes: u8) -> Self {
+        let mut hosts = Self::bare(nodes);
+        let conf = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
+        fs::write(hosts.lab.shared_file("leases/config"), conf).unwrap();
+        let daemons = hosts.lab.nodes().iter();
+        hosts.daemons = daemons
+            .map(|node| node.start_flanneld(&["--ip-masq"]).unwrap())
+            .collect();
+        hosts
+    }
+
+    /// Hosts on which nothing runs but sshd.
+    fn bare(nodes: u8) -> Self {
         assert!(Path::new(SSHD).exists(), "install openssh-server");
         let files = tempfile::tempdir().unwrap();
         for key in ["host", "user"] {
@@ -38,17 +57,10 @@ impl Hosts {
             binaries: Binaries::find().unwrap(),
         })
         .unwrap();
-        let conf = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
-        fs::write(lab.shared_file("leases/config"), conf).unwrap();
-        let daemons = lab
-            .nodes()
-            .iter()
-            .map(|node| node.start_flanneld(&["--ip-masq"]).unwrap());
-        let daemons = daemons.collect();
         let servers = lab.nodes().iter().map(|node| serve(node, files.path())).collect();
         let hosts = Self {
             _servers: servers,
-            _daemons: daemons,
+            daemons: Vec::new(),
             lab,
             files,
         };
@@ -79,7 +91,6 @@ impl Hosts {
         vec![
             format!("--hosts={}", addresses.collect::<Vec<_>>().join(",")),
             format!("--ssh-config={}", config.display()),
-            format!("--plugin-dir={CNI_BIN_DIR}"),
         ]
     }
 
@@ -191,4 +202,55 @@ fn a_run_that_is_killed_leaves_nothing_on_the_hosts() {
     drop(runner);
     wait_until("the hosts to be as before", LIMIT, || Ok(hosts.left().is_empty()))
         .unwrap_or_else(|error| panic!("{error}: {:?}", hosts.left()));
+}
+
+/// Whoever made the network, and by whatever means: here static routes, and the reference's bridge.
+#[test]
+fn a_network_that_is_not_ours_passes_by_what_it_does() {
+    let hosts = Hosts::bare(2);
+    for node in hosts.lab.nodes() {
+        let subnet = |number: u8| format!("10.88.{number}.0/24");
+        let list = json!({"name": "plain", "cniVersion": "1.0.0", "plugins": [
+            {"type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "hairpinMode": true,
+                "ipam": {"type": "host-local", "subnet": subnet(node.number())}},
+            {"type": "portmap", "capabilities": {"portMappings": true}},
+        ]});
+        write_conflist(node, &list).unwrap();
+        for peer in hosts
+            .lab
+            .nodes()
+            .iter()
+            .filter(|peer| peer.number() != node.number())
+        {
+            node.ip(&[
+                "route",
+                "add",
+                &subnet(peer.number()),
+                "via",
+                &peer.address().to_string(),
+            ])
+            .unwrap();
+        }
+        let forwards = node
+            .exec(&["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"])
+            .unwrap();
+        assert!(forwards.status.success());
+    }
+    let reference = format!("--plugin-dir={REFERENCE}");
+    let run = hosts.judge(&[&reference]);
+    assert!(run.good, "{}\n{}", run.table, told(&run.report));
+    let ended = |outcome: &str| {
+        let cases = outcomes(&run.report, outcome).into_iter();
+        let ids = cases.filter(|case| case.contains(" IPv4 "));
+        ids.map(|case| case.split('-').next().unwrap().to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    // TAB-06 asks nothing of Flannel.
+    assert_eq!(
+        ended("passed"),
+        ["CON", "HPT", "MTU", "NET", "PTH", "TAB"]
+            .map(str::to_owned)
+            .into()
+    );
+    assert_eq!(ended("skipped"), ["RPR", "RST", "TAB"].map(str::to_owned).into());
 }
