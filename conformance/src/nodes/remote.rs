@@ -6,7 +6,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -24,6 +24,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// How long a program that only looks may run.
 const LOOK_LIMIT: Duration = Duration::from_secs(20);
+/// How long an agent that has gone may take to have said all.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
 /// As much of an agent's standard error is kept.
 const STDERR_BYTES: u64 = 1 << 16;
 
@@ -38,6 +40,7 @@ pub(super) struct Remote {
     /// Empty again once the agent's output has ended: then nobody will be answered.
     waiting: Arc<Mutex<Option<Answers>>>,
     stderr: Arc<Mutex<String>>,
+    collector: JoinHandle<()>,
     next: AtomicU64,
 }
 
@@ -54,7 +57,7 @@ impl Remote {
         };
         let text = Arc::new(Mutex::new(String::new()));
         let keep = Arc::clone(&text);
-        thread::spawn(move || collect(stderr, &keep));
+        let collector = thread::spawn(move || collect(stderr, &keep));
         let waiting = Arc::new(Mutex::new(Some(Answers::new())));
         let (greets, greeting) = mpsc::channel();
         let answers = Arc::clone(&waiting);
@@ -67,6 +70,7 @@ impl Remote {
             stdin: Mutex::new(Some(stdin)),
             waiting,
             stderr: text,
+            collector,
             next: AtomicU64::new(1),
         };
         match greeting.recv_timeout(GREETING_LIMIT) {
@@ -171,7 +175,11 @@ impl Remote {
         Ok(status)
     }
 
+    /// What the agent has said on its standard error; its end is awaited for a moment.
     fn last_words(&self) -> String {
+        // What is there by then is told.
+        let said_all = || Ok(self.collector.is_finished());
+        wait_until("an agent's last words", LAST_WORDS_LIMIT, said_all).ok();
         let text = locked(&self.stderr);
         let words = text.trim();
         if words.is_empty() {
