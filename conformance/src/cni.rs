@@ -9,7 +9,6 @@ mod case;
 pub(crate) mod cli;
 mod container;
 mod groups;
-mod known;
 mod probe;
 mod requirement;
 mod runner;

@@ -1,6 +1,7 @@
 //! How cases end, and the report of a run in the forms in which people and programs read it: whatever is judged, the
 //! forms are the same. A suite fills a [`Report`]; [`write()`] shows it.
 
+mod known;
 mod outcome;
 mod output;
 mod render;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+pub(crate) use known::Known;
 pub(crate) use outcome::{Checked, Outcome, Stop, differs, expect};
 pub(crate) use output::{arguments, write};
 

@@ -13,11 +13,10 @@ use serde_json::{Map, Value, json};
 
 use super::case::{About, Candidate, Case};
 use super::groups;
-use super::known::Known;
 use super::requirement::{self, Requirement, VERSIONS, Versions};
 use super::stage::{Stage, Target};
 use super::subject::{Subject, usual_conf};
-use crate::report::{Checked, Outcome, Report, Row, Suite};
+use crate::report::{Checked, Known, Outcome, Report, Row, Suite};
 
 /// How the report calls what it judges.
 const SUITE: Suite = Suite {
@@ -50,10 +49,8 @@ pub(super) fn run(config: &Config) -> Result<Report> {
     }
     let subject = Subject::load(&config.plugin_dir, config.conf.as_deref())?;
     let all = groups::cases();
-    let known = match &config.known {
-        Some(file) => Known::load(file, &all)?,
-        None => Known::default(),
-    };
+    let names: Vec<_> = all.iter().map(|case| (case.id, case.name)).collect();
+    let known = Known::load(config.known.as_deref(), &names)?;
     let wanted = |id: &str| config.only.is_empty() || config.only.iter().any(|start| id.starts_with(start));
     let cases: Vec<_> = all.into_iter().filter(|case| wanted(case.id)).collect();
     if cases.is_empty() {
@@ -111,7 +108,7 @@ struct Job {
 impl Job {
     fn run(&self, subject: &Subject, known: &Known) -> Row {
         let start = Instant::now();
-        let listed = known.reason(&self.case, &self.shown);
+        let listed = known.reason(self.case.id, self.case.name, &self.shown);
         let outcome = match &self.target {
             Ok(target) => {
                 let is_known = listed.is_some();

@@ -51,6 +51,11 @@ pub(crate) fn command() -> Command {
         )
         .arg(switch("disruptive").help("Also break things on the hosts for a moment, to see them repaired"))
         .arg(
+            text("known", "FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Cases that are known to fail: lines of `ID | family | case | reason`"),
+        )
+        .arg(
             text("only", "ID")
                 .action(ArgAction::Append)
                 .value_delimiter(',')
@@ -68,6 +73,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
     let path = |name: &str| arguments.get_one::<PathBuf>(name).cloned();
     let config = Config {
         pods: arguments.get_one("pods").copied().unwrap_or(1),
+        known: path("known"),
         only: arguments
             .get_many("only")
             .into_iter()

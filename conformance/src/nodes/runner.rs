@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -7,7 +8,7 @@ use super::bed::{Bed, Family};
 use super::case::{Case, Harm, Look};
 use super::inventory::Inventory;
 use super::{groups, requirement};
-use crate::report::{Asked, Outcome, Report, Row, Suite};
+use crate::report::{Asked, Known, Outcome, Report, Row, Suite};
 
 /// How the report calls what it judges.
 const SUITE: Suite = Suite {
@@ -22,6 +23,8 @@ const SUITE: Suite = Suite {
 pub(super) struct Config {
     /// How many pods are made on each node.
     pub(super) pods: u8,
+    /// A list of known differences.
+    pub(super) known: Option<PathBuf>,
     /// Beginnings of ids: only cases of these; all if there is none.
     pub(super) only: Vec<String>,
 }
@@ -38,10 +41,10 @@ pub(super) fn run(
 ) -> Result<Report> {
     let start = Instant::now();
     let wanted = |id: &str| config.only.is_empty() || config.only.iter().any(|start| id.starts_with(start));
-    let cases: Vec<_> = groups::cases()
-        .into_iter()
-        .filter(|case| wanted(case.id))
-        .collect();
+    let all = groups::cases();
+    let names: Vec<_> = all.iter().map(|case| (case.id, case.name)).collect();
+    let known = Known::load(config.known.as_deref(), &names)?;
+    let cases: Vec<_> = all.into_iter().filter(|case| wanted(case.id)).collect();
     if cases.is_empty() {
         bail!("no case has an id that begins with {}", config.only.join(" or "));
     }
@@ -52,7 +55,7 @@ pub(super) fn run(
     for case in &cases {
         let asked = requirements.iter().find(|asked| asked.id == case.id);
         let asked = asked.with_context(|| format!("there is no requirement {}", case.id))?;
-        rows.extend(rows_of(case, asked, &bed, inventory));
+        rows.extend(rows_of(case, asked, &known, &bed, inventory));
     }
     let (parts, facts) = (parts(&bed), facts(&bed));
     bed.end()?;
@@ -68,7 +71,7 @@ pub(super) fn run(
     })
 }
 
-fn rows_of(case: &Case, asked: &Asked, bed: &Bed, inventory: &dyn Inventory) -> Vec<Row> {
+fn rows_of(case: &Case, asked: &Asked, known: &Known, bed: &Bed, inventory: &dyn Inventory) -> Vec<Row> {
     let there = bed.families();
     let row = |family: Family| {
         let start = Instant::now();
@@ -92,7 +95,7 @@ fn rows_of(case: &Case, asked: &Asked, bed: &Bed, inventory: &dyn Inventory) -> 
             subject: family.name().to_owned(),
             version: None,
             measured: look.into_measured(),
-            outcome,
+            outcome: outcome.known(known.reason(case.id, case.name, family.name())),
             took: if skipped.is_some() {
                 Duration::ZERO
             } else {

@@ -61,3 +61,35 @@ fn a_forwarding_entry_that_is_missing_is_noticed() {
         ]
     );
 }
+
+#[test]
+fn a_difference_that_is_known_fails_no_run_and_one_that_is_mended_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("known");
+    let known = format!("--known={}", list.display());
+    let seen = "its own address | a flaw of this test";
+    let name =
+        |transport: &str| format!("every pod reaches every pod over {transport}, and is seen at {seen}");
+    std::fs::write(
+        &list,
+        format!("NET-01 | IPv4 | {}\nNET-01 | * | {}\n", name("TCP"), name("UDP")),
+    )
+    .unwrap();
+    let arguments = [
+        "--lab",
+        "--nodes=2",
+        "--pods=1",
+        "--flaw=masquerade",
+        "--only=NET-01",
+        &known,
+    ];
+    let run = judge(program(), &arguments);
+    let count = |outcome: &str| outcomes(&run.report, outcome).len();
+    assert_eq!(
+        (count("known"), count("failed"), count("stale")),
+        (2, 0, 1),
+        "{}",
+        run.table
+    );
+    assert!(!run.good, "{}", run.table);
+}
