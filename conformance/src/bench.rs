@@ -57,6 +57,8 @@ pub enum Subject {
     Footprint,
     /// The daemon among thousands of peers.
     Scale,
+    /// The daemon among thousands of Nodes of Kubernetes.
+    Kube,
     /// The data plane.
     Net,
 }
@@ -101,6 +103,7 @@ pub fn run(config: &BenchConfig) -> Result<bool> {
             Subject::Daemon => sections.push(daemon::measure(config)?),
             Subject::Footprint => sections.push(footprint::measure(config)?),
             Subject::Scale => sections.extend(scale::measure(config)?),
+            Subject::Kube => sections.push(scale::kube::measure(config)?),
             Subject::Net => sections.extend(net::measure(config)?),
         }
     }

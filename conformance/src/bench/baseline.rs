@@ -99,6 +99,13 @@ pub(super) const fn at_scale(peers: u16) -> [Option<Peer>; 3] {
 }
 /// Milliseconds from a start to the routes of 3,000 peers of the backend host-gw.
 pub(super) const HOST_GW_PROGRAMMED: Peer = at(DAEMON, 19_000.0, None);
+/// What a reader has to know of the reference's figures on Kubernetes.
+pub(super) const KUBE_NOTE: &str =
+    "* reference flanneld = measured in another sitting, against a stand-in for the API server as well";
+/// Among 5,000 Nodes of 10 kB: milliseconds from a start to the subnet file and to all peers programmed, MiB resident.
+pub(super) const KUBE_READY: Peer = at(DAEMON, 2500.0, None);
+pub(super) const KUBE_PROGRAMMED: Peer = at(DAEMON, 4500.0, None);
+pub(super) const KUBE_RSS: Peer = at(DAEMON, 244.0, None);
 /// MiB of the plugin programs: flannel, bridge, host-local and portmap.
 pub(super) const PLUGIN_SIZE: Peer = at(CHAIN, 18.3, None);
 /// MiB of memory that the chain holds at once in an ADD: flannel, bridge and host-local.

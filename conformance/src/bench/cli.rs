@@ -23,7 +23,7 @@ pub(crate) fn command() -> Command {
         .about("Measures the plugin and the daemon, paired with whom they can be compared with")
         .arg(
             Arg::new("subject")
-                .value_parser(["cni", "daemon", "footprint", "scale", "net", "all"])
+                .value_parser(["cni", "daemon", "footprint", "scale", "kube", "net", "all"])
                 .default_value("all")
                 .help("What is measured"),
         )
@@ -75,12 +75,14 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         Some("daemon") => vec![Subject::Daemon],
         Some("footprint") => vec![Subject::Footprint],
         Some("scale") => vec![Subject::Scale],
+        Some("kube") => vec![Subject::Kube],
         Some("net") => vec![Subject::Net],
         Some(_) | None => vec![
             Subject::Cni,
             Subject::Daemon,
             Subject::Footprint,
             Subject::Scale,
+            Subject::Kube,
             Subject::Net,
         ],
     };

@@ -6,6 +6,7 @@
 mod cluster;
 mod figures;
 mod floor;
+pub(super) mod kube;
 mod peers;
 mod tables;
 

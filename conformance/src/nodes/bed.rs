@@ -7,9 +7,10 @@ use super::inventory::Inventory;
 use super::protocol::{Attached, HostPort, Place, Request};
 use super::remote::{Remote, side_by_side};
 
-/// The port of the node that leads to the first pod of each: in the range that the IANA leaves to the private, and below
-/// the one from which kernels take ports for clients (linux `ip_local_port_range`).
-pub(super) const HOST_PORT: u16 = 31_877;
+/// The port of the node that leads to the first pod of each: below the range of Kubernetes' node ports (30000 to 32767,
+/// kube-apiserver `--service-node-port-range`) and that from which kernels take ports for clients (linux
+/// `ip_local_port_range`).
+pub(super) const HOST_PORT: u16 = 28_377;
 /// The port of the server in pods, which a host port leads to.
 const POD_PORT: u16 = 8_377;
 

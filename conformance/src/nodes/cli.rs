@@ -31,6 +31,11 @@ pub(crate) fn command() -> Command {
                 .help("The lab's flanneld and flannel [default: found near this program]"),
         )
         .arg(
+            text("net-conf", "FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("The lab's network configuration [default: VXLAN in both families]"),
+        )
+        .arg(
             text("flaw", "FLAW")
                 .value_parser(Flaw::NAMES)
                 .help("Break the lab's network, to see that it is noticed"),
@@ -99,7 +104,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         }
         None => {
             let nodes = arguments.get_one("nodes").copied().unwrap_or(1);
-            let lab = LabNodes::start(nodes, path("bin-dir"))?;
+            let lab = LabNodes::start(nodes, path("bin-dir"), path("net-conf").as_deref())?;
             let flaw = text("flaw").and_then(|name| Flaw::named(&name));
             runner::run(&lab, &config, || flaw.map_or(Ok(()), |flaw| lab.spoil(flaw)))?
         }

@@ -2,6 +2,7 @@
 
 mod pairs;
 mod paths;
+mod peers;
 mod principles;
 mod repair;
 mod sizes;

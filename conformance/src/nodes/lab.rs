@@ -2,7 +2,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -37,14 +37,16 @@ pub(super) struct LabNodes {
 }
 
 impl LabNodes {
-    /// Makes a lab of dual-stack nodes, with a daemon on each.
+    /// Makes a lab of nodes that have both families, with a daemon on each; the network configuration is one of both
+    /// families and VXLAN, unless a file has another.
     ///
     /// # Errors
     /// Fails without root or without the programs, and when a daemon does not start.
-    pub(super) fn start(nodes: u8, bin_dir: Option<PathBuf>) -> Result<Self> {
+    pub(super) fn start(nodes: u8, bin_dir: Option<PathBuf>, net_conf: Option<&Path>) -> Result<Self> {
+        let net_conf = net_conf.map_or_else(|| Ok(NET_CONF.to_owned()), read)?;
         let binaries = bin_dir.as_deref().map_or_else(Binaries::find, Binaries::in_dir)?;
         let lab = Lab::new(&LabConfig { nodes, binaries })?;
-        fs::write(lab.shared_file("leases/config"), NET_CONF).context("writing the network configuration")?;
+        fs::write(lab.shared_file("leases/config"), net_conf).context("writing the network configuration")?;
         let this = std::env::current_exe().context("finding the running program's own path")?;
         copy_program(&this, &lab.shared_file(AGENT))?;
         for node in lab.nodes() {
@@ -67,6 +69,10 @@ impl LabNodes {
     pub(super) fn nodes(&self) -> &[Node] {
         self.lab.nodes()
     }
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }
 
 fn already_there(error: std::io::Error) -> std::io::Result<()> {

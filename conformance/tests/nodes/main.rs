@@ -55,3 +55,31 @@ fn what_cannot_be_judged_is_told() {
         assert!(said.contains(words), "{said}");
     }
 }
+
+#[test]
+fn a_network_without_tunnels_is_judged_by_what_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = dir.path().join("net-conf.json");
+    let text = r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "host-gw"}}"#;
+    std::fs::write(&conf, text).unwrap();
+    let conf = format!("--net-conf={}", conf.display());
+    let run = judge(
+        program(),
+        &["--lab", "--nodes=2", &conf, "--only=NET,MTU,TAB,RST,RPR"],
+    );
+    assert!(run.good, "{}", told(&run.report));
+    let skipped: Vec<_> = outcomes(&run.report, "skipped")
+        .into_iter()
+        .filter(|case| case.contains(" IPv4 "))
+        .map(|case| case.split(' ').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        skipped,
+        ["RPR-01", "RPR-02", "RPR-03", "TAB-02", "TAB-03", "TAB-04"]
+    );
+    assert!(
+        outcomes(&run.report, "passed")
+            .iter()
+            .any(|case| case.starts_with("RPR-04 IPv4"))
+    );
+}

@@ -15,7 +15,7 @@ use super::tables::Tables;
 use crate::lab::{BIN_DIR, Lab, LabConfig, NODE_LINK, Node, SUBNET_FILE, Store, TUNNEL};
 
 /// No start among thousands of peers may take longer, nor a change of all of them.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 /// The protocol of the routes of the backend host-gw.
 const OUR_ROUTES: &str = "102";
 /// After a signal, until the daemon is idle again.
@@ -88,25 +88,7 @@ impl Cluster {
         let (subnet, length) = self.node()?.subnet()?;
         daemon.stop()?;
         self.lab.remove_lease_from_etcd(&format!("{subnet}-{length}"))?;
-        let node = self.node()?;
-        let program = format!("{BIN_DIR}/flanneld");
-        let cleanup = node.exec(&[&program, "cleanup"])?;
-        let left = node
-            .exec(&["ip", "link", "show", "dev", TUNNEL])?
-            .status
-            .success()
-            || !node
-                .ip(&["route", "show", "proto", OUR_ROUTES])?
-                .trim()
-                .is_empty()
-            || node.file(SUBNET_FILE).exists();
-        if left || !cleanup.status.success() {
-            bail!(
-                "`flanneld cleanup` left something: {}",
-                String::from_utf8_lossy(&cleanup.stdout).trim()
-            );
-        }
-        fs::remove_file(node.file(&node.log_file("flanneld"))).context("removing the daemon's log")
+        take_off(self.node()?)
     }
 
     /// Starts the daemon and waits until all peers are programmed.
@@ -194,4 +176,29 @@ impl Cluster {
             fs::metadata(node.file(&node.log_file("flanneld"))).context("looking at the daemon's log")?;
         Ok(log.len())
     }
+}
+
+/// Takes everything of a daemon that has ended off its node.
+///
+/// # Errors
+/// Fails when something stays.
+pub(super) fn take_off(node: &Node) -> Result<()> {
+    let program = format!("{BIN_DIR}/flanneld");
+    let cleanup = node.exec(&[&program, "cleanup"])?;
+    let left = node
+        .exec(&["ip", "link", "show", "dev", TUNNEL])?
+        .status
+        .success()
+        || !node
+            .ip(&["route", "show", "proto", OUR_ROUTES])?
+            .trim()
+            .is_empty()
+        || node.file(SUBNET_FILE).exists();
+    if left || !cleanup.status.success() {
+        bail!(
+            "`flanneld cleanup` left something: {}",
+            String::from_utf8_lossy(&cleanup.stdout).trim()
+        );
+    }
+    fs::remove_file(node.file(&node.log_file("flanneld"))).context("removing the daemon's log")
 }

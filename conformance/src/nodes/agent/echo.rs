@@ -2,8 +2,10 @@
 
 /// The server tells the address that it sees, and hangs up.
 pub(super) const WHO: u8 = b'w';
-/// The server sends back what it gets.
+/// The server sends back what it gets; a datagram with [`ECHOED`] first, so that two servers cannot answer each other.
 pub(super) const ECHO: u8 = b'e';
+/// What an echo of a datagram begins with.
+pub(super) const ECHOED: u8 = b'E';
 /// The server takes all until the end, and tells how much it was and its checksum.
 pub(super) const SINK: u8 = b's';
 

@@ -3,13 +3,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::thread;
 
 use anyhow::{Context, Result};
+use nix::sys::socket::{setsockopt, sockopt};
 
-use super::echo::{Checksum, DRAIN, ECHO, Pattern, SINK, WHO};
+use super::echo::{Checksum, DRAIN, ECHO, ECHOED, Pattern, SINK, WHO};
 
 /// Of a thread that serves one connection: many are open at the same time.
 const STACK_BYTES: usize = 256 << 10;
 /// Room for the largest datagram.
 const DATAGRAM_BYTES: usize = 1 << 16;
+/// Room for what arrives while the machine is busy elsewhere, in bytes.
+const RECEIVE_BUFFER: usize = 8 << 20;
 /// How often a free port is looked for that TCP and UDP both have.
 const PORT_TRIES: u8 = 20;
 
@@ -53,7 +56,12 @@ fn sockets(port: u16) -> Result<(TcpListener, UdpSocket)> {
         let own = listener.local_addr().context("asking for a port")?;
         match UdpSocket::bind(own) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && tries > 0 => {}
-            socket => return Ok((listener, socket.context("opening a server's port for UDP")?)),
+            socket => {
+                let socket = socket.context("opening a server's port for UDP")?;
+                setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
+                    .context("making room for packets")?;
+                return Ok((listener, socket));
+            }
         }
     }
 }
@@ -115,7 +123,32 @@ fn answer(bytes: &[u8], peer: IpAddr) -> Option<Vec<u8>> {
                 .for_each(|(old, new)| *old = new);
             Some(answer)
         }
-        ECHO => Some(bytes.to_vec()),
+        ECHO => {
+            let mut answer = bytes.to_vec();
+            answer.iter_mut().take(1).for_each(|first| *first = ECHOED);
+            Some(answer)
+        }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_answer_is_a_question_to_another_server() {
+        let peer = IpAddr::from([10, 0, 0, 1]);
+        for question in [
+            Pattern::datagram(WHO, 64),
+            Pattern::datagram(ECHO, 64),
+            vec![WHO],
+            vec![ECHO],
+        ] {
+            let given = answer(&question, peer).unwrap();
+            assert!(given.len() >= question.len());
+            assert_eq!(answer(&given, peer), None, "{given:?}");
+        }
+        assert_eq!(answer(&[], peer), None);
     }
 }

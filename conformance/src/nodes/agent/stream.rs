@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::echo::ECHO;
 use super::exchange::datagram_socket;
@@ -18,6 +19,8 @@ const INTERVAL: Duration = Duration::from_millis(1);
 const TURN: Duration = Duration::from_millis(20);
 /// How long packets on their way may take after the last one was sent.
 const STRAGGLERS: Duration = Duration::from_millis(500);
+/// Room for what arrives while the machine is busy elsewhere, in bytes.
+const RECEIVE_BUFFER: usize = 8 << 20;
 /// How often the first packet is sent, a turn each.
 const FIRST_TRIES: u16 = 250;
 
@@ -38,6 +41,7 @@ struct Stream {
 pub(super) fn open(target: SocketAddr) -> Result<UdpSocket> {
     let socket = datagram_socket(target)?;
     socket.set_read_timeout(Some(TURN)).context("limiting a wait")?;
+    setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).context("making room for packets")?;
     for _ in 0..FIRST_TRIES {
         // A refusal is a packet that does not come back.
         if socket.send(&[ECHO]).is_ok() && socket.recv(&mut [0; 16]).is_ok() {

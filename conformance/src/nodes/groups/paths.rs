@@ -17,6 +17,8 @@ const CONNECTIONS: u16 = 200;
 const TURNS: u32 = 500;
 /// What is sent to see how fast it goes, in bytes.
 const FLOW: u64 = 64 << 20;
+/// How often.
+const FLOWS: u8 = 3;
 /// How much slower than from node to node a way between pods may be at most; anything slower is broken rather than slow.
 const MAX_RATIO: f64 = 10.0;
 /// A latency at which no ratio matters.
@@ -169,22 +171,36 @@ fn latency(look: &Look<'_>) -> Checked<()> {
 fn throughput(look: &Look<'_>) -> Checked<()> {
     let mut first = None;
     for (name, from, to) in ways(look)? {
+        let seconds = fastest(look, name, from, to)?;
+        let base = *first.get_or_insert(seconds);
+        let ratio = base / seconds;
+        let gigabits = f64::from(u32::try_from(FLOW).unwrap_or(u32::MAX)) * 8e-9 / seconds;
+        look.measured(format!("{name}: {gigabits:.2} Gbit/s, x{ratio:.2}"));
+        expect(
+            ratio * MAX_RATIO >= 1.0,
+            format!("at least a {MAX_RATIO}th of what goes from node to node"),
+            format!("{name}: x{ratio:.2}"),
+        )?;
+    }
+    Ok(())
+}
+
+/// The shortest of several times in which everything arrived, in seconds: what else the machines do makes it longer.
+fn fastest(look: &Look<'_>, name: &str, from: End<'_>, to: End<'_>) -> Checked<f64> {
+    let mut best = f64::INFINITY;
+    for _ in 0..FLOWS {
         let sent: Sent = look.bed.agent(from)?.ask(Request::Send {
             place: from.place(),
             target: look.bed.server(to, look.family)?,
             size: FLOW,
             check: Check::Amount,
         })?;
-        let seconds = sent.took.as_secs_f64();
-        let base = *first.get_or_insert(seconds);
-        let ratio = base / seconds.max(1e-9);
-        let gigabits = f64::from(u32::try_from(FLOW).unwrap_or(u32::MAX)) * 8e-9 / seconds.max(1e-9);
-        look.measured(format!("{name}: {gigabits:.2} Gbit/s, x{ratio:.2}"));
         expect(
-            sent.arrived == FLOW && ratio * MAX_RATIO >= 1.0,
-            format!("at least a {MAX_RATIO}th of what goes from node to node"),
-            format!("{name}: x{ratio:.2}, {} of {FLOW} bytes", sent.arrived),
+            sent.arrived == FLOW,
+            format!("{FLOW} bytes arrive"),
+            format!("{name}: {}", sent.arrived),
         )?;
+        best = best.min(sent.took.as_secs_f64().max(1e-9));
     }
-    Ok(())
+    Ok(best)
 }
