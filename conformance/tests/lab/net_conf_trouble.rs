@@ -10,7 +10,7 @@ use conformance::lab::{NODE_LINK, Node, SUBNET_FILE, TUNNEL, wait_until};
 use nix::sys::signal::Signal;
 
 use crate::direct_routing::way;
-use crate::dual_stack::{configure, started, with_ipv6};
+use crate::dual_stack::{add_underlay_v6, configure, started, with_ipv6};
 use crate::extension::status;
 use crate::support::{self, Bed, LONG, pinging_during, run_all};
 
@@ -22,35 +22,64 @@ const DUAL_DIRECT: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6N
 #[test]
 fn of_edits_in_quick_succession_the_last_one_counts() {
     let mut bed = started(3, PLAIN);
-    let mut random = 7_u64;
-    for round in 0..3 {
-        let last = [DUAL, DUAL_DIRECT, DUAL][round];
+    let lasts = [DUAL, DUAL_DIRECT, DUAL];
+    for (round, last) in lasts.into_iter().enumerate() {
         losing_nothing(&mut bed, |bed| {
-            let steps: &[&str] = if round == 0 {
-                &[SMALL, PLAIN, SMALL, "{", PLAIN, "", "[]", SMALL]
-            } else {
-                &[
-                    DUAL,
-                    DUAL_DIRECT,
-                    DUAL,
-                    r#"{"Network":7}"#,
-                    DUAL_DIRECT,
-                    PLAIN,
-                    DUAL,
-                    DUAL_DIRECT,
-                ]
-            };
-            for conf in steps {
-                configure(&bed.lab, conf);
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                thread::sleep(Duration::from_millis(random >> 55));
-            }
+            edit_quickly(round, |conf| configure(&bed.lab, conf));
             configure(&bed.lab, last);
+            await_all(bed, last);
+        });
+        assert_dual(&bed, last == DUAL_DIRECT);
+        let names = leases(&bed);
+        assert!(
+            names.len() == 3 && names.iter().all(|name| name.contains('&')),
+            "{names:?}"
+        );
+    }
+    assert_same_daemons(&mut bed);
+}
+
+/// The server is killed right after the last change, too, and comes back.
+#[test]
+fn of_edits_in_quick_succession_the_last_one_counts_in_etcd() {
+    let lab = support::bare_on_etcd(3);
+    add_underlay_v6(&lab);
+    let mut bed = support::started(lab, 1);
+    let edit = |bed: &Bed, conf: &str| bed.lab.put_in_etcd("config", conf, None).unwrap();
+    let lasts = [DUAL, DUAL_DIRECT, DUAL];
+    for (round, last) in lasts.into_iter().enumerate() {
+        losing_nothing(&mut bed, |bed| {
+            edit_quickly(round, |conf| edit(bed, conf));
+            edit(bed, last);
+            bed.lab.kill_etcd().unwrap();
+            thread::sleep(Duration::from_secs(2));
+            bed.lab.start_etcd().unwrap();
             await_all(bed, last);
         });
         assert_dual(&bed, last == DUAL_DIRECT);
     }
     assert_same_daemons(&mut bed);
+}
+
+/// Writes one configuration after the other, some of them broken.
+fn edit_quickly(round: usize, edit: impl Fn(&str)) {
+    const FIRST: [&str; 8] = [SMALL, PLAIN, SMALL, "{", PLAIN, "", "[]", SMALL];
+    const DUALS: [&str; 8] = [
+        DUAL,
+        DUAL_DIRECT,
+        DUAL,
+        r#"{"Network":7}"#,
+        DUAL_DIRECT,
+        PLAIN,
+        DUAL,
+        DUAL_DIRECT,
+    ];
+    let mut random = 7_u64 + u64::try_from(round).unwrap();
+    for conf in if round == 0 { FIRST } else { DUALS } {
+        edit(conf);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        thread::sleep(Duration::from_millis(random >> 55));
+    }
 }
 
 #[test]
@@ -319,11 +348,6 @@ fn assert_dual(bed: &Bed, is_direct: bool) {
         .unwrap();
     }
     bed.assert_all_ping();
-    let names = leases(bed);
-    assert!(
-        names.len() == 3 && names.iter().all(|name| name.contains('&')),
-        "{names:?}"
-    );
 }
 
 fn leases(bed: &Bed) -> Vec<String> {
