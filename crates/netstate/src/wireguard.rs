@@ -54,14 +54,18 @@ impl PartialEq for WgPeer {
 impl State {
     /// Takes endpoints that the kernel learned from peers for the desired ones: a peer may roam, and knows better where
     /// it is than its lease. `told` is what the kernel was told about each; a desired endpoint that is another is news.
-    /// Of a peer that the kernel was told nothing about in this run, the endpoint counts if the peer answers there.
+    /// Of a peer that the kernel was told nothing about in this run, the endpoint counts if the peer answers there, unless
+    /// it is of the other family: no peer roams so far, and which family carries packets may have been chosen anew.
     pub fn accept_roaming(&mut self, desired: &Self, told: &BTreeMap<WgPeerKey, SocketAddr>) {
         for (key, peer) in &mut self.wg_peers {
             let answers = std::mem::take(&mut peer.answers);
             let Some(wanted) = desired.wg_peers.get(key).and_then(|peer| peer.endpoint) else {
                 continue;
             };
-            let is_right = told.get(key).map_or(answers, |told| *told == wanted);
+            let is_of_family = peer.endpoint.is_some_and(|at| at.is_ipv6() == wanted.is_ipv6());
+            let is_right = told
+                .get(key)
+                .map_or(answers && is_of_family, |told| *told == wanted);
             if is_right && peer.endpoint.is_some() {
                 peer.endpoint = Some(wanted);
             }

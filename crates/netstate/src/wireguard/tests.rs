@@ -3,6 +3,7 @@ use crate::{Op, Prune, plan};
 
 const LEASE: &str = "192.168.88.2:51820";
 const ROAMED: &str = "192.168.88.99:1234";
+const ROAMED_V6: &str = "[fd00:88::99]:1234";
 
 fn key(n: u8) -> WgPeerKey {
     WgPeerKey {
@@ -34,13 +35,27 @@ fn an_endpoint_that_a_peer_roamed_to_stays_until_its_lease_changes() {
     let lease: SocketAddr = LEASE.parse().unwrap();
     let other: SocketAddr = "192.168.88.3:51820".parse().unwrap();
     let table = [
-        ("told it, then it roamed", Some(lease), false, true),
-        ("the lease has changed since", Some(other), true, false),
-        ("a first look at a peer that answers", None, true, true),
-        ("a first look at a peer that does not", None, false, false),
+        ("told it, then it roamed", ROAMED, Some(lease), false, true),
+        ("the lease has changed since", ROAMED, Some(other), true, false),
+        ("a first look at a peer that answers", ROAMED, None, true, true),
+        ("a first look at a peer that does not", ROAMED, None, false, false),
+        (
+            "a first look after the other family was chosen",
+            ROAMED_V6,
+            None,
+            true,
+            false,
+        ),
+        (
+            "told it, and the peer still uses the other family",
+            ROAMED_V6,
+            Some(lease),
+            true,
+            true,
+        ),
     ];
-    for (case, told, answers, stays) in table {
-        let mut roamed = peer(ROAMED, "10.244.2.0/24");
+    for (case, endpoint, told, answers, stays) in table {
+        let mut roamed = peer(endpoint, "10.244.2.0/24");
         roamed.answers = answers;
         let mut observed = state(&[(1, roamed)]);
         let told = told.map(|endpoint| (key(1), endpoint)).into_iter().collect();
