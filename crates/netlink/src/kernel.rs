@@ -9,7 +9,7 @@ use netstate::{Kernel, KernelError, NetnsLabel, Op, Scope, Spot, State};
 use crate::attr::find;
 use crate::errno::{busy, unusable_netns};
 use crate::socket::Socket;
-use crate::wireguard::Devices;
+use crate::wireguard::{Devices, WireguardReport};
 use crate::{Netns, apply, observe, spots};
 
 /// First pause between two looks at a link's operational state.
@@ -80,6 +80,14 @@ impl RealKernel {
             requests: self.socket.requests_sent(),
             sysctls: self.sysctls_written,
         }
+    }
+
+    /// What a WireGuard device tells of itself and of its peers; `None` of what is none.
+    ///
+    /// # Errors
+    /// This process may not ask (`CAP_NET_ADMIN`), or the kernel's answer cannot be read.
+    pub fn wireguard_report(&mut self, link: &IfName) -> Result<Option<WireguardReport>, KernelError> {
+        self.wireguard.report(self.netns.as_ref(), link)
     }
 
     /// Waits until a link is operationally up (`IF_OPER_UP`, RFC 2863): a bridge's port forwards only then.

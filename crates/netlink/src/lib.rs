@@ -45,3 +45,4 @@ pub use message::messages;
 pub use netns::{Netns, NetnsError};
 pub use settings::{LinkSetting, LinkSettings};
 pub use sysctl::read as read_sysctl;
+pub use wireguard::{PeerReport, WireguardReport};

@@ -11,8 +11,11 @@ use crate::generic::Family;
 
 mod decode;
 mod encode;
+mod report;
 #[cfg(test)]
 mod tests;
+
+pub use report::{PeerReport, WireguardReport};
 
 /// The family's name and version (`WG_GENL_NAME`, `WG_GENL_VERSION`).
 const FAMILY: &str = "wireguard";
@@ -25,6 +28,7 @@ const SET_DEVICE: u8 = 1;
 /// Attributes of a device (`WGDEVICE_A_*`).
 const DEVICE_IFNAME: u16 = 2;
 const DEVICE_PRIVATE_KEY: u16 = 3;
+const DEVICE_PUBLIC_KEY: u16 = 4;
 const DEVICE_LISTEN_PORT: u16 = 6;
 const DEVICE_PEERS: u16 = 8;
 
@@ -35,6 +39,8 @@ const PEER_FLAGS: u16 = 3;
 const PEER_ENDPOINT: u16 = 4;
 const PEER_KEEPALIVE: u16 = 5;
 const PEER_LAST_HANDSHAKE: u16 = 6;
+const PEER_RX_BYTES: u16 = 7;
+const PEER_TX_BYTES: u16 = 8;
 const PEER_ALLOWED_IPS: u16 = 9;
 
 /// What is done with a peer (`WGPEER_F_REMOVE_ME`, `WGPEER_F_REPLACE_ALLOWEDIPS`).
@@ -81,6 +87,22 @@ impl Devices {
             }
         }
         Ok(())
+    }
+
+    /// What a device tells of itself; `None` of what is no WireGuard device.
+    pub(crate) fn report(
+        &mut self,
+        netns: Option<&Netns>,
+        name: &IfName,
+    ) -> Result<Option<WireguardReport>, KernelError> {
+        let Some(family) = self.family(netns)? else {
+            return Ok(None);
+        };
+        match parts(family, name) {
+            Ok(parts) => Ok(Some(decode::reported(parts))),
+            Err(e) if matches!(e.class, ErrorClass::NoDevice | ErrorClass::Unsupported) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     pub(crate) fn set(
@@ -138,12 +160,15 @@ pub(crate) fn absent() -> KernelError {
     }
 }
 
-fn read(family: &mut Family, name: &IfName, state: &mut State) -> Result<(), KernelError> {
+fn parts(family: &mut Family, name: &IfName) -> Result<Vec<decode::Part>, KernelError> {
     let mut question = family.message(GET_DEVICE);
     question.put_text(DEVICE_IFNAME, name.as_str());
+    family.dump(question, decode::part)
+}
+
+fn read(family: &mut Family, name: &IfName, state: &mut State) -> Result<(), KernelError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let parts = family.dump(question, decode::part)?;
-    let (device, peers) = decode::joined(parts, now);
+    let (device, peers) = decode::joined(parts(family, name)?, now);
     state.wireguard.insert(name.clone(), device);
     state.wg_peers.extend(peers.into_iter().map(|(public_key, peer)| {
         let link = name.clone();

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use common::{in_netns, name};
 use fake_kernel::FakeKernel;
 use net_types::{WgPublicKey, WgSecret};
-use netlink::RealKernel;
+use netlink::{PeerReport, RealKernel};
 use netstate::{
     AdminState, ErrorClass, Kernel, Link, LinkKind, LinkScope, Op, Prune, Scope, State, WgPeer, WgPeerKey,
     Wireguard, plan,
@@ -56,7 +56,31 @@ fn devices_and_peers_become_what_is_desired_or_the_missing_module_is_named() {
                     (desired.wireguard.clone(), desired.wg_peers.clone())
                 );
             }
+            let report = kernel.wireguard_report(&name("flannel-wg")).unwrap().unwrap();
+            assert_eq!(
+                report.listen_port,
+                desired.wireguard[&name("flannel-wg")].listen_port
+            );
+            assert!(report.public_key.is_some());
+            let told = |(key, peer): (&WgPeerKey, &WgPeer)| {
+                let report = PeerReport {
+                    endpoint: peer.endpoint,
+                    keepalive_secs: peer.keepalive_secs,
+                    ..PeerReport::default()
+                };
+                (key.public_key, report)
+            };
+            let reported = report.peers.into_iter().map(|(key, peer)| {
+                // The kernel tries to reach them.
+                let silent = PeerReport {
+                    sent_bytes: 0,
+                    ..peer
+                };
+                (key, silent)
+            });
+            assert!(reported.eq(desired.wg_peers.iter().map(told)));
         }
+        assert_eq!(kernel.wireguard_report(&name("lo")).unwrap(), None);
         assert_eq!(kernel.apply(&[Op::DelWgPeer(key(9))]), [Ok(())]);
         let absent = Op::SetWireguard(name("absent"), device(1, 1));
         assert_eq!(

@@ -10,8 +10,9 @@ use netstate::{KernelError, WgPeer, Wireguard};
 
 use super::{
     AF_INET, AF_INET6, ALLOWED_ADDR, ALLOWED_FAMILY, ALLOWED_PREFIX, DEVICE_LISTEN_PORT, DEVICE_PEERS,
-    DEVICE_PRIVATE_KEY, PEER_ALLOWED_IPS, PEER_ENDPOINT, PEER_KEEPALIVE, PEER_LAST_HANDSHAKE,
-    PEER_PRESHARED_KEY, PEER_PUBLIC_KEY,
+    DEVICE_PRIVATE_KEY, DEVICE_PUBLIC_KEY, PEER_ALLOWED_IPS, PEER_ENDPOINT, PEER_KEEPALIVE,
+    PEER_LAST_HANDSHAKE, PEER_PRESHARED_KEY, PEER_PUBLIC_KEY, PEER_RX_BYTES, PEER_TX_BYTES, PeerReport,
+    WireguardReport,
 };
 use crate::errno::other;
 use crate::tlv::{attribute, attributes};
@@ -23,6 +24,7 @@ const SESSION: Duration = Duration::from_secs(180);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
     private_key: Option<WgSecret>,
+    public_key: Option<WgPublicKey>,
     listen_port: Option<u16>,
     peers: Vec<PartOfPeer>,
 }
@@ -33,6 +35,8 @@ struct PartOfPeer {
     public_key: WgPublicKey,
     /// Since the epoch.
     last_handshake: Duration,
+    received_bytes: u64,
+    sent_bytes: u64,
     peer: WgPeer,
 }
 
@@ -44,6 +48,9 @@ pub(super) fn part(bytes: &[u8]) -> Result<Part, KernelError> {
     let peers = attribute(bytes, DEVICE_PEERS).unwrap_or(&[]);
     Ok(Part {
         private_key: attribute(bytes, DEVICE_PRIVATE_KEY).and_then(secret),
+        public_key: attribute(bytes, DEVICE_PUBLIC_KEY)
+            .and_then(secret)
+            .map(|key| WgPublicKey::new(*key.reveal())),
         listen_port: attribute(bytes, DEVICE_LISTEN_PORT).and_then(number),
         peers: attributes(peers)
             .map(|(_, peer)| {
@@ -77,6 +84,26 @@ pub(super) fn joined(parts: Vec<Part>, now: Duration) -> (Wireguard, BTreeMap<Wg
     (device, peers)
 }
 
+/// Joins the messages of a list for a report.
+pub(super) fn reported(parts: Vec<Part>) -> WireguardReport {
+    let mut report = WireguardReport::default();
+    for part in parts {
+        report.public_key = report.public_key.or(part.public_key);
+        report.listen_port = part.listen_port.unwrap_or(report.listen_port);
+        for part in part.peers {
+            // The rest of a peer has addresses alone.
+            report.peers.entry(part.public_key).or_insert(PeerReport {
+                endpoint: part.peer.endpoint,
+                last_handshake: (!part.last_handshake.is_zero()).then_some(part.last_handshake),
+                keepalive_secs: part.peer.keepalive_secs,
+                received_bytes: part.received_bytes,
+                sent_bytes: part.sent_bytes,
+            });
+        }
+    }
+    report
+}
+
 fn part_of_peer(bytes: &[u8]) -> Option<PartOfPeer> {
     let allowed = attribute(bytes, PEER_ALLOWED_IPS).unwrap_or(&[]);
     let allowed_ips = attributes(allowed)
@@ -90,6 +117,12 @@ fn part_of_peer(bytes: &[u8]) -> Option<PartOfPeer> {
         public_key: WgPublicKey::new(attribute(bytes, PEER_PUBLIC_KEY)?.try_into().ok()?),
         last_handshake: attribute(bytes, PEER_LAST_HANDSHAKE)
             .and_then(seconds)
+            .unwrap_or_default(),
+        received_bytes: attribute(bytes, PEER_RX_BYTES)
+            .and_then(count)
+            .unwrap_or_default(),
+        sent_bytes: attribute(bytes, PEER_TX_BYTES)
+            .and_then(count)
             .unwrap_or_default(),
         peer: WgPeer {
             preshared_key: attribute(bytes, PEER_PRESHARED_KEY).and_then(secret),
@@ -109,6 +142,10 @@ fn secret(bytes: &[u8]) -> Option<WgSecret> {
 
 fn number(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+fn count(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_ne_bytes(bytes.try_into().ok()?))
 }
 
 /// The seconds of a `struct __kernel_timespec`.

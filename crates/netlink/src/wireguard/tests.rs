@@ -57,6 +57,7 @@ proptest! {
     #[test]
     fn hostile_bytes_are_refused_or_read_without_a_panic(bytes in vec(any::<u8>(), 0..600)) {
         if let Ok(part) = decode::part(&bytes) {
+            decode::reported(vec![part.clone()]);
             decode::joined(vec![part], NOW);
         }
     }
@@ -147,4 +148,46 @@ fn a_removal_names_the_peer_and_nothing_else() {
     let kinds: BTreeSet<u16> = crate::tlv::attributes(entry).map(|(kind, _)| kind).collect();
     assert_eq!(kinds, BTreeSet::from([PEER_PUBLIC_KEY, PEER_FLAGS]));
     assert_eq!(attribute(entry, PEER_FLAGS), Some(&REMOVE.to_ne_bytes()[..]));
+}
+
+#[test]
+fn what_is_reported_has_the_times_and_counts_but_no_secret() {
+    let mut bytes = Attributes::default();
+    bytes.put(DEVICE_PRIVATE_KEY, &[5; 32]);
+    bytes.put(DEVICE_PUBLIC_KEY, &[6; 32]);
+    bytes.put(DEVICE_LISTEN_PORT, &51820_u16.to_ne_bytes());
+    bytes.nest(DEVICE_PEERS, |list| {
+        list.nest(0, |entry| {
+            entry.put(PEER_PUBLIC_KEY, &[1; 32]);
+            entry.put(PEER_KEEPALIVE, &25_u16.to_ne_bytes());
+            entry.put(
+                PEER_LAST_HANDSHAKE,
+                &[1_800_000_000_i64, 5].map(i64::to_ne_bytes).concat(),
+            );
+            entry.put(PEER_RX_BYTES, &92_u64.to_ne_bytes());
+            entry.put(PEER_TX_BYTES, &148_u64.to_ne_bytes());
+        });
+        list.nest(0, |entry| {
+            entry.put(PEER_PUBLIC_KEY, &[2; 32]);
+            entry.put(PEER_LAST_HANDSHAKE, &[0; 16]);
+        });
+    });
+    let report = decode::reported(vec![decode::part(&bytes.finish().unwrap()).unwrap()]);
+    let heard = PeerReport {
+        endpoint: None,
+        last_handshake: Some(NOW),
+        keepalive_secs: 25,
+        received_bytes: 92,
+        sent_bytes: 148,
+    };
+    let expected = WireguardReport {
+        public_key: Some(WgPublicKey::new([6; 32])),
+        listen_port: 51820,
+        peers: [
+            (key(1).public_key, heard),
+            (key(2).public_key, PeerReport::default()),
+        ]
+        .into(),
+    };
+    assert_eq!(report, expected);
 }
