@@ -29,13 +29,12 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use crate::cni_conf::CniConfChoice;
 use crate::desired::is_usable_public_ip;
+use crate::wireguard_key::KeyFiles;
 use settings::{Setting, Settings};
 pub use store::{EtcdChoice, StoreChoice};
 
 /// Where the CNI plugin looks for the subnet file if not told otherwise (flannel `main.go`).
 pub(crate) const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
-/// Where the private key of the WireGuard backend is if not told otherwise (flannel `pkg/backend/wireguard/device.go`).
-const DEFAULT_WIREGUARD_KEY_FILE: &str = "/run/flannel/wgkey";
 /// Where container runtimes read network configurations (flannel `kube-flannel.yml`).
 const DEFAULT_CNI_CONF_DIR: &str = "/etc/cni/net.d";
 /// Where runtimes look for plugins, and `flannel install` puts them (containerd, CRI-O, kubelet).
@@ -77,8 +76,8 @@ pub struct Config {
     pub public: PublicAddrs,
     /// File that tells the CNI plugin this node's subnet.
     pub subnet_file: PathBuf,
-    /// File with the private key of the WireGuard backend; `WIREGUARD_KEY_FILE` in the environment.
-    pub wireguard_key_file: PathBuf,
+    /// Where the private key of the WireGuard backend is; `WIREGUARD_KEY_FILE` in the environment names the only file.
+    pub wireguard_key: KeyFiles,
     /// The runtime's network configuration, if the daemon is to write it.
     pub cni_conf: Option<CniConfChoice>,
     /// How long before its expiry the own lease is renewed; 1 to 1439 minutes.
@@ -355,9 +354,7 @@ fn config(settings: &Settings, env: Environment<'_>) -> Result<Config, ConfigErr
         subnet_file: settings
             .path("subnet-file")?
             .unwrap_or_else(|| DEFAULT_SUBNET_FILE.into()),
-        wireguard_key_file: env("WIREGUARD_KEY_FILE")
-            .filter(|path| !path.is_empty())
-            .map_or_else(|| DEFAULT_WIREGUARD_KEY_FILE.into(), PathBuf::from),
+        wireguard_key: KeyFiles::named(env("WIREGUARD_KEY_FILE")),
         cni_conf: cni_conf::choice(settings)?,
         lease_renew_margin: lease_renew_margin(settings)?,
         mass_loss_grace: mass_loss_grace(settings)?,

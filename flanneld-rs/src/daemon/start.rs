@@ -20,7 +20,7 @@ use crate::commands::{CommandError, Records};
 use crate::config::Config;
 use crate::desired::RuleSettings;
 use crate::executor::Executor;
-use crate::host_facts::HostFactsError;
+use crate::host_facts::{self, HostFactsError};
 use crate::iface_match::External;
 use crate::kernel_watch::KernelWatch;
 use crate::node::{Node, Settings};
@@ -31,7 +31,7 @@ use crate::rules_watch::RulesWatch;
 use crate::serve::Desk;
 use crate::settings::{self, Identity};
 use crate::signals::Signals;
-use crate::{host_facts, subnet_file, wireguard_key};
+use crate::subnet_file;
 
 /// What a run begins with.
 pub(super) struct Begin<'a, S> {
@@ -139,7 +139,7 @@ fn settings_for(
     let random = || random_mac().map_err(DaemonError::Random);
     let identity = Identity {
         random_macs: [random()?, random()?],
-        wireguard_key: &|| wireguard_key::read_or_make(&config.wireguard_key_file),
+        wireguard_key: &|| config.wireguard_key.read_or_make(),
     };
     Ok(settings::settings(config, conf, external, &identity, rules)?)
 }
