@@ -6,12 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use flannel_types::{ALLOC_TYPE, HOST_GW_TYPE, IPIP_TYPE, SubnetEnv, VXLAN_TYPE};
+use flannel_types::{ALLOC_TYPE, HOST_GW_TYPE, IPIP_TYPE, SubnetEnv, VXLAN_TYPE, WIREGUARD_TYPE};
 use net_types::IfName;
 use net_types::registry::{
-    IPIP_DEVICE, RTPROT_FLANNEL, VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX,
+    IPIP_DEVICE, RTPROT_FLANNEL, VXLAN_DEVICE_PREFIX, VXLAN_PORT, VXLAN_V6_DEVICE_PREFIX, WIREGUARD_DEVICE,
+    WIREGUARD_V6_DEVICE,
 };
+use netlink::WireguardReport;
 use netlink::inventory::Inventory;
 use netstate::{Ipip, Link, LinkKind, Route, State, Vxlan};
 use serde::Serialize;
@@ -31,9 +34,15 @@ mod path;
 pub mod read;
 #[cfg(test)]
 mod tests;
+mod wireguard;
 
 /// The bridge of the plugins (flannel `meta/flannel`, default of `bridge`).
 const BRIDGE: &str = "cni0";
+
+/// What a packet of WireGuard adds over IPv4: IPv4 20, UDP 8, WireGuard 32.
+const WIREGUARD_OVERHEAD_BYTES: u32 = 60;
+/// The same over IPv6, whose header has 40.
+const WIREGUARD_OVER_IPV6_BYTES: u32 = 80;
 
 /// What is known of the host. Plain data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +63,14 @@ pub struct Facts {
     pub inventory: Inventory,
     /// All links with their kinds, and the routes, neighbours and forwarding entries on them.
     pub state: State,
+    /// What the WireGuard devices tell, whoever made them.
+    pub wireguard: BTreeMap<IfName, WireguardReport>,
+    /// UDP ports that anybody listens on or sends from.
+    pub udp_ports: BTreeSet<u16>,
+    /// Files with WireGuard's private key that others than their owner can use.
+    pub loose_key_files: Vec<PathBuf>,
+    /// When the facts were read, since 1970.
+    pub now: Duration,
     /// Kernel driver of physical links.
     pub drivers: BTreeMap<IfName, String>,
     /// Packet filter rules as text, by the program that shows them.
@@ -104,6 +121,8 @@ pub struct TunnelEnd {
 enum Backend {
     /// Through VXLAN tunnels.
     Vxlan,
+    /// Through WireGuard.
+    Wireguard,
     /// Through tunnels of IP in IP.
     Ipip,
     /// By routes to the peers' own addresses.
@@ -125,6 +144,8 @@ struct Device<'a> {
     parent: Option<&'a IfName>,
     /// What the outer headers take.
     overhead_bytes: u32,
+    /// Whether it carries packets of IPv6 alone.
+    is_v6: bool,
     kind: DeviceKind,
 }
 
@@ -133,8 +154,25 @@ struct Device<'a> {
 enum DeviceKind {
     /// VXLAN, to this UDP port.
     Vxlan { port: u16 },
+    /// WireGuard, at this UDP port, if it is known.
+    Wireguard { port: Option<u16> },
     /// IP in IP.
     Ipip,
+}
+
+impl DeviceKind {
+    /// The UDP port at which packets for it come in.
+    const fn port(self) -> Option<u16> {
+        match self {
+            Self::Vxlan { port } => Some(port),
+            Self::Wireguard { port } => port,
+            Self::Ipip => None,
+        }
+    }
+
+    const fn is_wireguard(self) -> bool {
+        matches!(self, Self::Wireguard { .. })
+    }
 }
 
 /// How bad a finding is.
@@ -194,6 +232,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         device::findings,
         interface::findings,
         path::findings,
+        wireguard::findings,
         leftovers::findings,
         host::findings,
     ];
@@ -225,6 +264,7 @@ impl Facts {
         let told = self.status()?.node.backend.as_ref()?;
         Some(match told.name.as_str() {
             VXLAN_TYPE => Backend::Vxlan,
+            WIREGUARD_TYPE => Backend::Wireguard,
             IPIP_TYPE => Backend::Ipip,
             HOST_GW_TYPE => Backend::HostGw,
             ALLOC_TYPE => Backend::Alloc,
@@ -239,6 +279,9 @@ impl Facts {
             if self.told_devices().next().is_some() || self.vxlans().next().is_some() {
                 return Some(Backend::Vxlan);
             }
+            if self.wireguards().next().is_some() {
+                return Some(Backend::Wireguard);
+            }
             if self.ipip().is_some() {
                 return Some(Backend::Ipip);
             }
@@ -248,18 +291,17 @@ impl Facts {
         self.told_backend().or_else(shown)
     }
 
-    /// The UDP port of the tunnel, where there is or may be one.
-    fn tunnel_port(&self) -> Option<u16> {
-        match self.backend() {
-            Some(Backend::Vxlan) | None => {
-                let kind = self.device().map(|device| device.kind);
-                Some(match kind {
-                    Some(DeviceKind::Vxlan { port }) => port,
-                    Some(DeviceKind::Ipip) | None => VXLAN_PORT,
-                })
-            }
-            Some(Backend::Ipip | Backend::HostGw | Backend::Alloc | Backend::Other) => None,
+    /// The UDP ports of the tunnels, where there are or may be some.
+    fn tunnel_ports(&self) -> BTreeSet<u16> {
+        let may_be_vxlan = matches!(self.backend(), Some(Backend::Vxlan) | None);
+        let devices = self.devices().into_iter();
+        let of_devices = devices.filter_map(|device| device.kind.port());
+        let told = self.told_devices().filter_map(|device| device.port);
+        let mut ports: BTreeSet<_> = of_devices.chain(told).collect();
+        if may_be_vxlan && ports.is_empty() {
+            ports.insert(VXLAN_PORT);
         }
+        ports
     }
 
     /// The VXLAN devices with flannel's names.
@@ -276,6 +318,13 @@ impl Facts {
                 | LinkKind::Veth(_)
                 | LinkKind::Other(_) => None,
             })
+    }
+
+    /// The WireGuard devices with flannel's names.
+    fn wireguards(&self) -> impl Iterator<Item = (&IfName, &Link)> {
+        let named = [WIREGUARD_DEVICE, WIREGUARD_V6_DEVICE].into_iter();
+        let links = named.filter_map(|name| self.link(name));
+        links.filter(|(_, link)| link.kind == LinkKind::Wireguard)
     }
 
     /// The device of IP in IP with flannel's name.
@@ -307,6 +356,13 @@ impl Facts {
                     .map(|(name, link, vxlan)| Device::of_vxlan(name, link, vxlan))
                     .collect()
             }
+            Some(Backend::Wireguard) => {
+                let is_told = |name: &IfName| self.told_devices().any(|told| told.name == name.as_str());
+                let tells_none = self.told_devices().next().is_none();
+                let own = self.wireguards().filter(|(name, _)| tells_none || is_told(name));
+                own.map(|(name, link)| self.wireguard_device(name, link))
+                    .collect()
+            }
             Some(Backend::Ipip) => {
                 let device = self.ipip().map(|(name, link, ipip)| Device {
                     name,
@@ -314,11 +370,36 @@ impl Facts {
                     local: ipip.local.map(IpAddr::V4),
                     parent: self.told_parent(name),
                     overhead_bytes: IPIP_OVERHEAD_BYTES,
+                    is_v6: false,
                     kind: DeviceKind::Ipip,
                 });
                 device.into_iter().collect()
             }
             Some(Backend::HostGw | Backend::Alloc | Backend::Other) | None => Vec::new(),
+        }
+    }
+
+    /// It sends from what the kernel chooses, over the family of its peers' endpoints.
+    fn wireguard_device<'a>(&'a self, name: &'a IfName, link: &'a Link) -> Device<'a> {
+        let report = self.wireguard.get(name);
+        let told = self.told_devices().find(|told| told.name == name.as_str());
+        let mut peers = report.into_iter().flat_map(|report| report.peers.values());
+        let is_over_ipv6 = peers.any(|peer| peer.endpoint.is_some_and(|at| at.is_ipv6()));
+        let port = report.map(|report| report.listen_port);
+        Device {
+            name,
+            link,
+            local: None,
+            parent: self.told_parent(name),
+            overhead_bytes: if is_over_ipv6 {
+                WIREGUARD_OVER_IPV6_BYTES
+            } else {
+                WIREGUARD_OVERHEAD_BYTES
+            },
+            is_v6: name.as_str() == WIREGUARD_V6_DEVICE,
+            kind: DeviceKind::Wireguard {
+                port: port.or_else(|| told?.port),
+            },
         }
     }
 
@@ -365,6 +446,7 @@ impl<'a> Device<'a> {
             } else {
                 OVERHEAD_BYTES
             },
+            is_v6,
             kind: DeviceKind::Vxlan { port: vxlan.port },
         }
     }

@@ -14,8 +14,10 @@ use crate::reconciler::insight::Counts;
 
 pub mod command;
 mod text;
+mod wireguard;
 
 pub(crate) use text::{printable, shown};
+pub use wireguard::Seen;
 
 /// The daemon and its node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -254,6 +256,10 @@ pub struct PeerStatus {
     pub fdb: Part,
     /// Its entry in the WireGuard device.
     pub wireguard: Part,
+    /// What the kernel knows of it as a peer of WireGuard. The daemon leaves it out; `flanneld status` adds it where its
+    /// user may ask the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
     /// Why its lease cannot be used, or what the kernel said last.
     pub error: Option<String>,
     /// How often the kernel refused in a row.

@@ -13,6 +13,7 @@ use super::read::Sources;
 use super::{Finding, Severity, findings, read};
 use crate::status::command::{path_arg, socket, subnet_file};
 use crate::status::printable;
+use crate::wireguard_key::KeyFiles;
 
 /// Does what `flanneld check` is called for, with the arguments behind that word.
 pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> ExitCode {
@@ -24,6 +25,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
     let sources = Sources {
         subnet_file: subnet_file(&matches, env),
         status_socket: socket(&matches, env),
+        key_files: KeyFiles::named(env("WIREGUARD_KEY_FILE")),
         probes: matches.get_one::<u8>("probes").copied().map_or(0, usize::from),
     };
     let findings = match read::facts(&sources) {

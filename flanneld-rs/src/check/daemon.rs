@@ -55,9 +55,8 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
             "correct the node that holds it, bring all nodes onto one link or use the backend vxlan, or remove the lease \
              from the store if no node holds it"
         }
-        Some(Backend::Vxlan | Backend::Ipip | Backend::Alloc | Backend::Other) | None => {
-            "correct the node that holds it, or remove the lease from the store"
-        }
+        Some(Backend::Vxlan | Backend::Wireguard | Backend::Ipip | Backend::Alloc | Backend::Other)
+        | None => "correct the node that holds it, or remove the lease from the store",
     };
     let refused = peers.iter().filter(|peer| peer.state == PeerState::Refused);
     findings.extend(refused.take(MAX_NAMED).map(|peer| {

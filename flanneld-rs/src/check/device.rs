@@ -54,6 +54,10 @@ fn missing(facts: &Facts) -> Option<Finding> {
             Severity::Error,
             "there is a subnet file, but no VXLAN device of flannel's",
         ),
+        Some(Backend::Wireguard) if facts.wireguards().next().is_none() => finding(
+            Severity::Error,
+            "there is a subnet file, but no WireGuard device of flannel's",
+        ),
         Some(Backend::Ipip) if facts.ipip().is_none() => finding(
             Severity::Error,
             "there is a subnet file, but no device of IP in IP of flannel's",
@@ -130,7 +134,7 @@ fn source(facts: &Facts, device: Device<'_>) -> Option<Finding> {
         .iter()
         .map(|held| held.addr.ip())
         .filter(IpAddr::is_ipv4);
-    if device.local.is_some_and(|ip| ip.is_ipv6()) {
+    if device.is_v6 {
         return None;
     }
     match held.next() {

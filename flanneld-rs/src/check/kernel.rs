@@ -17,6 +17,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 fn missing_modules(facts: &Facts) -> Vec<Finding> {
     let is_needed = |module: &&&str| match **module {
         "vxlan" => matches!(facts.backend(), Some(Backend::Vxlan) | None),
+        "wireguard" => facts.backend() == Some(Backend::Wireguard),
         "ipip" => facts.backend() == Some(Backend::Ipip),
         _ => true,
     };
@@ -98,7 +99,8 @@ fn link_forwarding(facts: &Facts) -> Option<Finding> {
 fn ways(facts: &Facts) -> Vec<&str> {
     let shared = match facts.told_backend() {
         Some(Backend::HostGw) => facts.status().and_then(|status| status.node.backend.as_ref()),
-        Some(Backend::Vxlan | Backend::Ipip | Backend::Alloc | Backend::Other) | None => None,
+        Some(Backend::Vxlan | Backend::Wireguard | Backend::Ipip | Backend::Alloc | Backend::Other)
+        | None => None,
     };
     let devices = facts.devices();
     let names = devices.into_iter().map(|device| device.name.as_str());

@@ -27,7 +27,10 @@ fn devices(facts: &Facts) -> Vec<Finding> {
     }
     let is_own = |name: &IfName| facts.told_devices().any(|own| name.as_str() == own.name);
     let vxlans = facts.vxlans().map(|(name, ..)| name);
-    let named = vxlans.chain(facts.ipip().map(|(name, ..)| name));
+    let wireguards = facts.wireguards().map(|(name, _)| name);
+    let named = vxlans
+        .chain(wireguards)
+        .chain(facts.ipip().map(|(name, ..)| name));
     let others = named.filter(|name| !is_own(name));
     let finding = |name: &IfName| {
         Finding::warning(
@@ -42,7 +45,7 @@ fn devices(facts: &Facts) -> Vec<Finding> {
 /// Routes of an earlier backend, or of somebody else, that take pods' traffic past this node's own ones.
 fn foreign_routes(facts: &Facts) -> Vec<Finding> {
     let past = match facts.backend() {
-        Some(Backend::Vxlan | Backend::Ipip) => "past flannel's device",
+        Some(Backend::Vxlan | Backend::Wireguard | Backend::Ipip) => "past flannel's device",
         Some(Backend::HostGw) => "and is not one of flanneld's",
         // The routes are the administrator's.
         Some(Backend::Alloc | Backend::Other) | None => return Vec::new(),

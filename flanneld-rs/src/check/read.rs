@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use flannel_types::SubnetEnv;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use net_types::{IfName, sentence};
-use netlink::RealKernel;
 use netlink::inventory::Inventory;
+use netlink::{RealKernel, WireguardReport};
 use netstate::{Kernel, KernelError, LinkKind, LinkScope, Scope, State};
 use nftables::Nftables;
 use nftables::iptables::run;
@@ -17,6 +17,7 @@ use nftables::iptables::run;
 use super::{Facts, is_flannels};
 use crate::kernel_version::KernelVersion;
 use crate::status::{PeerQuery, command as status_command};
+use crate::wireguard_key::KeyFiles;
 
 mod managers;
 mod probe;
@@ -24,7 +25,7 @@ mod probe;
 /// How long a program may take that shows rules.
 const PROGRAM_MAX: Duration = Duration::from_secs(20);
 /// Modules that flannel may need, and that are there when something uses them.
-const MODULES: [&str; 4] = ["vxlan", "ipip", "bridge", "nf_tables"];
+const MODULES: [&str; 5] = ["vxlan", "wireguard", "ipip", "bridge", "nf_tables"];
 /// The kernel parameter that the module br_netfilter adds.
 const BR_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 /// Kernel parameters of each link.
@@ -36,6 +37,9 @@ const LINK_SYSCTLS: [&str; 3] = [
 /// Shows whether anybody has looked at iptables' own tables; asking for their rules would make them.
 const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
 
+/// The sockets of UDP, of both families.
+const UDP_SOCKETS: [&str; 2] = ["/proc/self/net/udp", "/proc/self/net/udp6"];
+
 /// What to read.
 #[derive(Debug, Clone)]
 pub struct Sources {
@@ -43,6 +47,8 @@ pub struct Sources {
     pub subnet_file: PathBuf,
     /// The daemon's socket.
     pub status_socket: PathBuf,
+    /// The files with WireGuard's private key.
+    pub key_files: KeyFiles,
     /// How many peers to ask for an answer.
     pub probes: usize,
 }
@@ -69,6 +75,10 @@ pub fn facts(sources: &Sources) -> Result<Facts, KernelError> {
         sysctls: sysctls(&state),
         subnet_path: sources.subnet_file.clone(),
         subnet_file: subnet_file(&sources.subnet_file),
+        wireguard: wireguard(&mut kernel, &state),
+        udp_ports: udp_ports(),
+        loose_key_files: sources.key_files.loose(),
+        now: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
         drivers: drivers(&state),
         inventory,
         state,
@@ -133,10 +143,35 @@ fn in_use(module: &str, state: &State) -> bool {
     let mut kinds = state.links.values().map(|link| &link.kind);
     match module {
         "vxlan" => kinds.any(|kind| matches!(kind, LinkKind::Vxlan(_))),
+        "wireguard" => kinds.any(|kind| *kind == LinkKind::Wireguard),
         "ipip" => kinds.any(|kind| matches!(kind, LinkKind::Ipip(_))),
         "bridge" => kinds.any(|kind| matches!(kind, LinkKind::Bridge)),
         _ => Nftables::open().is_ok_and(|mut nftables| nftables.is_available()),
     }
+}
+
+fn wireguard(kernel: &mut RealKernel, state: &State) -> BTreeMap<IfName, WireguardReport> {
+    let links = state.links.iter();
+    let devices = links.filter(|(_, link)| link.kind == LinkKind::Wireguard);
+    let report = |(name, _): (&IfName, _)| {
+        let report = kernel.wireguard_report(name).ok()??;
+        Some((name.clone(), report))
+    };
+    devices.filter_map(report).collect()
+}
+
+fn udp_ports() -> BTreeSet<u16> {
+    let tables = UDP_SOCKETS.into_iter().filter_map(text);
+    tables.flat_map(|table| local_ports(&table)).collect()
+}
+
+/// The local ports of a table of sockets (`proc_pid_net(5)`): the second column is `ADDRESS:PORT`, in hexadecimal.
+fn local_ports(table: &str) -> BTreeSet<u16> {
+    let port = |line: &str| {
+        let (_, port) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
+        u16::from_str_radix(port, 16).ok()
+    };
+    table.lines().skip(1).filter_map(port).collect()
 }
 
 fn sysctls(state: &State) -> BTreeMap<String, String> {
@@ -180,4 +215,27 @@ fn rules() -> BTreeMap<&'static str, String> {
         Some((program, text))
     });
     shown.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_table_of_sockets_tells_which_ports_are_held() {
+        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+            \x20 123: 00000000:CA6C 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 17 2 0 0\n\
+            \x20 124: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 18 2 0 0\n";
+        assert_eq!(local_ports(table), BTreeSet::from([51820, 53]));
+        let table6 = "head\n 7: 00000000000000000000000000000000:CA6D 0:0 07\n broken\n";
+        assert_eq!(local_ports(table6), BTreeSet::from([51821]));
+    }
+
+    /// The kernel has the table that is looked for, and a socket is in it.
+    #[test]
+    fn a_port_that_somebody_holds_is_found() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert!(udp_ports().contains(&port));
+    }
 }

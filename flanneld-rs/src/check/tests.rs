@@ -7,6 +7,7 @@ use crate::status::{PeerState, PeerWay};
 use facts::*;
 
 mod facts;
+mod firewall;
 
 #[test]
 fn nothing_is_wrong_with_a_good_node() {
@@ -50,11 +51,36 @@ fn nothing_is_wrong_with_a_good_node_whose_tunnels_are_of_ip_in_ip() {
     assert_eq!(found, ["daemon.silent"]);
 }
 
+#[test]
+fn nothing_is_wrong_with_a_good_node_that_uses_wireguard() {
+    let mut facts = good();
+    by_wireguard(&mut facts);
+    facts.missing_modules.insert("vxlan");
+    facts.rules.insert("nft", "\tudp dport 8472 drop\n".to_owned());
+    facts.kernel_version = Some(KernelVersion(5, 4, 40));
+    assert_eq!(findings(&facts), []);
+    // Over IPv4 the tunnel takes less than the MTU leaves for it.
+    link(&mut facts, "eth0").mtu_bytes = Some(1480);
+    assert_eq!(findings(&facts), []);
+    // Nothing is sent to a peer without need, so that it may be silent for long.
+    heard(&mut facts).keepalive_secs = 0;
+    heard(&mut facts).last_handshake = Some(Duration::from_secs(1));
+    assert_eq!(findings(&facts), []);
+    // The first handshake is under way.
+    let peer = heard(&mut facts);
+    (peer.last_handshake, peer.sent_bytes) = (None, 148);
+    assert_eq!(findings(&facts), []);
+    facts.daemon = Err("flanneld does not answer".to_owned());
+    let found: Vec<_> = findings(&facts).iter().map(|finding| finding.id).collect();
+    assert_eq!(found, ["daemon.silent"]);
+}
+
 /// A daemon that holds no lease yet says nothing of its backend.
 #[test]
 fn what_is_in_the_kernel_tells_the_backend_where_the_daemon_does_not() {
-    let rows: [(Break, Option<Backend>); 5] = [
+    let rows: [(Break, Option<Backend>); 6] = [
         (|_| {}, Some(Backend::Vxlan)),
+        (by_wireguard, Some(Backend::Wireguard)),
         (by_ipip, Some(Backend::Ipip)),
         (routed, Some(Backend::HostGw)),
         (leased_only, None),
@@ -304,6 +330,69 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
         let end = facts.probes[0].tunnel.as_mut().unwrap();
         (end.answers, end.way) = (false, PeerWay::Direct);
     }),
+    ("kernel.feature-missing", Severity::Error, |facts| {
+        by_wireguard(facts);
+        facts.missing_modules.insert("wireguard");
+    }),
+    ("device.missing", Severity::Error, |facts| {
+        by_wireguard(facts);
+        facts.state.links.remove(&name("flannel-wg"));
+        facts.state.routes.clear();
+    }),
+    ("device.down", Severity::Error, |facts| {
+        by_wireguard(facts);
+        link(facts, "flannel-wg").admin = AdminState::Down;
+        facts.udp_ports.clear();
+    }),
+    ("wireguard.port-taken", Severity::Error, |facts| {
+        by_wireguard(facts);
+        facts.wireguard.get_mut(&name("flannel-wg")).unwrap().listen_port = 40000;
+    }),
+    ("mtu.underlay", Severity::Error, |facts| {
+        by_wireguard(facts);
+        link(facts, "eth0").mtu_bytes = Some(1479);
+    }),
+    ("mtu.underlay", Severity::Error, |facts| {
+        by_wireguard(facts);
+        heard(facts).endpoint = Some("[fd00::2]:51820".parse().unwrap());
+        link(facts, "eth0").mtu_bytes = Some(1499);
+    }),
+    ("device.address", Severity::Error, |facts| {
+        by_wireguard(facts);
+        facts.inventory.links[1].addrs.clear();
+    }),
+    ("leftover.device", Severity::Warning, |facts| {
+        let vxlan = device(facts).clone();
+        by_wireguard(facts);
+        facts.state.links.insert(name("flannel.1"), vxlan);
+    }),
+    ("leftover.device", Severity::Warning, |facts| {
+        let mut wireguard_before = good();
+        by_wireguard(&mut wireguard_before);
+        let left = link(&mut wireguard_before, "flannel-wg").clone();
+        facts.state.links.insert(name("flannel-wg"), left);
+    }),
+    ("leftover.route", Severity::Warning, |facts| {
+        by_wireguard(facts);
+        route(facts, "10.244.9.0/24", "eth0", "192.168.77.9")
+    }),
+    ("path.tunnel-silent", Severity::Error, |facts| {
+        by_wireguard(facts);
+        facts.probes[0].tunnel.as_mut().unwrap().answers = false;
+    }),
+    ("wireguard.no-handshake", Severity::Warning, |facts| {
+        by_wireguard(facts);
+        let peer = heard(facts);
+        (peer.last_handshake, peer.sent_bytes) = (None, 296);
+    }),
+    ("wireguard.no-handshake", Severity::Warning, |facts| {
+        by_wireguard(facts);
+        heard(facts).last_handshake = Some(NOW - Duration::from_secs(206));
+    }),
+    ("wireguard.key-readable", Severity::Warning, |facts| {
+        by_wireguard(facts);
+        facts.loose_key_files.push("/run/flannel/wgkey".into());
+    }),
     ("host.networkd", Severity::Warning, |facts| {
         facts.managers.networkd_removes_routes = Some(true)
     }),
@@ -325,76 +414,6 @@ fn each_trouble_is_named_with_its_severity_and_nothing_else_is() {
             .map(|finding| (finding.id, finding.severity))
             .collect();
         assert_eq!(found, [(*id, *severity)]);
-    }
-}
-
-#[test]
-fn firewalls_that_drop_the_tunnel_are_told_from_those_that_do_not() {
-    use Severity::{Error, Warning};
-    let rows = [
-        (
-            "iptables-save",
-            "-A INPUT -p udp -m udp --dport 8472 -j DROP\n",
-            Some(Error),
-        ),
-        (
-            "iptables-save",
-            "-A INPUT -p udp -m multiport --dports 53,8472 -j REJECT\n",
-            Some(Error),
-        ),
-        (
-            "iptables-save",
-            "-A INPUT -p udp -m udp --dport 84720 -j DROP\n",
-            None,
-        ),
-        (
-            "iptables-save",
-            "-A INPUT -p tcp -m tcp --dport 8472 -j DROP\n",
-            None,
-        ),
-        (
-            "iptables-save",
-            ":INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n",
-            Some(Warning),
-        ),
-        (
-            "iptables-save",
-            ":INPUT DROP [0:0]\n-A INPUT -p udp -m udp --dport 8472 -j ACCEPT\n",
-            None,
-        ),
-        ("iptables-save", ":INPUT ACCEPT [0:0]\n", None),
-        ("nft", "\tudp dport 8472 drop\n", Some(Error)),
-        (
-            "nft",
-            "\tudp dport { 53, 8472 } counter packets 0 bytes 0 reject\n",
-            Some(Error),
-        ),
-        ("nft", "\tudp dport 4789 drop\n", None),
-        (
-            "nft",
-            "\ttype filter hook input priority filter; policy drop;\n\tudp dport 8472 accept\n",
-            None,
-        ),
-        (
-            "nft",
-            "\ttype filter hook input priority filter; policy drop;\n\tct state established accept\n",
-            Some(Warning),
-        ),
-        (
-            "nft",
-            "\ttype filter hook forward priority filter; policy drop;\n",
-            None,
-        ),
-    ];
-    for (program, text, severity) in rows {
-        let mut facts = good();
-        facts.rules.insert(program, text.to_owned());
-        let found = findings(&facts);
-        assert_eq!(found.first().map(|finding| finding.severity), severity, "{text}");
-        assert!(
-            found.iter().all(|finding| finding.id == "path.port-blocked"),
-            "{text}"
-        );
     }
 }
 

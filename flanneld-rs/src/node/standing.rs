@@ -478,6 +478,7 @@ impl Node {
             neigh,
             fdb,
             wireguard,
+            seen: None,
             error: refusal.map(|err| {
                 if is_off_link {
                     telling::OFF_LINK.to_owned()
@@ -538,6 +539,7 @@ fn refused(subnet: String, public_ip: Option<IpAddr>, error: Option<String>) -> 
         neigh: Part::None,
         fdb: Part::None,
         wireguard: Part::None,
+        seen: None,
         error,
         attempts: 0,
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 
-use super::{PeerQuery, PeerStatus, Status, text};
+use super::{PeerQuery, PeerStatus, Status, text, wireguard};
 use crate::config::{self, STATUS_SOCKET_NAME};
 use net_types::sentence;
 
@@ -69,7 +69,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
     loop {
         let watch = matches.get_flag("watch");
         let printed = match ask(&socket, &query) {
-            Ok((status, peers)) => print(&matches, &status, peers),
+            Ok((status, mut peers)) => {
+                wireguard::look(&status.node, &mut peers);
+                print(&matches, &status, peers)
+            }
             Err(err) if watch => show(&matches, &format!("{}\n", sentence(&err))),
             Err(err) => return crate::cli::fail(&sentence(&err)),
         };

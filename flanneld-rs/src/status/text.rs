@@ -20,7 +20,12 @@ pub(super) fn render(status: &Status, mut peers: Vec<PeerStatus>, all: bool, now
     } else {
         peers.len().min(in_trouble.count() + MAX_LISTED)
     };
-    table(&mut text, peers.get(..listed).unwrap_or_default());
+    let shown = peers.get(..listed).unwrap_or_default();
+    if peers.iter().any(|peer| peer.public_key.is_some()) {
+        wireguard_table(&mut text, shown, now);
+    } else {
+        table(&mut text, shown);
+    }
     let more = peers.len() - listed;
     if more > 0 {
         line(
@@ -241,6 +246,38 @@ fn table(text: &mut String, peers: &[PeerStatus]) {
         );
         line(text, row.trim_end());
     }
+}
+
+/// Peers of WireGuard have no entries but in the device, and are heard or not.
+fn wireguard_table(text: &mut String, peers: &[PeerStatus], now: SystemTime) {
+    text.push('\n');
+    line(
+        text,
+        "SUBNET             PUBLIC IP       KEY               STATE      ENDPOINT              HANDSHAKE     LAST ERROR",
+    );
+    for peer in peers {
+        let seen = peer.seen.as_ref();
+        let endpoint = seen.and_then(|seen| seen.endpoint);
+        let row = format!(
+            "{:<18} {:<15} {:<17} {:<10} {:<21} {:<13} {}",
+            peer.subnet,
+            shown(peer.public_ip),
+            device(peer),
+            peer.state.name(),
+            endpoint.map_or_else(|| "-".to_owned(), |at| at.to_string()),
+            seen.map_or_else(|| "-".to_owned(), |seen| handshake(seen.last_handshake, now)),
+            peer.error.as_deref().unwrap_or_default()
+        );
+        line(text, row.trim_end());
+    }
+}
+
+fn handshake(at: Option<u64>, now: SystemTime) -> String {
+    let Some(at) = at else { return "never".to_owned() };
+    let since = now.duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(at));
+    // The clock may have been set back.
+    let secs = since.map_or(0, |since| since.as_secs());
+    format!("{} ago", humantime::format_duration(Duration::from_secs(secs)))
 }
 
 /// What tells the peer's device; of a key no more than its column holds.

@@ -151,6 +151,7 @@ mod tests {
             neigh: Part::None,
             fdb: Part::None,
             wireguard: Part::None,
+            seen: None,
             error: None,
             attempts: 0,
         };

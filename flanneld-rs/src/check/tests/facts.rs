@@ -1,6 +1,8 @@
 //! Nodes on which nothing is wrong, and what breaks them.
 
 use ipnetwork::IpNetwork;
+use net_types::WgPublicKey;
+use netlink::PeerReport;
 use netlink::inventory::{AddrScope, Hop, HostAddr, HostLink};
 use netstate::{
     Addr, AddrKey, AdminState, FdbKey, Ipip, Neigh, NeighKey, Nexthop, Route, RouteKey, RouteKind,
@@ -10,6 +12,12 @@ use super::*;
 use crate::kernel_version::KernelVersion;
 use crate::log::LogCounts;
 use crate::status::{BackendStatus, LeaseStatus, NodeStatus, Part, PeerState, StoreStatus};
+
+/// When the facts are read.
+pub(super) const NOW: Duration = Duration::from_secs(1_800_000_000);
+/// How other nodes know the peer, and this node.
+pub(super) const PEER_KEY: WgPublicKey = WgPublicKey::new([2; 32]);
+const OWN_KEY: WgPublicKey = WgPublicKey::new([1; 32]);
 
 /// A node with one peer, on which nothing is wrong.
 pub(super) fn good() -> Facts {
@@ -35,6 +43,10 @@ pub(super) fn good() -> Facts {
             ..Inventory::default()
         },
         state: State::default(),
+        wireguard: BTreeMap::new(),
+        udp_ports: BTreeSet::new(),
+        loose_key_files: Vec::new(),
+        now: NOW,
         drivers: BTreeMap::new(),
         rules: BTreeMap::new(),
         managers: Managers {
@@ -195,6 +207,48 @@ pub(super) fn by_ipip(facts: &mut Facts) {
     peers(facts)[0].vtep_mac = None;
 }
 
+/// Turns the node into one of the backend wireguard, with keepalive.
+pub(super) fn by_wireguard(facts: &mut Facts) {
+    let mut link = facts.state.links.remove(&name("flannel.1")).unwrap();
+    (link.kind, link.mac, link.mtu_bytes) = (LinkKind::Wireguard, None, Some(1420));
+    facts.state.links.insert(name("flannel-wg"), link);
+    facts.inventory.links[1] = host_link("flannel-wg", &["10.244.1.0/32"]);
+    self::link(facts, "cni0").mtu_bytes = Some(1420);
+    env(facts).mtu = 1420;
+    facts.state.neighs.clear();
+    facts.state.fdb.clear();
+    facts.state.routes.clear();
+    route(facts, "10.244.0.0/16", "flannel-wg", "192.0.2.1");
+    let peer = PeerReport {
+        endpoint: Some("192.168.77.2:51820".parse().unwrap()),
+        last_handshake: Some(NOW - Duration::from_secs(100)),
+        keepalive_secs: 25,
+        received_bytes: 1000,
+        sent_bytes: 1000,
+    };
+    let report = WireguardReport {
+        public_key: Some(OWN_KEY),
+        listen_port: 51820,
+        peers: [(PEER_KEY, peer)].into(),
+    };
+    facts.wireguard.insert(name("flannel-wg"), report);
+    facts.udp_ports.insert(51820);
+    let node = node(facts);
+    node.backend = Some(backend("wireguard"));
+    let device = node.device.as_mut().unwrap();
+    device.name = "flannel-wg".to_owned();
+    (device.vni, device.port, device.mac, device.mtu_bytes) = (None, Some(51820), None, 1420);
+    device.public_key = Some(OWN_KEY.to_string());
+    let peer = &mut peers(facts)[0];
+    (peer.vtep_mac, peer.public_key) = (None, Some(PEER_KEY.to_string()));
+}
+
+/// What the kernel knows of the only peer.
+pub(super) fn heard(facts: &mut Facts) -> &mut PeerReport {
+    let report = facts.wireguard.get_mut(&name("flannel-wg")).unwrap();
+    report.peers.get_mut(&PEER_KEY).unwrap()
+}
+
 /// Turns the node into one of the backend alloc, where the administrator brings packets to the peers.
 pub(super) fn leased_only(facts: &mut Facts) {
     deviceless(facts, "alloc");
@@ -238,6 +292,7 @@ fn peer() -> PeerStatus {
         neigh: Part::Ok,
         fdb: Part::Ok,
         wireguard: Part::None,
+        seen: None,
         error: None,
         attempts: 0,
     }

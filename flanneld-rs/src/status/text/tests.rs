@@ -5,7 +5,7 @@ use crate::extension::Tally;
 use crate::log::LogCounts;
 use crate::status::{
     BackendStatus, CommandTrouble, CommandsStatus, DeviceStatus, LeaseStatus, NodeStatus, Part, PeerCounts,
-    RulesStatus, StoreStatus, Trouble,
+    RulesStatus, Seen, StoreStatus, Trouble,
 };
 
 #[test]
@@ -41,6 +41,35 @@ fn a_device_has_what_its_kind_has() {
     let text = render(&status, Vec::new(), false, now());
     let expected = "\ndevice    flannel.ipip ok: on eth0 (192.168.77.9), MTU 1450\n";
     assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn peers_of_wireguard_are_told_with_where_and_when_they_were_heard() {
+    let by_key = |n, seen| PeerStatus {
+        vtep_mac: None,
+        public_key: Some("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned()),
+        seen,
+        ..peer(n, PeerState::Programmed)
+    };
+    let seen = |last_handshake| Seen {
+        endpoint: Some("192.168.77.1:51820".parse().unwrap()),
+        last_handshake,
+        received_bytes: 0,
+        sent_bytes: 0,
+    };
+    let peers = vec![
+        by_key(1, Some(seen(Some(1_700_000_000 - 100)))),
+        by_key(2, Some(seen(None))),
+        by_key(3, None),
+    ];
+    let expected = "
+SUBNET             PUBLIC IP       KEY               STATE      ENDPOINT              HANDSHAKE     LAST ERROR
+10.244.1.0/24      192.168.77.1    AAECAwQFBgcICQoL… programmed 192.168.77.1:51820    1m 40s ago
+10.244.2.0/24      192.168.77.2    AAECAwQFBgcICQoL… programmed 192.168.77.1:51820    never
+10.244.3.0/24      192.168.77.3    AAECAwQFBgcICQoL… programmed -                     -
+";
+    let text = render(&status(), peers, false, now());
+    assert!(text.ends_with(expected), "{text}");
 }
 
 #[test]
@@ -117,6 +146,7 @@ fn peer(n: u8, state: PeerState) -> PeerStatus {
         neigh: Part::Ok,
         fdb: Part::Ok,
         wireguard: Part::None,
+        seen: None,
         error: failing.then(|| "File exists".to_owned()),
         attempts: u32::from(failing),
     }
