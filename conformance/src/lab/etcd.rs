@@ -107,7 +107,15 @@ impl Lab {
     /// # Errors
     /// Fails when etcd does not answer.
     pub fn lease_in_etcd(&self, name: &str) -> Result<Option<String>> {
-        let key = base64(format!("{PREFIX}/subnets/{name}").as_bytes());
+        self.value_in_etcd(&format!("subnets/{name}"))
+    }
+
+    /// A value below the prefix, named as in [`Self::put_in_etcd`], if etcd holds it.
+    ///
+    /// # Errors
+    /// Fails when etcd does not answer.
+    pub fn value_in_etcd(&self, name: &str) -> Result<Option<String>> {
+        let key = base64(format!("{PREFIX}/{name}").as_bytes());
         let answer = self.ask_etcd("/v3/kv/range", &json!({ "key": key }))?;
         let value = answer.pointer("/kvs/0/value").and_then(Value::as_str);
         let text = |encoded| String::from_utf8(base64_bytes(encoded)?).context("a value of etcd is no text");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use conformance::guest::{Capture, Guest, GuestLab};
 
 use crate::heavy::{
-    LIMIT, configure, end_with_pods, guests, loses_nothing, reaches, restart, run_test_program,
+    LIMIT, configure, end_with_pods, guests, loses_nothing, mtu, reaches, restart, run_test_program,
     start_with_pods,
 };
 
@@ -47,7 +47,7 @@ fn pods_talk_by_ipip_and_without_it_and_no_device_outlives_its_backend() {
         "requests and answers are in outer packets"
     );
     what_is_deleted_returns(lab.guest(1).unwrap());
-    the_mtu_follows(lab.guest(1).unwrap());
+    mtu::follows_under_traffic(&mut lab, second, &["flannel.ipip"], 20);
     reach_each_other(&mut lab);
 
     let flags = backend(&lab, IPIP);
@@ -165,15 +165,5 @@ fn what_is_deleted_returns(guest: &mut Guest) {
         guest
             .wait_for(&is_back, Duration::from_secs(20))
             .unwrap_or_else(|error| panic!("{what}: {error:#}"));
-    }
-}
-
-fn the_mtu_follows(guest: &mut Guest) {
-    for (carried, left) in [(1400, 1380), (1500, 1480)] {
-        guest.sh(&format!("ip link set eth0 mtu {carried}")).unwrap();
-        let follows = format!(
-            "ip link show flannel.ipip | grep 'mtu {left} ' && grep FLANNEL_MTU={left} /run/flannel/subnet.env"
-        );
-        guest.wait_for(&follows, LIMIT).unwrap();
     }
 }
