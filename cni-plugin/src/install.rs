@@ -17,6 +17,8 @@ mod folder;
 mod program;
 mod record;
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use net_types::sentence;
@@ -91,7 +93,7 @@ impl Install {
                 ..Output::default()
             },
             Err(error) => Output {
-                stderr: format!("flannel install: {}\n", sentence(&error)),
+                stderr: format!("flannel install: {}{}\n", sentence(&error), way_out(&error)),
                 code: 1,
                 ..Output::default()
             },
@@ -177,6 +179,23 @@ fn ended(done: Result<String, InstallError>, folder: Folder) -> Result<String, I
     let text = done?;
     closed?;
     Ok(text)
+}
+
+/// What to do where rights are missing: root without capabilities, as in a container, may not write into others'
+/// directories.
+fn way_out(error: &InstallError) -> &'static str {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    let mut is_denied = false;
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>();
+        is_denied |= io.is_some_and(|io| io.kind() == io::ErrorKind::PermissionDenied);
+        cause = error.source();
+    }
+    if is_denied {
+        "; give the directory to root (chown root:root), or the container the capability DAC_OVERRIDE"
+    } else {
+        ""
+    }
 }
 
 #[cfg(test)]

@@ -379,6 +379,35 @@ fn who_may_only_read_the_directory_holds_up_nobody() {
     drop(stranger);
 }
 
+/// As in the init container: root has no capabilities there.
+#[test]
+fn without_capabilities_only_the_directories_of_root_can_be_installed_into() {
+    let place = Place::new();
+    let (id, dir) = (fs::metadata(place.bin()).unwrap().uid(), place.bin());
+    let install = |last: &str, added: &str| {
+        let bounding = format!("--bounding-set=-all{added}");
+        let mut command = Command::new("setpriv");
+        command.args([&bounding, "--inh-caps=-all", "--no-new-privs", BINARY, "install"]);
+        command.args((!last.is_empty()).then_some(last));
+        command.arg("--dir").arg(&dir).output().unwrap()
+    };
+    assert!(install("", "").status.success());
+    assert!(install("--uninstall", "").status.success());
+    std::os::unix::fs::chown(&dir, Some(id + 1001), None).unwrap();
+    let denied = install("", "");
+    assert_eq!(denied.status.code(), Some(1));
+    let words = String::from_utf8(denied.stderr).unwrap();
+    let way_out =
+        "give the directory to root (chown root:root), or the container the capability DAC_OVERRIDE\n";
+    assert!(
+        words.contains("Permission denied") && words.ends_with(way_out),
+        "{words}"
+    );
+    assert!(install("", ",+dac_override").status.success());
+    assert!(install("--uninstall", ",+dac_override").status.success());
+    assert!(place.files().is_empty());
+}
+
 #[test]
 fn pods_start_while_the_plugins_are_replaced_and_installers_killed() {
     let place = Place::new().with_others();
