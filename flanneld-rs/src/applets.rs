@@ -1,5 +1,6 @@
 //! What the daemon's program also is, under other names or behind a word: `install-conf` and `cp`, which images without
-//! any other program need (upstream's manifest calls them), and `mk-docker-opts`.
+//! any other program need (upstream's manifest calls them), `pause`, with which a pod of a DaemonSet runs on when its work
+//! is done, and `mk-docker-opts`.
 //!
 //! Start at [`named`]. Nothing here touches network or leases.
 
@@ -11,6 +12,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::signals::Signals;
+
 /// A small program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Applet {
@@ -20,6 +23,8 @@ pub(crate) enum Applet {
     Copy,
     /// `mk-docker-opts.sh`.
     DockerOpts,
+    /// `pause`.
+    Pause,
 }
 
 /// The small program that is meant by the program's own name.
@@ -39,6 +44,7 @@ impl Applet {
             Self::InstallConf => copy::install_conf(args),
             Self::Copy => copy::cp(args),
             Self::DockerOpts => docker_opts::run(args, std::env::vars_os()),
+            Self::Pause => pause(args),
         };
         let Err(text) = done else {
             return ExitCode::SUCCESS;
@@ -47,4 +53,19 @@ impl Applet {
         let _unread = writeln!(io::stderr(), "{text}");
         ExitCode::FAILURE
     }
+}
+
+/// Does nothing until it is asked to end.
+fn pause(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
+    if args.into_iter().next().is_some() {
+        return Err("usage: pause".to_owned());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|err| format!("cannot start the event loop: {err}"))?;
+    runtime.block_on(async {
+        let signals = Signals::open();
+        let mut signals = signals.map_err(|err| format!("cannot receive signals: {err}"))?;
+        signals.end().await;
+        Ok(())
+    })
 }

@@ -30,6 +30,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
         Some("check") => check::command::main(args.skip(1), env),
         Some("install-conf") => Applet::InstallConf.run(args.skip(1)),
         Some("mk-docker-opts") => Applet::DockerOpts.run(args.skip(1)),
+        Some("pause") => Applet::Pause.run(args.skip(1)),
         Some(_) | None => daemon_main(args, env),
     }
 }

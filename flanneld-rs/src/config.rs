@@ -33,6 +33,8 @@ use crate::wireguard_key::KeyFiles;
 use settings::{Setting, Settings};
 pub use store::{EtcdChoice, StoreChoice};
 
+pub(crate) use kube::DEFAULT_CACHE as DEFAULT_KUBE_CACHE;
+
 /// Where the CNI plugin looks for the subnet file if not told otherwise (flannel `main.go`).
 pub(crate) const DEFAULT_SUBNET_FILE: &str = "/run/flannel/subnet.env";
 /// Where container runtimes read network configurations (flannel `kube-flannel.yml`).
@@ -102,7 +104,7 @@ pub struct Config {
     pub status_socket: Option<PathBuf>,
     /// Where the engine's inputs are recorded.
     pub record: Option<PathBuf>,
-    /// What the flags do that one may not expect, one sentence each, for the log.
+    /// What the flags do that one may not expect, one sentence each, for log and status.
     pub notices: Vec<&'static str>,
 }
 

@@ -62,6 +62,7 @@ pub struct ServeError {
 pub struct Desk {
     questions: mpsc::Receiver<Question>,
     started: Instant,
+    notices: Vec<&'static str>,
     /// Kept so that the questions never end, also without a server.
     _asker: Asker,
     _servers: Vec<Owned>,
@@ -103,6 +104,7 @@ impl Desk {
         Ok(Self {
             questions,
             started: Instant::now(),
+            notices: config.notices.clone(),
             _asker: asker,
             _servers: servers,
             _socket: socket,
@@ -150,6 +152,7 @@ impl Desk {
             pid: std::process::id(),
             uptime_secs: self.started.elapsed().as_secs(),
             node,
+            notices: self.notices.iter().map(|notice| (*notice).to_owned()).collect(),
             log: log::counts(),
         }
     }

@@ -31,6 +31,9 @@ pub struct Status {
     /// Its node.
     #[serde(flatten)]
     pub node: NodeStatus,
+    /// What its flags do that one may not expect, one sentence each.
+    #[serde(default)]
+    pub notices: Vec<String>,
     /// What its log left out.
     pub log: LogCounts,
 }

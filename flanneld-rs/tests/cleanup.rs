@@ -75,6 +75,7 @@ fn what_is_flannels_goes_and_nothing_else() {
     let removed = [
         "subnet.env",
         "flanneld.sock",
+        "kube-cache.json",
         "link flannel.1",
         "link flannel-v6.1",
         "route 10.244.3.0/24 metric 4096",
@@ -125,12 +126,12 @@ fn the_runtimes_configuration_goes_when_asked_for_if_it_is_flannels() {
     fs::write(&list, r#"{"name":"x","plugins":[{"type":"flannel"}]}"#).unwrap();
     cleaned(dir.path(), &[]);
     assert!(list.exists());
-    assert_rows(
-        &cleaned(dir.path(), &[&flag]),
-        "removed",
-        &["10-flannel.conflist"],
-    );
-    assert!(!list.exists());
+    let before = dir.path().join("10-flannel.conflist.kept");
+    fs::write(&before, "another network").unwrap();
+    let text = cleaned(dir.path(), &[&flag]);
+    assert_rows(&text, "removed", &["10-flannel.conflist"]);
+    assert_rows(&text, "kept", &["10-flannel.conflist.kept: it was there before"]);
+    assert!(!list.exists() && before.exists());
 }
 
 #[test]
@@ -155,14 +156,23 @@ fn what_cannot_be_removed_is_told_and_the_rest_goes() {
     make_ours(dir.path());
     // A file that is none of flannel's, and one that cannot be removed because it is a directory.
     fs::write(dir.path().join("subnet.env"), "root:x:0:0\n").unwrap();
+    fs::write(dir.path().join("kube-cache.json"), r#"{"version":1}"#).unwrap();
     let output = run(dir.path(), &[]);
     assert!(output.status.success());
     assert_rows(
         &String::from_utf8(output.stdout).unwrap(),
         "kept",
-        &[&["subnet.env: it is not what flanneld writes"], STRANGE].concat(),
+        &[
+            &[
+                "subnet.env: it is not what flanneld writes",
+                "kube-cache.json: it is not what flanneld writes",
+            ],
+            STRANGE,
+        ]
+        .concat(),
     );
     assert_eq!(everything(), before);
+    fs::remove_file(dir.path().join("kube-cache.json")).unwrap();
     fs::remove_file(dir.path().join("subnet.env")).unwrap();
     fs::create_dir(dir.path().join("subnet.env")).unwrap();
     run_line("ip link add flannel.1 type vxlan id 1 dstport 8472 nolearning");
@@ -197,6 +207,11 @@ fn make_ours(dir: &Path) {
     fs::write(
         dir.join("subnet.env"),
         "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_MTU=1450\n",
+    )
+    .unwrap();
+    fs::write(
+        dir.join("kube-cache.json"),
+        r#"{"version":1,"prefix":"flannel.alpha.coreos.com","node":"n1","pod_cidrs":[],"annotations":{},"leases":{}}"#,
     )
     .unwrap();
     // As a daemon that was killed leaves it.
@@ -271,7 +286,10 @@ fn cleaned(dir: &Path, arguments: &[&str]) -> String {
 fn run(dir: &Path, arguments: &[&str]) -> Output {
     let subnet_file = format!("--subnet-file={}", dir.join("subnet.env").display());
     let mut command = Command::new(FLANNELD);
-    command.args(["cleanup", &subnet_file]).args(arguments);
+    let kube_cache = format!("--kube-cache-file={}", dir.join("kube-cache.json").display());
+    command
+        .args(["cleanup", &subnet_file, &kube_cache])
+        .args(arguments);
     command.output().unwrap()
 }
 

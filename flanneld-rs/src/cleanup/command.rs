@@ -1,5 +1,6 @@
 //! The command line of `flanneld cleanup`, and its edges: files, sockets, the kernel.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
@@ -8,24 +9,32 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use net_types::sentence;
 use netlink::RealKernel;
 use netstate::ObjectKey;
+use serde::de::IgnoredAny;
 
 use super::{Mode, Outcome, Row, clean, device_scope, render};
 use crate::cni_conf;
 use crate::commands::{CommandError, Records};
+use crate::config;
 use crate::desired::rules_scope;
 use crate::rules_kernel::RulesKernel;
-use crate::status::command::{path_arg, socket, subnet_file};
+use crate::status::command::{path, path_arg, socket, subnet_file};
 
 /// With what each line of a subnet file begins (flannel `pkg/subnet/subnet.go`).
 const SUBNET_FILE_PREFIX: &str = "FLANNEL_";
 
+/// What the last known state of a cluster is told by.
+const CACHE_MEMBERS: [&str; 4] = ["version", "prefix", "node", "leases"];
+/// Ten times what five thousand nodes take.
+const MAX_CACHE_BYTES: u64 = 32 << 20;
+
 const DETAILS: &str = "\
-Removed are, of this daemon and of upstream's: the subnet file and the status socket, with --cni-conf-dir also the
-file 10-flannel.conflist there if it runs the plugin flannel, the rules in nf_tables and in both
+Removed are, of this daemon and of upstream's: the subnet file, the status socket and the last known state of a
+Kubernetes cluster, with --cni-conf-dir also the file 10-flannel.conflist there if it runs the plugin flannel (one that
+was there before stays as 10-flannel.conflist.kept, for scripts/install --uninstall), the rules in nf_tables and in both
 variants of iptables, the devices flannel.N, flannel-v6.N, flannel-wg and flannel-wg-v6 with what is on them, and the
 routes of the backend host-gw that this daemon made (protocol 102). Never touched are the bridge and the interfaces of
 pods, the state of CNI plugins, the private key of WireGuard, leases, and what commands of the backend extension made.
@@ -56,12 +65,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
     let mut rows: Vec<_> = [
         file(&subnet_file, is_subnet_file, mode),
         file(&socket, is_socket, mode),
+        file(&kube_cache(&matches, env), is_kube_cache, mode),
     ]
     .into_iter()
     .chain(matches.get_one::<PathBuf>("cni-conf-dir").map(|dir| {
         let conflist = dir.join(cni_conf::FILE_NAME);
         file(&conflist, cni_conf::runs_flannel, mode)
     }))
+    .chain(
+        matches
+            .get_one::<PathBuf>("cni-conf-dir")
+            .map(|dir| kept_conflist(dir)),
+    )
     .flatten()
     .collect();
     rows.extend(commanded(&subnet_file, mode));
@@ -95,6 +110,10 @@ fn command() -> Command {
         .arg(path_arg(
             "status-socket",
             "Socket of the daemon, if it was given one",
+        ))
+        .arg(path_arg(
+            "kube-cache-file",
+            "Last known state of a Kubernetes cluster, if the daemon was given a file for it",
         ))
         .arg(path_arg(
             "cni-conf-dir",
@@ -160,6 +179,28 @@ fn is_subnet_file(path: &Path) -> io::Result<bool> {
     let text = text.ok_or(io::ErrorKind::NotFound)?;
     let mut lines = text.lines().filter(|line| !line.trim().is_empty()).peekable();
     Ok(lines.peek().is_some() && lines.all(|line| line.starts_with(SUBNET_FILE_PREFIX)))
+}
+
+fn kube_cache(matches: &ArgMatches, env: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
+    path(matches, env, "kube-cache-file", "FLANNELD_KUBE_CACHE_FILE")
+        .unwrap_or_else(|| config::DEFAULT_KUBE_CACHE.into())
+}
+
+/// The configuration that was there before flannel's, which no runtime reads under this name.
+fn kept_conflist(dir: &Path) -> Option<Row> {
+    let path = dir.join(format!("{}.kept", cni_conf::FILE_NAME));
+    let what = || {
+        let path = path.display();
+        format!("file {path}: it was there before; scripts/install --uninstall puts it back")
+    };
+    path.exists().then(|| Row::new(Outcome::Kept, what()))
+}
+
+fn is_kube_cache(path: &Path) -> io::Result<bool> {
+    let text = statefile::read_text_within(path, MAX_CACHE_BYTES).map_err(io::Error::other)?;
+    let text = text.ok_or(io::ErrorKind::NotFound)?;
+    let members: BTreeMap<String, IgnoredAny> = serde_json::from_str(&text).unwrap_or_default();
+    Ok(CACHE_MEMBERS.iter().all(|name| members.contains_key(*name)))
 }
 
 fn is_socket(path: &Path) -> io::Result<bool> {

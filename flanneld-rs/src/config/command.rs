@@ -14,6 +14,7 @@ flanneld install-conf SRC DST
                   replaces the file DST by a copy of SRC
 flanneld mk-docker-opts
                   writes options for Docker's daemon (flanneld mk-docker-opts -h)
+flanneld pause    does nothing until it is asked to end, as a pod does whose work is done
 Under the names install-conf, mk-docker-opts.sh and cp (which copies one file) it is these programs.";
 
 const ENVIRONMENT_RULE: &str = "\

@@ -8,7 +8,7 @@ const DEFAULT_PREFIX: &str = "flannel.alpha.coreos.com";
 /// Where the network configuration is if not told otherwise (flannel `main.go`).
 pub(super) const DEFAULT_NET_CONFIG: &str = "/etc/kube-flannel/net-conf.json";
 /// Where the last known state is kept if not told otherwise; not below `/run`, which a reboot empties.
-pub(super) const DEFAULT_CACHE: &str = "/var/lib/flannel/kube-cache.json";
+pub(crate) const DEFAULT_CACHE: &str = "/var/lib/flannel/kube-cache.json";
 /// Every flag that has a meaning on Kubernetes only, but the one that asks for it.
 const KUBE_FLAGS: [&str; 7] = [
     "kube-api-url",

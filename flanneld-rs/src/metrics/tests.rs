@@ -145,6 +145,7 @@ fn status() -> Status {
             },
             ..NodeStatus::default()
         },
+        notices: Vec::new(),
         log: LogCounts {
             dropped: 8,
             held_back: 9,

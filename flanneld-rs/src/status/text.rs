@@ -47,6 +47,9 @@ fn head(text: &mut String, status: &Status, now: SystemTime) {
         None => line(text, "ready     yes"),
         Some(reason) => line(text, &format!("ready     no: {reason}")),
     }
+    for notice in &status.notices {
+        line(text, &format!("note      {}", printable(notice)));
+    }
     lease(text, node.lease.as_ref(), now);
     store(text, status);
     data_plane(text, node);

@@ -1,8 +1,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use super::node::{Node, get, on_a_node, try_get};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::node::{LIMIT, Node, get, on_a_node, try_get};
 
 const LIST: &str = r#"{"name":"cbr0","cniVersion":"1.0.0","plugins":[{"type":"flannel","delegate":{"isDefaultGateway":true}}]}"#;
 const HTTP: &str = "--healthz-port=8081";
@@ -158,4 +162,33 @@ fn under_their_names_the_small_programs_work() {
         let (code, said) = run(&["mk-docker-opts.sh", "-h"]);
         assert!(code == Some(1) && said.starts_with("usage:"), "{said}");
     });
+}
+
+#[test]
+fn a_pause_lasts_until_it_is_asked_to_end() {
+    let mut pause = Command::new(env!("CARGO_BIN_EXE_flanneld"))
+        .arg("pause")
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", pause.id());
+    // SIGTERM is the fifteenth signal, from the lowest bit.
+    let catches_sigterm = || {
+        let status = fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        u64::from_str_radix(caught.unwrap().trim(), 16).unwrap() & (1 << 14) != 0
+    };
+    let end = Instant::now() + LIMIT;
+    while !catches_sigterm() {
+        assert!(Instant::now() < end, "it waits for no signal");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(pause.try_wait().unwrap().is_none());
+    let pid = Pid::from_raw(i32::try_from(pause.id()).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(pause.wait().unwrap().success());
+    let output = Command::new(env!("CARGO_BIN_EXE_flanneld"))
+        .args(["pause", "60"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
 }

@@ -36,6 +36,11 @@ fn a_node_announces_itself_on_its_node_object_and_follows_the_others() {
             format!(r#"{{"VNI":1,"VtepMAC":"{}"}}"#, own_mac())
         );
         node.wait("the condition", || network_is_available(&api.cluster));
+        let status = node.print(&["status"]);
+        assert!(
+            status.contains("\nnote      NETWORK POLICIES ARE NOT ENFORCED"),
+            "{status}"
+        );
         let env = fs::read_to_string(node.file("run/subnet.env")).unwrap();
         assert!(env.contains("FLANNEL_SUBNET=10.244.0.1/24\n"), "{env}");
         node.wait("the peer's route", || has_route("10.244.2.0"));

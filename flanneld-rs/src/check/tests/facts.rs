@@ -170,6 +170,7 @@ fn status() -> Status {
             }),
             ..NodeStatus::default()
         },
+        notices: Vec::new(),
         log: LogCounts::default(),
     }
 }

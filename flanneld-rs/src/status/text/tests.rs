@@ -33,6 +33,16 @@ SUBNET             PUBLIC IP       MAC OR KEY        WAY    STATE      ROUTE   N
 }
 
 #[test]
+fn what_the_log_said_of_the_flags_is_said_again() {
+    let mut status = status();
+    status.notices = vec!["NETWORK POLICIES ARE NOT ENFORCED: install an engine".to_owned()];
+    let text = render(&status, Vec::new(), false, now());
+    let third = text.lines().nth(2);
+    let expected = "note      NETWORK POLICIES ARE NOT ENFORCED: install an engine";
+    assert_eq!(third, Some(expected), "{text}");
+}
+
+#[test]
 fn a_device_has_what_its_kind_has() {
     let mut status = status();
     let device = status.node.device.as_mut().unwrap();
@@ -211,6 +221,7 @@ fn status() -> Status {
         pid: 7,
         uptime_secs: 3605,
         node,
+        notices: Vec::new(),
         log: LogCounts::default(),
     }
 }
