@@ -9,7 +9,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
 
-use flannel_types::{LeaseAttrs, NetConf, PublicAddrs, UnixTime};
+use flannel_types::{Lease, LeaseAttrs, NetConf, PublicAddrs, UnixTime};
 use lease_store::{LeaseEvent, LeaseRequest, LeaseStore, LeaseWatch, StoreError};
 use net_types::sentence;
 use netlink_monitor::MonitorError;
@@ -24,7 +24,7 @@ use crate::executor::{Events, Executor, ExecutorEnded};
 use crate::host_facts::HostFactsError;
 use crate::iface_match::External;
 use crate::kernel_watch::{Change, Changes, KernelWatch};
-use crate::node::{Action, Event, Node, Now, StopReason, StoreFailure};
+use crate::node::{Action, Event, Move, Node, Now, StopReason, StoreFailure};
 use crate::readiness::{self, Notice};
 use crate::reconciler::Work;
 use crate::record::{RecordError, Recorder};
@@ -40,7 +40,10 @@ mod start;
 mod succession;
 mod waiting;
 
-use jobs::{Job, find, finish, look_at_links, look_up_routes, renew, run_command, watch_file, write_files};
+use jobs::{
+    Job, find, finish, look_at_links, look_for_interface, look_up_routes, renew, run_command, watch_file,
+    write_files,
+};
 use start::{Begin, Refusal, Trial, try_out};
 use succession::{ConfChange, Succession};
 use waiting::Trouble;
@@ -151,6 +154,11 @@ async fn run_until_end<S: LeaseStore>(
                 info!("the network configuration has changed, beginning anew with it");
                 succession.advance(*change);
             }
+            Ok(Ended::Moved(moved)) => {
+                let from = moved.lease.attrs.addrs();
+                info!(%from, "this node has another address, beginning anew with it");
+                succession.move_to(*moved);
+            }
             Err(err) => succession.go_back(err)?,
         }
     }
@@ -175,6 +183,8 @@ enum Ended {
     Revoked,
     /// Another configuration is to count.
     NewConf(Box<ConfChange>),
+    /// This node has other addresses.
+    Moved(Box<Move>),
 }
 
 const KERNEL_EVENTS: Events = Events {
@@ -222,6 +232,10 @@ struct Driver<'a, S: LeaseStore> {
     trial: Option<Trial<'a>>,
     /// The interface that one was tried out with.
     tried: Option<External>,
+    /// The interface that is looked for in place of one that lost an address.
+    interface: Option<Job<'a>>,
+    /// The own lease of this process's run before, when this node had other addresses.
+    earlier: Option<Lease>,
     /// What came together with another event, and is the next one.
     heard: Option<Event>,
     started: Instant,
@@ -247,7 +261,11 @@ impl<S: LeaseStore> Driver<'_, S> {
                     return stopped(reason);
                 }
                 if let Action::ApplyConf(conf) = action {
-                    return self.hand_over(*conf, signals, desk).await;
+                    let change = self.conf_change(*conf);
+                    return self.hand_over(Ended::NewConf(change), signals, desk).await;
+                }
+                if let Action::Move(to) = action {
+                    return self.hand_over(Ended::Moved(to), signals, desk).await;
                 }
                 self.carry_out(action)?;
             }
@@ -303,6 +321,7 @@ impl<S: LeaseStore> Driver<'_, S> {
             }
             answer = finish(&mut self.routes) => self.routes_found(answer),
             answer = finish(&mut self.command) => answer,
+            answer = finish(&mut self.interface) => answer,
             event = next_news(&mut self.watch) => Event::Lease(event),
             changes = self.kernel_watch.changed() => self.kernel_changed(changes),
             () = self.rules_watch.changed() => Event::RulesChanged,
@@ -363,7 +382,13 @@ impl<S: LeaseStore> Driver<'_, S> {
                 }
                 self.rules_executor.submit(work)?;
             }
-            Action::FindLease(node) => self.job = Some(find(self.store, node)),
+            Action::FindLease(node) => self.job = Some(find(self.store, node, self.earlier.clone())),
+            Action::LookForInterface => {
+                // A record is made of what the node does at the addresses before.
+                let is_recording = self.recorder.as_ref().is_some_and(Recorder::is_recording);
+                self.interface =
+                    (!is_recording).then(|| look_for_interface(self.config.clone(), self.conf.clone()));
+            }
             Action::AcquireLease(attrs) => self.job = Some(self.acquire(attrs)),
             Action::WatchLeases => self.watch = Some(self.store.watch()?),
             Action::RenewLease(lease) => self.job = Some(renew(self.store, lease)),
@@ -383,7 +408,7 @@ impl<S: LeaseStore> Driver<'_, S> {
                 let is_recording = self.recorder.as_ref().is_some_and(Recorder::is_recording);
                 self.trial = Some(try_out(self.config, *conf, &self.external, is_recording));
             }
-            Action::ApplyConf(_) | Action::Stop(_) => {}
+            Action::ApplyConf(_) | Action::Move(_) | Action::Stop(_) => {}
         }
         Ok(())
     }

@@ -26,8 +26,8 @@ use found::{Found, found};
 use holding::{Holding, NewGoal, SubnetFile, Wants};
 use new_conf::NewConf;
 pub use protocol::{
-    Action, CarrierSettings, Event, HostAddrs, HostLinks, Now, Outlook, RefusedConf, Settings, SideSettings,
-    StopReason, StoreFailure, VxlanSettings,
+    Action, CarrierSettings, Event, HostAddrs, HostLinks, Move, Now, Outlook, RefusedConf, Settings,
+    SideSettings, StopReason, StoreFailure, VxlanSettings,
 };
 use reach::Reach;
 pub use standing::NotReady;
@@ -70,6 +70,8 @@ pub struct Node {
     /// Until when the device is to be there, where another configuration can count again.
     trial_until: Option<Duration>,
     standing: Standing,
+    /// Whether an interface is looked for that has what this one lost.
+    looks_for_interface: bool,
 }
 
 #[derive(Debug)]
@@ -105,6 +107,7 @@ impl Node {
             retry_at: None,
             told: None,
             standing: Standing::default(),
+            looks_for_interface: false,
         }
     }
 
@@ -142,6 +145,7 @@ impl Node {
                 self.host_changed();
             }
             Event::CommandDone(result) => actions.extend(self.command_done(now, result)),
+            Event::InterfaceFound(found) => actions.extend(self.interface_found(found)),
             Event::ConfTried(result) => actions.extend(self.new_conf.tried(now.monotonic, result)),
             Event::Tick => {}
         }

@@ -9,6 +9,7 @@
     reason = "test code: a panic is a failed test"
 )]
 
+mod address;
 mod bad_input;
 mod blackhole;
 mod churn;

@@ -153,6 +153,18 @@ impl LeaseAttrs {
     }
 }
 
+impl LeaseAttrs {
+    /// The same of a node that has other public addresses now.
+    #[must_use]
+    pub fn at(&self, addrs: PublicAddrs) -> Self {
+        Self {
+            public_ip: addrs.v4,
+            public_ipv6: addrs.v6,
+            ..self.clone()
+        }
+    }
+}
+
 impl PublicAddrs {
     /// Whether these are addresses of one node: IPv4 decides where both have it, as it does upstream; else IPv6. So a
     /// node stays the same one while a family is switched on or off.

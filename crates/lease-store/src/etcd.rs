@@ -108,6 +108,10 @@ impl LeaseStore for EtcdStore {
         self.0.hold(lease.key, &lease.attrs).await
     }
 
+    async fn readdress(&self, lease: &Lease, to: PublicAddrs) -> Result<Lease, StoreError> {
+        self.0.readdress(lease, to).await
+    }
+
     fn watch(&self) -> Result<EtcdWatch, StoreError> {
         Ok(EtcdWatch::begin(Arc::clone(&self.0)))
     }

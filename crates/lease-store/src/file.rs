@@ -118,6 +118,11 @@ impl LeaseStore for FileStore {
         self.run(move |directory| directory.renew(&lease)).await
     }
 
+    async fn readdress(&self, lease: &Lease, to: PublicAddrs) -> Result<Lease, StoreError> {
+        let lease = lease.clone();
+        self.run(move |directory| directory.readdress(&lease, to)).await
+    }
+
     fn watch(&self) -> Result<FileWatch, StoreError> {
         FileWatch::begin(&self.directory)
     }

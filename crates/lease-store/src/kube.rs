@@ -147,6 +147,16 @@ impl LeaseStore for KubeStore {
         Ok(lease.clone())
     }
 
+    /// The Node is this node's, whatever addresses it has.
+    async fn readdress(&self, lease: &Lease, to: PublicAddrs) -> Result<Lease, StoreError> {
+        let attrs = lease.attrs.at(to);
+        self.renew(&Lease {
+            attrs,
+            ..lease.clone()
+        })
+        .await
+    }
+
     fn watch(&self) -> Result<KubeWatch, StoreError> {
         KubeWatch::begin(Arc::clone(&self.0))
     }

@@ -68,6 +68,13 @@ pub trait LeaseStore {
     /// [`StoreError::Lost`] if the lease is gone or another node's; else as [`Self::acquire`].
     fn renew(&self, lease: &Lease) -> impl Future<Output = Result<Lease, StoreError>>;
 
+    /// Gives the node's lease, which must still be as given, other public addresses: the node has moved. Its peers learn
+    /// where to from this.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] if the lease is gone, or is not as given; else as [`Self::acquire`].
+    fn readdress(&self, lease: &Lease, to: PublicAddrs) -> impl Future<Output = Result<Lease, StoreError>>;
+
     /// Begins to watch all leases and the configuration. A lease that was acquired before is in the first snapshot,
     /// unless somebody removed it since.
     ///

@@ -164,6 +164,12 @@ impl LeaseStore for MemoryStore {
         std::future::ready(self.renew_now(lease))
     }
 
+    fn readdress(&self, lease: &Lease, to: PublicAddrs) -> impl Future<Output = Result<Lease, StoreError>> {
+        let is_own = |stored: &LeaseAttrs| *stored == lease.attrs;
+        let moved = self.change(|state| state.rewrite(lease.key, &lease.attrs.at(to), is_own));
+        std::future::ready(moved)
+    }
+
     fn watch(&self) -> Result<MemoryWatch, StoreError> {
         Ok(MemoryWatch {
             store: self.clone(),
@@ -277,15 +283,24 @@ impl State {
     }
 
     fn renew(&mut self, lease: &Lease) -> Result<Lease, StoreError> {
+        let is_own = |stored: &LeaseAttrs| stored.addrs().is_same_node(lease.attrs.addrs());
+        self.rewrite(lease.key, &lease.attrs, is_own)
+    }
+
+    /// Writes a lease anew that is the node's own.
+    fn rewrite(
+        &mut self,
+        key: SubnetKey,
+        attrs: &LeaseAttrs,
+        is_own: impl FnOnce(&LeaseAttrs) -> bool,
+    ) -> Result<Lease, StoreError> {
         self.check_reach()?;
-        let holder = self.leases.get(&lease.key).map(|stored| stored.attrs.addrs());
-        if !holder.is_some_and(|holder| holder.is_same_node(lease.attrs.addrs())) {
-            return Err(StoreError::Lost {
-                key: lease.key,
-                holder: holder.and_then(PublicAddrs::first),
-            });
+        let stored = self.leases.get(&key).map(|stored| &stored.attrs);
+        if !stored.is_some_and(is_own) {
+            let holder = stored.and_then(|stored| stored.addrs().first());
+            return Err(StoreError::Lost { key, holder });
         }
-        Ok(self.write(lease.key, &lease.attrs))
+        Ok(self.write(key, attrs))
     }
 
     /// Writes a lease with a new end, but keeps a reservation one.

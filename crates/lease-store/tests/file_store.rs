@@ -133,6 +133,27 @@ async fn renewal_publishes_the_attributes_as_given_and_needs_the_lease() {
 }
 
 #[tokio::test]
+async fn a_node_takes_its_lease_along_to_another_address_unless_it_is_not_what_it_was() {
+    let lab = Lab::new(CONFIG);
+    let lease = lab.acquire(1).await.unwrap();
+    let to = request(CONFIG, 9).attrs.addrs();
+    let moved = lab.store.readdress(&lease, to).await.unwrap();
+    assert_eq!((moved.key, moved.attrs.addrs()), (lease.key, to));
+    assert_eq!(moved.attrs.backend_data, lease.attrs.backend_data);
+    assert_eq!(lab.store.find(to).await.unwrap(), Some(moved));
+    assert_eq!(lab.store.find(lease.attrs.addrs()).await.unwrap(), None);
+
+    let text = fs::read_to_string(lab.lease_path(lease.key)).unwrap();
+    let err = lab.store.readdress(&lease, to).await.unwrap_err();
+    assert_eq!(err.class(), ErrorClass::Lost, "it was done before");
+    assert_eq!(fs::read_to_string(lab.lease_path(lease.key)).unwrap(), text);
+    fs::remove_file(lab.lease_path(lease.key)).unwrap();
+    let err = lab.store.readdress(&lease, to).await.unwrap_err();
+    assert_eq!(err.to_string(), format!("the lease of {} is gone", lease.key));
+    assert!(lab.names().is_empty());
+}
+
+#[tokio::test]
 async fn ipv6_alone_is_leased_and_keeps_its_subnet_when_ipv4_comes() {
     let lab = Lab::new(V6_ONLY);
     let mut request = request(V6_ONLY, 1);

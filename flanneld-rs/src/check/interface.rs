@@ -89,8 +89,8 @@ fn lost_address(facts: &Facts) -> Option<Finding> {
         Finding::error(
             "interface.address-lost",
             format!("{who} {local}, which is no address of this host any more: no other node is reachable"),
-            "give the host its address back, or restart flanneld, which then takes the new one; outside Kubernetes the \
-             node gets a new subnet with it, as upstream has it",
+            "give the host its address back, or another one to the interface that flanneld's flags choose, which it then \
+             follows",
         )
     })
 }

@@ -19,20 +19,17 @@ impl<S: LeaseStore> Driver<'_, S> {
     /// Lets what is under way finish: what begins anew must not meet what is yet to be changed or written. Answers meanwhile.
     pub(super) async fn hand_over(
         self,
-        conf: NetConf,
+        ended: Ended,
         signals: &mut Signals,
         desk: &mut Desk,
     ) -> Result<Ended, DaemonError> {
         let now = self.now();
         let Self {
-            conf: before,
-            external,
             executor,
             rules_executor,
             mut job,
             mut file,
             node,
-            tried,
             ..
         } = self;
         let under_way = async {
@@ -53,9 +50,15 @@ impl<S: LeaseStore> Driver<'_, S> {
                 question = desk.next() => desk.answer(question, &node, now),
             }
         }
-        Ok(Ended::NewConf(Box::new(ConfChange {
-            new: (conf, tried.unwrap_or_else(|| external.clone())),
-            before: (before, external),
-        })))
+        Ok(ended)
+    }
+
+    /// From this run's configuration to another one.
+    pub(super) fn conf_change(&mut self, conf: NetConf) -> Box<ConfChange> {
+        let tried = self.tried.take();
+        Box::new(ConfChange {
+            new: (conf, tried.unwrap_or_else(|| self.external.clone())),
+            before: (self.conf.clone(), self.external.clone()),
+        })
     }
 }

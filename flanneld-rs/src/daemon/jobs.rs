@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use flannel_types::{Lease, PublicAddrs, SubnetEnv};
-use lease_store::LeaseStore;
+use flannel_types::{Lease, NetConf, PublicAddrs, SubnetEnv};
+use lease_store::{LeaseStore, StoreError};
 use net_types::sentence;
 use netlink::RealKernel;
 use netstate::KernelError;
@@ -16,6 +16,7 @@ use tracing::{debug, info};
 
 use crate::cni_conf::CniConf;
 use crate::commands::Records;
+use crate::config::Config;
 use crate::extension::Command;
 use crate::node::{Event, StoreFailure};
 use crate::readiness::{self, Notice};
@@ -96,9 +97,35 @@ pub(super) fn run_command<'a>(records: Records, command: Command) -> Job<'a> {
     })
 }
 
-/// Looks for the stored lease.
-pub(super) fn find<S: LeaseStore>(store: &S, node: PublicAddrs) -> Job<'_> {
-    Box::pin(async move { Event::LeaseFound(store.find(node).await.map_err(StoreFailure::from)) })
+/// An address that a DHCP client takes away and gives again is back by then.
+const ADDRESS_SETTLES: Duration = Duration::from_secs(3);
+
+/// Chooses the external interface as at a start, after a while, on a thread of its own.
+pub(super) fn look_for_interface<'a>(config: Config, conf: NetConf) -> Job<'a> {
+    let choose = move || {
+        let mut kernel = RealKernel::open().map_err(|err| sentence(&err))?;
+        host_facts::external(&mut kernel, &config, &conf).map_err(|err| sentence(&err))
+    };
+    Box::pin(async move {
+        tokio::time::sleep(ADDRESS_SETTLES).await;
+        let chosen = tokio::task::spawn_blocking(choose).await;
+        Event::InterfaceFound(chosen.unwrap_or_else(|err| Err(err.to_string())))
+    })
+}
+
+/// Looks for the stored lease; one that this node had under other addresses gets its present ones first.
+pub(super) fn find<S: LeaseStore>(store: &S, node: PublicAddrs, earlier: Option<Lease>) -> Job<'_> {
+    Box::pin(async move {
+        if let Some(earlier) = earlier.filter(|lease| lease.attrs.addrs() != node) {
+            match store.readdress(&earlier, node).await {
+                Ok(lease) => return Event::LeaseFound(Ok(Some(lease))),
+                // It was carried out before, or there is nothing left to take along.
+                Err(StoreError::Lost { .. }) => {}
+                Err(err) => return Event::LeaseFound(Err(err.into())),
+            }
+        }
+        Event::LeaseFound(store.find(node).await.map_err(StoreFailure::from))
+    })
 }
 
 /// Renews the own lease.

@@ -88,8 +88,7 @@ impl<S: LeaseStore> Begin<'_, S> {
         let rules_audit = rules_watch.audit_interval(config.rules.audit_interval);
         let mut settings = settings_for(config, &conf, &external, (rules, rules_audit))?;
         add_former(&mut settings, config, succession);
-        settings.former_devices = host_facts::former_devices(&mut kernel)?;
-        settings.tx_checksum = host_facts::tx_checksum(config.checksum_offload, &settings);
+        add_host_facts(&mut settings, config, &mut kernel)?;
         let records = recall_commands(config, &mut settings)?;
         let kernel_watch = KernelWatch::open(&settings)?;
         let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());
@@ -122,6 +121,8 @@ impl<S: LeaseStore> Begin<'_, S> {
             routes: None,
             command: None,
             records,
+            interface: None,
+            earlier: succession.earlier.clone(),
             heard: None,
             started: Instant::now(),
         };
@@ -204,6 +205,17 @@ fn usable(config: &Config, conf: &NetConf, external: &External) -> Result<Extern
     let rules = RulesKernel::open().settings(conf.enable_nftables, config.rules);
     settings_for(config, conf, &found, (rules, config.rules.audit_interval))?;
     Ok(found)
+}
+
+/// Adds what this host has and is.
+fn add_host_facts(
+    settings: &mut Settings,
+    config: &Config,
+    kernel: &mut RealKernel,
+) -> Result<(), HostFactsError> {
+    settings.former_devices = host_facts::former_devices(kernel)?;
+    settings.tx_checksum = host_facts::tx_checksum(config.checksum_offload, settings);
+    Ok(())
 }
 
 /// Adds what came before this configuration: in an earlier run, as its subnet file tells, or in this process.

@@ -1,11 +1,11 @@
 //! Which network configuration counts in this process, one after another.
 
-use flannel_types::NetConf;
+use flannel_types::{Lease, NetConf};
 use tracing::warn;
 
 use super::DaemonError;
 use crate::iface_match::External;
-use crate::node::{RefusedConf, StopReason};
+use crate::node::{Move, RefusedConf, StopReason};
 
 /// The configuration that counts, between those before and after it.
 pub(super) struct Succession {
@@ -14,6 +14,8 @@ pub(super) struct Succession {
     pub(super) external: Option<External>,
     /// What counts again if it does not come into force.
     pub(super) before: Option<(NetConf, External)>,
+    /// The own lease of the run before, if this node had other addresses then.
+    pub(super) earlier: Option<Lease>,
     /// What did not come into force.
     pub(super) refused: Option<RefusedConf>,
 }
@@ -31,6 +33,7 @@ impl Succession {
             conf,
             external: None,
             before: None,
+            earlier: None,
             refused: None,
         }
     }
@@ -39,6 +42,14 @@ impl Succession {
         let (conf, external) = change.new;
         (self.conf, self.external) = (conf, Some(external));
         self.before = Some(change.before);
+        self.earlier = None;
+    }
+
+    /// Lets the same configuration count at other addresses of this node.
+    pub(super) fn move_to(&mut self, moved: Move) {
+        self.external = Some(moved.to);
+        self.before = None;
+        self.earlier = Some(moved.lease);
     }
 
     /// Lets the configuration before count again, if the end is one that it may not come to.

@@ -12,6 +12,7 @@ use netstate::{KernelError, Spot, State};
 
 use crate::desired::{IpipDevice, RuleSettings, WireguardDevice};
 use crate::extension::{Command, ExtensionSettings, Said};
+use crate::iface_match::External;
 use crate::reconciler::Work;
 
 /// The addresses that a host has, each with the links that others reach it on.
@@ -226,6 +227,8 @@ pub enum Event {
     CommandDone(Result<Said, String>),
     /// Answer to [`Action::TryConf`]: why this node cannot use it.
     ConfTried(Result<(), String>),
+    /// Answer to [`Action::LookForInterface`]: the interface that a start would choose now, or why there is none.
+    InterfaceFound(Result<External, String>),
     /// Time has passed.
     Tick,
 }
@@ -287,8 +290,21 @@ pub enum Action {
     TryConf(Box<NetConf>),
     /// Begin anew with this network configuration, which was tried out.
     ApplyConf(Box<NetConf>),
+    /// Look, after a while in which an address may come back, which interface a start would choose.
+    LookForInterface,
+    /// Begin anew with this interface, and take the own lease along.
+    Move(Box<Move>),
     /// End the daemon and leave the kernel as it is.
     Stop(StopReason),
+}
+
+/// This node has other addresses than before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// The interface that has them.
+    pub to: External,
+    /// The own lease, which announces the ones before.
+    pub lease: Lease,
 }
 
 /// Why the daemon ends by itself.

@@ -77,8 +77,8 @@ pub(super) fn compare_addrs(before: &BTreeSet<IpAddr>, lost: &BTreeSet<IpAddr>) 
     for address in lost.difference(before) {
         error!(
             %address,
-            "this host has lost the address that other nodes reach it by: give it back, or restart flanneld, which \
-             takes the new one"
+            "this host has lost the address that other nodes reach it by: give it back, or another one to the interface \
+             that the flags choose, which is then followed"
         );
     }
     for address in before.difference(lost) {

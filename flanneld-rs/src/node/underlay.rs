@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use net_types::IfName;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::{Action, CarrierSettings, HostAddrs, HostLinks, Node, Stage, telling};
+use super::{Action, CarrierSettings, HostAddrs, HostLinks, Move, Node, SideSettings, Stage, telling};
+use crate::iface_match::External;
 use crate::settings;
 
 impl Node {
@@ -17,10 +18,47 @@ impl Node {
     }
 
     /// Takes what the host's links are now.
-    pub(super) fn note_host_links(&mut self, links: &HostLinks) -> Option<Action> {
+    pub(super) fn note_host_links(&mut self, links: &HostLinks) -> Vec<Action> {
         self.note_host_addrs(&links.addrs);
-        let carried_bytes = *links.mtus.get(&self.settings.parent)?;
-        self.carry(carried_bytes)
+        let mut actions = Vec::new();
+        if let Some(carried_bytes) = links.mtus.get(&self.settings.parent) {
+            actions.extend(self.carry(*carried_bytes));
+        }
+        if !self.looks_for_interface {
+            actions.extend(self.look_for_interface());
+        }
+        actions
+    }
+
+    /// Has the interface chosen anew, as long as this node lacks an address by which others reach it.
+    fn look_for_interface(&mut self) -> Option<Action> {
+        self.looks_for_interface =
+            matches!(self.stage, Stage::Holding(_)) && !self.standing.lost_addrs.is_empty();
+        self.looks_for_interface.then_some(Action::LookForInterface)
+    }
+
+    /// Moves to the addresses that a start would choose now, if an address is still lost.
+    pub(super) fn interface_found(&mut self, found: Result<External, String>) -> Option<Action> {
+        if let (Ok(to), Stage::Holding(holding)) = (&found, &self.stage)
+            && !self.standing.lost_addrs.is_empty()
+            && self.settings.sides.iter().all(|side| self.is_held(side, to))
+        {
+            let lease = holding.keeper.lease().clone();
+            return Some(Action::Move(Box::new(Move {
+                to: to.clone(),
+                lease,
+            })));
+        }
+        if let Err(reason) = &found {
+            debug!(reason, "no interface has an address in place of the lost one");
+        }
+        self.look_for_interface()
+    }
+
+    /// Whether a family has an address there that this host did not lose.
+    fn is_held(&self, side: &SideSettings, external: &External) -> bool {
+        let ends = if side.is_ipv6() { external.v6 } else { external.v4 };
+        ends.is_some_and(|ends| !self.standing.lost_addrs.contains(&ends.local))
     }
 
     /// Takes what the interface carries now: what pods may send follows.

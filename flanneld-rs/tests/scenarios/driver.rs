@@ -276,6 +276,7 @@ impl Driver {
             Action::TryConf(conf) | Action::ApplyConf(conf) => {
                 unreachable!("no scenario has another configuration: {conf:?}")
             }
+            Action::LookForInterface | Action::Move(_) => unreachable!("no scenario takes an address away"),
             Action::Stop(reason) => {
                 self.stopped = Some(reason);
                 self.run = None;

@@ -225,6 +225,7 @@ impl World {
             Action::TryConf(conf) | Action::ApplyConf(conf) => {
                 unreachable!("nobody changes the configuration: {conf:?}")
             }
+            Action::LookForInterface | Action::Move(_) => unreachable!("nobody's address changes"),
             Action::Stop(_) => {
                 self.kill(id);
                 let delay = self.rng.ms(500..=2000);
@@ -449,6 +450,7 @@ fn brief(event: &Event) -> String {
         | Event::ParentRenamed(_)
         | Event::CommandDone(_)
         | Event::ConfTried(_)
+        | Event::InterfaceFound(_)
         | Event::Tick => format!("{event:?}"),
     }
 }
@@ -472,6 +474,8 @@ fn deed(action: &Action) -> String {
         | Action::RunCommand(_)
         | Action::TryConf(_)
         | Action::ApplyConf(_)
+        | Action::LookForInterface
+        | Action::Move(_)
         | Action::Stop(_) => {
             format!("does {action:?}")
         }

@@ -71,6 +71,7 @@ impl Ledger {
             | Event::ParentRenamed(_)
             | Event::CommandDone(_)
             | Event::ConfTried(_)
+            | Event::InterfaceFound(_)
             | Event::Tick => {}
         }
     }

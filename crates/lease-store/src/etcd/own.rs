@@ -88,6 +88,23 @@ impl Store {
         Err(StoreError::Conflict(key))
     }
 
+    /// Gives the node's lease other addresses, unless somebody wrote something else there.
+    pub(super) async fn readdress(&self, lease: &Lease, to: PublicAddrs) -> Result<Lease, StoreError> {
+        let key = lease.key;
+        for _ in 0..MAX_ROUNDS {
+            let stored = self.own(key, lease.attrs.addrs()).await?;
+            if parse_attrs(&stored.value).as_ref() != Ok(&lease.attrs) {
+                let holder = lease.attrs.addrs().first();
+                return Err(StoreError::Lost { key, holder });
+            }
+            let moved = self.refresh(key, &lease.attrs.at(to), &stored).await;
+            if let Some(lease) = moved.map_err(|err| store_error(&self.keys.lease(key), err))? {
+                return Ok(lease);
+            }
+        }
+        Err(StoreError::Conflict(key))
+    }
+
     /// Reads the node's lease.
     async fn own(&self, key: SubnetKey, node: PublicAddrs) -> Result<KeyValue, StoreError> {
         let name = self.keys.lease(key);

@@ -180,28 +180,38 @@ impl Directory {
     }
 
     pub(super) fn renew(&self, lease: &Lease) -> Result<Lease, StoreError> {
+        let is_own = |stored: &LeaseAttrs| stored.addrs().is_same_node(lease.attrs.addrs());
+        self.rewrite(lease.key, &lease.attrs, is_own)
+    }
+
+    pub(super) fn readdress(&self, lease: &Lease, to: PublicAddrs) -> Result<Lease, StoreError> {
+        self.rewrite(lease.key, &lease.attrs.at(to), |stored| *stored == lease.attrs)
+    }
+
+    /// Writes a lease anew that is the node's own.
+    fn rewrite(
+        &self,
+        key: SubnetKey,
+        attrs: &LeaseAttrs,
+        is_own: impl FnOnce(&LeaseAttrs) -> bool,
+    ) -> Result<Lease, StoreError> {
         let _lock = self.lock()?;
-        let path = self.lease_path(lease.key);
+        let path = self.lease_path(key);
         let text = statefile::read_text(&path).map_err(|err| file_error(&path, err))?;
         let Some(text) = text else {
-            return Err(StoreError::Lost {
-                key: lease.key,
-                holder: None,
-            });
+            return Err(StoreError::Lost { key, holder: None });
         };
-        let stored = entry::parse(lease.key, &text).map_err(|why| StoreError::Malformed {
+        let stored = entry::parse(key, &text).map_err(|why| StoreError::Malformed {
             place: path.display().to_string(),
             why,
         })?;
-        if !stored.attrs.addrs().is_same_node(lease.attrs.addrs()) {
-            return Err(StoreError::Lost {
-                key: lease.key,
-                holder: stored.attrs.addrs().first(),
-            });
+        if !is_own(&stored.attrs) {
+            let holder = stored.attrs.addrs().first();
+            return Err(StoreError::Lost { key, holder });
         }
-        let renewed = self.lease(lease.key, &lease.attrs, stored.expires.is_none());
-        self.replace(&renewed)?;
-        Ok(renewed)
+        let rewritten = self.lease(key, attrs, stored.expires.is_none());
+        self.replace(&rewritten)?;
+        Ok(rewritten)
     }
 
     fn lock(&self) -> Result<Lock, StoreError> {

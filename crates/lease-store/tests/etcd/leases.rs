@@ -224,6 +224,41 @@ fn renewal_never_overwrites_another_s_lease() {
 }
 
 #[test]
+fn a_node_takes_its_lease_along_to_another_address_unless_it_is_not_what_it_was() {
+    in_netns(async {
+        let lab = Lab::new(CONFIG).await;
+        let store = lab.store();
+        let lease = store.acquire(&request(CONFIG, 1)).await.unwrap();
+        let to = request(CONFIG, 9).attrs.addrs();
+
+        let moved = store.readdress(&lease, to).await.unwrap();
+        assert_eq!((moved.key, moved.attrs.addrs()), (lease.key, to));
+        assert_eq!(moved.attrs.backend_data, lease.attrs.backend_data);
+        assert_eq!(
+            store.find(to).await.unwrap().map(|lease| lease.key),
+            Some(lease.key)
+        );
+        assert_eq!(store.find(lease.attrs.addrs()).await.unwrap(), None);
+        let name = format!("subnets/{}", lease.key);
+        assert_ne!(lab.raw.dump().await[&name].lease, 0, "it still has an end");
+
+        // Done before, and then written over by another host with the address that this node had.
+        for stored in [None, Some(value(1).replace("02:", "06:"))] {
+            if let Some(value) = stored {
+                lab.raw.put(&name, &value, 0).await;
+            }
+            let before = lab.raw.dump().await;
+            let err = store.readdress(&lease, to).await.unwrap_err();
+            assert_eq!(err.class(), ErrorClass::Lost);
+            assert_eq!(lab.raw.dump().await, before);
+        }
+        lab.raw.delete(&name).await;
+        let err = store.readdress(&lease, to).await.unwrap_err();
+        assert_eq!(err.class(), ErrorClass::Lost);
+    });
+}
+
+#[test]
 fn an_own_lease_that_no_longer_fits_is_replaced() {
     in_netns(async {
         let lab = Lab::new(DUAL_STACK).await;

@@ -189,6 +189,8 @@ impl Bench {
             | Action::RenewLease(_)
             | Action::RunCommand(_)
             | Action::ApplyConf(_)
+            | Action::LookForInterface
+            | Action::Move(_)
             | Action::Stop(_) => None,
         }
     }

@@ -1,6 +1,7 @@
 //! Hosts that have what is this node's, and addresses that it has no more.
 
 use super::*;
+use crate::iface_match::{Ends, External};
 
 #[test]
 fn another_host_that_announces_the_own_lease_is_told_of_until_it_is_gone() {
@@ -169,6 +170,48 @@ fn devices_and_pods_follow_the_mtu_of_the_interface() {
     assert_eq!(log.matches("leaves too little for pods").count(), 1, "{log}");
     assert_eq!(log.matches("is large enough again").count(), 1, "{log}");
     assert_eq!(log.matches("new pods have another one").count(), 3, "{log}");
+}
+
+#[test]
+fn a_node_moves_to_the_address_that_a_start_would_choose_once_its_own_is_lost() {
+    let to = |n: u8| External {
+        link: if_name("eth0"),
+        v4: Some(Ends {
+            local: public_ip(n).into(),
+            public_ip: public_ip(n).into(),
+        }),
+        v6: None,
+        mtu_bytes: 1500,
+        alternatives: Vec::new(),
+    };
+    let own = || links_with(addrs_on("eth0", &[public_ip(250).into()]));
+    let other = || links_with(addrs_on("eth0", &[public_ip(9).into()]));
+    let mut bench = Bench::holding(&[1]);
+    bench.run(|_, _| {});
+    let mut told = |event: Event| bench.node.handle(bench.clock(), event);
+
+    assert_eq!(told(own()), []);
+    assert_eq!(told(other()), [Action::LookForInterface]);
+    assert_eq!(told(other()), [], "one look at a time");
+    let nowhere = Event::InterfaceFound(Err("no default route".to_owned()));
+    assert_eq!(told(nowhere), [Action::LookForInterface], "as long as it is lost");
+    // The choice was made before the address went: it says nothing.
+    assert_eq!(
+        told(Event::InterfaceFound(Ok(to(250)))),
+        [Action::LookForInterface]
+    );
+    let v6_alone = External { v4: None, ..to(9) };
+    assert_eq!(
+        told(Event::InterfaceFound(Ok(v6_alone))),
+        [Action::LookForInterface]
+    );
+    assert_eq!(told(own()), []);
+    assert_eq!(told(Event::InterfaceFound(Ok(to(9)))), [], "it is back");
+
+    assert_eq!(told(other()), [Action::LookForInterface]);
+    let lease = own_lease(mac(250), Some(DAY_SECS));
+    let moved = Action::Move(Box::new(Move { to: to(9), lease }));
+    assert_eq!(told(Event::InterfaceFound(Ok(to(9)))), [moved]);
 }
 
 fn links_with(addrs: HostAddrs) -> Event {

@@ -1,0 +1,65 @@
+use conformance::lab::{NODE_LINK, SUBNET_FILE, wait_until};
+
+use crate::dual_stack;
+use crate::support::{Bed, LONG, bare, bare_on_etcd, bare_on_kube, run_all, running_in, started};
+
+/// What a node's address becomes: none of the lab's others.
+const MOVED_TO: &str = "192.168.77.200";
+const MOVED_TO_V6: &str = "fd00:77::200";
+
+const DUAL: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan"}}"#;
+const HOST_GW: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#;
+
+#[test]
+fn a_node_whose_address_changes_keeps_its_subnet_in_every_store() {
+    for lab in [bare(3), bare_on_etcd(3), bare_on_kube(3)] {
+        let bed = running_in(lab, 1);
+        moves(&bed);
+        let (was, entries) = (
+            bed.node(1).address().to_string(),
+            run_all(bed.node(2), &["bridge fdb show dev flannel.1"]),
+        );
+        assert!(entries.contains(MOVED_TO), "{entries}");
+        assert!(!entries.contains(&format!("dst {was} ")), "{entries}");
+    }
+}
+
+#[test]
+fn plain_routes_and_both_families_follow_a_node_to_its_new_address() {
+    let lab = bare(3);
+    dual_stack::configure(&lab, HOST_GW);
+    moves(&running_in(lab, 1));
+
+    let bed = started(dual_stack::with_ipv6(3, DUAL), 1);
+    bed.assert_all_ping();
+    moves(&bed);
+    for pod in &bed.pods {
+        let node = bed.node(1).namespaces();
+        dual_stack::reaches(node, &dual_stack::v6_of(pod), 1000);
+    }
+}
+
+/// Gives the first node other addresses, as a DHCP server does that forgot it, and waits until its pods are reached.
+fn moves(bed: &Bed) {
+    let node = bed.node(1);
+    let file = || std::fs::read_to_string(node.file(SUBNET_FILE)).unwrap();
+    let before = file();
+    run_all(
+        node,
+        &[
+            &format!("ip address flush dev {NODE_LINK} scope global"),
+            &format!("ip address add {MOVED_TO}/24 dev {NODE_LINK}"),
+            &format!("ip address add {MOVED_TO_V6}/64 dev {NODE_LINK} nodad"),
+            &format!("ip route replace default via 192.168.77.1 dev {NODE_LINK}"),
+        ],
+    );
+    let says = "this node has another address, beginning anew with it";
+    wait_until(says, LONG, || Ok(node.log("flanneld")?.contains(says))).unwrap();
+    let is_back = || {
+        let ready = node.log("flanneld")?.matches("flannel is ready").count();
+        Ok(ready == 2)
+    };
+    wait_until("the daemon to be ready again", LONG, is_back).unwrap();
+    assert_eq!(file(), before);
+    bed.assert_all_ping();
+}
