@@ -27,9 +27,24 @@ need_packages() {
     echo "installing ${missing[*]}"
     # A machine with outdated lists still has most packages; only the installation decides.
     "${sudo[@]}" apt-get update -qq || echo "the package lists could not be renewed; going on with the old ones" >&2
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" \
-        || fail "could not install ${missing[*]}: install them yourself and run this again"
+    install_quietly "${missing[@]}" || fail "could not install ${missing[*]}: install them yourself and run this again"
 }
+
+# Installs packages without starting the services that come with them, such as sshd or etcd, now or at the next boot:
+# tests start what they need in namespaces of their own. Runs in a subshell for its trap.
+install_quietly() (
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap '"${sudo[@]}" rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null
+        "${sudo[@]}" chmod 0755 "$policy"
+    fi
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" || exit
+    command -v systemctl >/dev/null || exit 0
+    mapfile -t units < <(dpkg-query -L "$@" | sed -nE 's|^(/usr)?/lib/systemd/system/([^/@]+\.(service\|socket))$|\2|p')
+    [ ${#units[@]} -eq 0 ] || "${sudo[@]}" systemctl --quiet disable "${units[@]}" \
+        || echo "note: some of ${units[*]} may start with this machine" >&2
+)
 
 need_rust() {
     command -v cargo >/dev/null || fail "cargo is missing: install Rust with rustup and run this again (under sudo? run it without: it calls sudo itself)"
