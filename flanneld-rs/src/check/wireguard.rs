@@ -87,7 +87,8 @@ fn readable_keys(facts: &Facts) -> Vec<Finding> {
         Finding::warning(
             "wireguard.key-readable",
             format!(
-                "others than its owner can use the private key of WireGuard in {path}: they can read and forge the traffic of this node's pods"
+                "others than its owner can use the private key of WireGuard in {path}: they can read and forge the \
+                 traffic of this node's pods"
             ),
             format!(
                 "run chmod 600 {path}, or remove all copies of the key and restart flanneld to get a new one"
