@@ -3,13 +3,13 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flannel_types::{NetConf, UnixTime};
+use flannel_types::{NetConf, UnixTime, VxlanData};
 use ipnetwork::IpNetwork;
 use net_types::IfName;
 use netstate::{AdminState, ErrorClass, LinkKind, ObjectKey};
 
 use super::*;
-use crate::desired::{FilterMode, RuleSettings, Side, Way};
+use crate::desired::{Carrier, FilterMode, Masquerade, RuleSettings, Side, Way};
 use crate::status::PeerWay;
 use crate::testing::{dual_lease, key, lease, mac, mac_v6, public_ip, side, side_settings, side_v6, subnet};
 
