@@ -175,12 +175,7 @@ fn a_copied_machine_gets_a_subnet_and_a_mac_address_of_its_own() {
         fs::write(file, &copied).unwrap();
     }
     let bed = running_in(lab, 1);
-    let subnets: BTreeSet<_> = bed
-        .lab
-        .nodes()
-        .iter()
-        .map(|node| node.subnet().unwrap())
-        .collect();
+    let subnets: BTreeSet<_> = bed.subnets().into_iter().collect();
     let macs: BTreeSet<_> = bed
         .lab
         .nodes()

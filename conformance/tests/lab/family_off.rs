@@ -30,12 +30,7 @@ fn a_family_goes_and_comes_back_without_loss_for_the_other(backend: &str) {
     ];
     let mut bed = started(3, &dual);
     run_all(bed.node(1), &FOREIGN);
-    let subnets: Vec<_> = bed
-        .lab
-        .nodes()
-        .iter()
-        .map(|node| node.subnet().unwrap())
-        .collect();
+    let subnets = bed.subnets();
     for (round, v4) in off.iter().enumerate() {
         await_ipv6_peers(&bed);
         for (is_dual, conf) in [(false, v4), (true, &dual)] {
@@ -69,13 +64,7 @@ fn a_family_goes_and_comes_back_without_loss_for_the_other(backend: &str) {
         }
     }
     await_ipv6_peers(&bed);
-    let kept: Vec<_> = bed
-        .lab
-        .nodes()
-        .iter()
-        .map(|node| node.subnet().unwrap())
-        .collect();
-    assert_eq!(kept, subnets);
+    assert_eq!(bed.subnets(), subnets);
 }
 
 #[test]

@@ -61,12 +61,7 @@ const STEPS: [(&str, IsApplied); 5] = [
 #[test]
 fn a_change_that_pods_do_not_notice_is_applied_by_the_daemons_that_run() {
     let mut bed = started(3, PLAIN);
-    let subnets: Vec<_> = bed
-        .lab
-        .nodes()
-        .iter()
-        .map(|node| node.subnet().unwrap())
-        .collect();
+    let subnets = bed.subnets();
     for (conf, is_applied) in STEPS {
         let (there, back) = (bed.pods_beyond(1), [bed.pod_on(1).address()]);
         let ((_, sent_back, lost_back), sent, lost) =
@@ -91,13 +86,7 @@ fn a_change_that_pods_do_not_notice_is_applied_by_the_daemons_that_run() {
         assert_eq!((lost, lost_back), (0, 0), "{conf}");
     }
     bed.assert_all_ping();
-    let kept: Vec<_> = bed
-        .lab
-        .nodes()
-        .iter()
-        .map(|node| node.subnet().unwrap())
-        .collect();
-    assert_eq!(kept, subnets);
+    assert_eq!(bed.subnets(), subnets);
     // They are the daemons of the start.
     for daemon in &mut bed.daemons {
         let (_, status) = daemon.stop(LONG).unwrap();

@@ -114,6 +114,12 @@ impl Bed {
             .collect()
     }
 
+    /// The nodes' IPv4 subnets.
+    pub(crate) fn subnets(&self) -> Vec<(Ipv4Addr, u8)> {
+        let nodes = self.lab.nodes().iter();
+        nodes.map(|node| node.subnet().unwrap()).collect()
+    }
+
     /// The first pod of a node.
     pub(crate) fn pod_on(&self, number: u8) -> &Pod {
         self.pods.iter().find(|pod| pod.node_number() == number).unwrap()
