@@ -147,6 +147,7 @@ impl Node {
             Event::ConfTried(result) => actions.extend(self.new_conf.tried(now.monotonic, result)),
             Event::Tick => {}
         }
+        actions.extend(self.look_for_interface());
         actions.extend(self.due(now));
         self.report(now);
         actions

@@ -89,7 +89,7 @@ impl<S: LeaseStore> Begin<'_, S> {
         let mut settings = settings_for(config, &conf, &external, (rules, rules_audit))?;
         add_former(&mut settings, config, succession);
         add_host_facts(&mut settings, config, &mut kernel)?;
-        let records = recall_commands(config, &mut settings)?;
+        let records = recall_commands(config, &mut settings, succession.earlier.is_some())?;
         let kernel_watch = KernelWatch::open(&settings)?;
         let _ports = PortRules::keep(config.portmap_plugin.clone(), port_rules::STATE_DIR.into());
         let recorder = config.record.as_deref().map(Recorder::start).transpose()?;
@@ -227,14 +227,19 @@ fn add_former(settings: &mut Settings, config: &Config, succession: &Succession)
     settings.former_networks = settings::former_networks(&succession.conf, &previous, refused);
 }
 
-/// Looks what commands of an earlier run did, where commands carry packets; another backend may undo it.
-fn recall_commands(config: &Config, settings: &mut Settings) -> Result<Option<Records>, CommandError> {
+/// Looks what commands of an earlier run did, where commands carry packets; another backend may undo it. Of a node that has
+/// moved, the kernel may have: with an address it flushes the routes by way of it.
+fn recall_commands(
+    config: &Config,
+    settings: &mut Settings,
+    is_moved: bool,
+) -> Result<Option<Records>, CommandError> {
     let records = Records::beside(&config.subnet_file)?;
     let Some(extension) = &mut settings.extension else {
         records.distrust()?;
         return Ok(None);
     };
-    let is_remade = extension.pre_startup.is_some() || extension.post_startup.is_some();
+    let is_remade = is_moved || extension.pre_startup.is_some() || extension.post_startup.is_some();
     extension.ran = records.recall(&extension.subnet_add, is_remade)?;
     Ok(Some(records))
 }

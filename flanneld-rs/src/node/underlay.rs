@@ -18,23 +18,20 @@ impl Node {
     }
 
     /// Takes what the host's links are now.
-    pub(super) fn note_host_links(&mut self, links: &HostLinks) -> Vec<Action> {
+    pub(super) fn note_host_links(&mut self, links: &HostLinks) -> Option<Action> {
         self.note_host_addrs(&links.addrs);
-        let mut actions = Vec::new();
-        if let Some(carried_bytes) = links.mtus.get(&self.settings.parent) {
-            actions.extend(self.carry(*carried_bytes));
-        }
-        if !self.looks_for_interface {
-            actions.extend(self.look_for_interface());
-        }
-        actions
+        let carried_bytes = *links.mtus.get(&self.settings.parent)?;
+        self.carry(carried_bytes)
     }
 
-    /// Has the interface chosen anew, as long as this node lacks an address by which others reach it.
-    fn look_for_interface(&mut self) -> Option<Action> {
-        self.looks_for_interface =
-            matches!(self.stage, Stage::Holding(_)) && !self.standing.lost_addrs.is_empty();
-        self.looks_for_interface.then_some(Action::LookForInterface)
+    /// Has the interface chosen anew, as long as this node lacks an address by which others reach it: lost while it holds
+    /// its lease, or before.
+    pub(super) fn look_for_interface(&mut self) -> Option<Action> {
+        let is_due = !self.looks_for_interface
+            && matches!(self.stage, Stage::Holding(_))
+            && !self.standing.lost_addrs.is_empty();
+        self.looks_for_interface |= is_due;
+        is_due.then_some(Action::LookForInterface)
     }
 
     /// Moves to the addresses that a start would choose now, if an address is still lost.
@@ -52,7 +49,8 @@ impl Node {
         if let Err(reason) = &found {
             debug!(reason, "no interface has an address in place of the lost one");
         }
-        self.look_for_interface()
+        self.looks_for_interface = false;
+        None
     }
 
     /// Whether a family has an address there that this host did not lose.

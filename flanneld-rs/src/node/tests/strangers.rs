@@ -214,6 +214,20 @@ fn a_node_moves_to_the_address_that_a_start_would_choose_once_its_own_is_lost() 
     assert_eq!(told(Event::InterfaceFound(Ok(to(9)))), [moved]);
 }
 
+#[test]
+fn an_address_that_goes_before_there_is_a_lease_is_followed_once_there_is() {
+    let stored = Some(own_lease(mac(250), Some(DAY_SECS)));
+    let mut bench = Bench::found(State::default(), stored);
+    let other = links_with(addrs_on("eth0", &[public_ip(9).into()]));
+    assert_eq!(bench.node.handle(bench.clock(), other), []);
+    let acquired = Event::LeaseAcquired(Ok(own_lease(mac(250), Some(DAY_SECS))));
+    let actions = bench.node.handle(bench.clock(), acquired);
+    let looks = actions
+        .iter()
+        .filter(|action| **action == Action::LookForInterface);
+    assert_eq!(looks.count(), 1, "{actions:?}");
+}
+
 fn links_with(addrs: HostAddrs) -> Event {
     Event::HostLinks(HostLinks {
         addrs,
