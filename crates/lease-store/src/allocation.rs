@@ -143,10 +143,13 @@ impl AllocationInput<'_> {
         lease.attrs.addrs().is_same_node(self.node)
     }
 
-    /// The node's own lease that fits, a live one first; an expired one only if nobody's live lease overlaps it.
+    /// The node's own lease that fits, a live one first; an expired one only if nobody's live lease overlaps it. Of several
+    /// it is that of the previous subnet: the others may be of a node that had this one's address, as where two swap theirs.
     fn reusable(&self) -> Option<SubnetKey> {
         let fitting = || self.own().filter(|lease| self.fits(lease.key));
-        let live = fitting().find(|lease| self.is_live(lease));
+        let live = fitting()
+            .filter(|lease| self.is_live(lease))
+            .min_by_key(|lease| !self.previous.has_of(lease.key));
         let expired = || {
             fitting().find(|own| {
                 let mut live = self.leases.values().filter(|other| self.is_live(other));

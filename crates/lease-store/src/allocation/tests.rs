@@ -100,6 +100,23 @@ fn a_live_own_lease_goes_before_an_expired_one() {
 }
 
 #[test]
+fn of_several_own_leases_that_of_the_previous_subnet_is_reused() {
+    let list = [("10.5.1.0-24", 1, LIVE), ("10.5.2.0-24", 1, LIVE)];
+    for (subnet, expected) in [
+        (None, "10.5.1.0-24"),
+        (Some("10.5.3.0/24"), "10.5.1.0-24"),
+        (Some("10.5.2.0/24"), "10.5.2.0-24"),
+    ] {
+        let previous = PreviousSubnets {
+            subnet: subnet.map(|subnet| subnet.parse().unwrap()),
+            ..PreviousSubnets::default()
+        };
+        let result = with_previous(SMALL, &leases(&list), previous, 0).unwrap();
+        assert_eq!(result, reuse(expected, &[]), "{subnet:?}");
+    }
+}
+
+#[test]
 fn an_expired_own_lease_yields_to_a_live_one_that_overlaps() {
     let leases = [("10.5.1.0-24", 1, EXPIRED), ("10.5.1.128-25", 2, LIVE)];
     assert_eq!(run(SMALL, &leases, 0).unwrap(), create("10.5.2.0-24", &[]));
