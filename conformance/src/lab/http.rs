@@ -49,10 +49,37 @@ impl Request<'_> {
             .read_to_string(&mut answer)
             .context("reading a server's answer")?;
         match answer.split_once("\r\n\r\n") {
-            Some((head, body)) if head.starts_with("HTTP/1") && head.contains(" 20") => {
+            Some((head, body)) if is_success(head) => {
                 serde_json::from_str(body).context("reading a server's answer")
             }
             Some(_) | None => bail!("{method} {path} was answered {answer:?}"),
+        }
+    }
+}
+
+/// Whether an answer's status line tells of success (RFC 9112 §4, RFC 9110 §15.3).
+fn is_success(head: &str) -> bool {
+    let mut words = head.split(' ');
+    let version = words.next().unwrap_or_default();
+    version.starts_with("HTTP/1") && words.next().is_some_and(|code| code.starts_with('2'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_status_line_tells_of_success() {
+        let date = "Date: Sun, 29 Nov 2026 20:00:00 GMT";
+        for (line, is) in [
+            ("HTTP/1.1 200 OK", true),
+            ("HTTP/1.0 201 Created", true),
+            ("HTTP/1.1 404 Not Found", false),
+            ("HTTP/1.1 500 after 20 tries", false),
+            ("SSH-2.0-server 200 OK", false),
+            ("", false),
+        ] {
+            assert_eq!(is_success(&format!("{line}\r\n{date}")), is, "{line}");
         }
     }
 }

@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
 use super::hosts::{self, Hosts};
 use super::lab::{Flaw, LabNodes};
-use super::runner::{self, Config};
+use super::runner::{self, Config, Judged};
 use crate::lab::MAX_NODES;
 use crate::report;
 
@@ -86,7 +86,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
             .cloned()
             .collect(),
     };
-    let report = match text("hosts") {
+    let Judged { report, ended } = match text("hosts") {
         Some(listed) => {
             let hosts = Hosts {
                 destinations: hosts::destinations(&listed)?,
@@ -109,7 +109,9 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
             runner::run(&lab, &config, || flaw.map_or(Ok(()), |flaw| lab.spoil(flaw)))?
         }
     };
-    report::write(&report, arguments)
+    let good = report::write(&report, arguments)?;
+    ended?;
+    Ok(good)
 }
 
 #[cfg(test)]

@@ -105,10 +105,13 @@ pub(super) struct Attached {
     pub(super) takes_ports: bool,
 }
 
+/// The status of a program that is not there, as shells tell it (POSIX XCU §2.8.2).
+pub(super) const NOT_FOUND: i32 = 127;
+
 /// What a program printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Output {
-    /// `None` when it was ended because of the limit or by a signal.
+    /// `None` when it was ended because of the limit or by a signal; [`NOT_FOUND`] when it is not there.
     pub(super) status: Option<i32>,
     pub(super) stdout: String,
     pub(super) stderr: String,

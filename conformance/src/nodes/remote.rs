@@ -131,7 +131,7 @@ impl Remote {
     /// Runs a program on the node that only looks.
     ///
     /// # Errors
-    /// Fails when it cannot be started.
+    /// Fails when the agent cannot start it, though it is there.
     pub(super) fn run(&self, argv: &[&str]) -> Result<Output> {
         self.run_in(Place::Node, argv)
     }
@@ -139,7 +139,7 @@ impl Remote {
     /// Runs a program at a place.
     ///
     /// # Errors
-    /// Fails when it cannot be started.
+    /// Fails when the agent cannot start it, though it is there.
     pub(super) fn run_in(&self, place: Place, argv: &[&str]) -> Result<Output> {
         self.ask(Request::Run {
             place,

@@ -29,16 +29,22 @@ pub(super) struct Config {
     pub(super) only: Vec<String>,
 }
 
+/// A report, and whether all pods could be detached after the last case.
+pub(super) struct Judged {
+    pub(super) report: Report,
+    pub(super) ended: Result<()>,
+}
+
 /// Runs every case that was asked for on the nodes of an inventory, one after another; the function does something when
 /// all pods are there, before the first case.
 ///
 /// # Errors
-/// Fails when a host cannot be reached, a pod not be attached or detached, or when nothing is left to run.
+/// Fails when a host cannot be reached, a pod not be attached, or when nothing is left to run.
 pub(super) fn run(
     inventory: &dyn Inventory,
     config: &Config,
     before: impl FnOnce() -> Result<()>,
-) -> Result<Report> {
+) -> Result<Judged> {
     let start = Instant::now();
     let wanted = |id: &str| config.only.is_empty() || config.only.iter().any(|start| id.starts_with(start));
     let all = groups::cases();
@@ -58,8 +64,8 @@ pub(super) fn run(
         rows.extend(rows_of(case, asked, &known, &bed, inventory));
     }
     let (parts, facts) = (parts(&bed), facts(&bed));
-    bed.end()?;
-    Ok(Report {
+    let ended = bed.end();
+    let report = Report {
         suite: SUITE,
         of: inventory.title(),
         headline: format!("{}, {} pods on each node", inventory.title(), config.pods),
@@ -68,7 +74,8 @@ pub(super) fn run(
         rows,
         not_covered: groups::not_covered(&requirements),
         took: start.elapsed(),
-    })
+    };
+    Ok(Judged { report, ended })
 }
 
 fn rows_of(case: &Case, asked: &Asked, known: &Known, bed: &Bed, inventory: &dyn Inventory) -> Vec<Row> {

@@ -109,6 +109,10 @@ fn round(
     let mut told: Vec<String> = Vec::new();
     for _ in 0..=random.below(MAX_ACTIONS) {
         let action = Action::draw(world, random)?;
+        if matches!(action, Action::Outage { .. }) {
+            // What is judged while the store is away has to be whole when it goes.
+            settle(world, settling).with_context(|| told.join("; "))?;
+        }
         told.push(action.to_string());
         *actions += 1;
         action.happen(world).with_context(|| told.join("; "))?;

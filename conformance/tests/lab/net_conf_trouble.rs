@@ -263,12 +263,11 @@ fn a_daemon_answers_and_ends_while_it_finds_out_what_a_changed_configuration_nee
     assert!(told.contains("ready     yes"), "{told}");
     let (took, status) = bed.daemons[0].stop(LONG).unwrap();
     assert!(status.success(), "{status}");
-    assert!(took < Duration::from_secs(2), "ended after {took:?}");
-    assert!(
-        asked_at.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        asked_at.elapsed()
-    );
+    let both = asked_at.elapsed();
+    println!("ended after {took:?}, {both:?} after iptables was asked");
+    assert!(took < Duration::from_secs(10), "ended after {took:?}");
+    // Iptables hangs for longer.
+    assert!(both < Duration::from_secs(15), "{both:?}");
 }
 
 fn await_words(node: &Node, words: &str) {

@@ -13,11 +13,12 @@ use crate::dual_stack::{configure, reaches, started, v6_of};
 use crate::support::{Bed, LONG, pinging_during, run_all, running};
 
 /// Pods may be without each other for so long while two nodes make their devices anew; measured: 0.1 to 0.3 s.
-const GAP: Duration = Duration::from_secs(3);
-/// Looks often.
+/// The rest is for a busy machine.
+const GAP: Duration = Duration::from_secs(15);
+/// Looks often, for as long.
 const IMPATIENT: Patience = Patience {
-    tries: 200,
-    timeout: Duration::from_millis(20),
+    tries: 250,
+    timeout: Duration::from_millis(60),
 };
 
 /// One step: the backend's options, the device that they lead to, and whether it is the one of before.
@@ -173,7 +174,7 @@ fn a_mac_address_that_somebody_changes_is_set_back_and_peers_go_on_reaching() {
             "{device}: set back after {} ms, {lost} of {sent} pings lost",
             took.as_millis()
         );
-        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert!(took < Duration::from_secs(15), "{took:?}");
         bed.assert_all_ping();
         // The neighbours that this flushed are back, in both directions.
         reaches(bed.pod_on(1).namespaces(), &v6_of(bed.pod_on(2)), 1000);

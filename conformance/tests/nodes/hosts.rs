@@ -255,3 +255,33 @@ fn a_network_that_is_not_ours_passes_by_what_it_does() {
     );
     assert_eq!(ended("skipped"), ["RPR", "RST", "TAB"].map(str::to_owned).into());
 }
+
+/// What was judged is told, whatever becomes of the pods afterwards.
+#[test]
+fn a_plugin_that_does_not_detach_fails_the_run_and_costs_no_report() {
+    let hosts = Hosts::bare(1);
+    let node = &hosts.lab.nodes()[0];
+    let plugin = node.file("/run/plugins/clings");
+    fs::create_dir_all(node.file("/run/plugins")).unwrap();
+    let script = r#"#!/bin/sh
+if [ "$CNI_COMMAND" = DEL ]; then echo '{"cniVersion":"1.0.0","code":100,"msg":"it clings"}'; exit 1; fi
+echo '{"cniVersion":"1.0.0","ips":[{"address":"10.88.1.2/24"}]}'
+"#;
+    fs::write(&plugin, script).unwrap();
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
+    let list = json!({"name": "plain", "cniVersion": "1.0.0", "plugins": [{"type": "clings"}]});
+    write_conflist(node, &list).unwrap();
+    let mut command = program();
+    command.arg("nodes").args(hosts.arguments());
+    command.args(["--plugin-dir=/run/plugins", "--pods=1", "--only=TAB-06"]);
+    let net = hosts.lab.namespaces().net_only().unwrap();
+    let output = net.run(|| Ok(command.output()?)).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (table, said) = (text(output.stdout), text(output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("the agent did not end well") && said.contains("it clings"),
+        "{said}"
+    );
+    assert!(table.contains("TAB-06"), "{table}");
+}

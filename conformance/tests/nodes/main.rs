@@ -40,12 +40,17 @@ fn our_network_passes_and_every_form_of_the_report_is_written() {
 
 #[test]
 fn what_cannot_be_judged_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config");
+    // No name is looked up, and nothing is asked of this machine's own configuration.
+    std::fs::write(&config, "ProxyCommand false\n").unwrap();
+    let config = format!("--ssh-config={}", config.display());
     for (arguments, words) in [
         (&["--lab", "--only=XYZ"][..], "no case has an id"),
         (&["--hosts=,"], "names no host"),
         (&["--hosts=-oProxyCommand=true"], "is no host"),
         (
-            &["--hosts=nobody@nowhere.invalid", "--only=NET"],
+            &["--hosts=nobody@nowhere.invalid", "--only=NET", &config],
             "nobody@nowhere.invalid: the agent did not start",
         ),
     ] {

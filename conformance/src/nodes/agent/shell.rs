@@ -7,21 +7,29 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::lab::{command, wait_until};
-use crate::nodes::protocol::Output;
+use crate::nodes::protocol::{NOT_FOUND, Output};
 
-/// Runs a program to its end, or ends it when its time is over.
+/// Runs a program to its end, or ends it when its time is over. One that is not there ends with [`NOT_FOUND`].
 ///
 /// # Errors
-/// Fails when it cannot be started.
+/// Fails when it is there but cannot be started.
 pub(super) fn run(argv: &[String], limit: Duration) -> Result<Output> {
     let mut program = command(argv)?;
     program
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = program
-        .spawn()
-        .with_context(|| format!("starting `{}`", argv.join(" ")))?;
+    let starting = || format!("starting `{}`", argv.join(" "));
+    let mut child = match program.spawn() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok(Output {
+                status: Some(NOT_FOUND),
+                stdout: String::new(),
+                stderr: format!("{}: {error}", starting()),
+            });
+        }
+        child => child.with_context(starting)?,
+    };
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     thread::scope(|scope| {
         let stdout = scope.spawn(|| all_of(stdout));

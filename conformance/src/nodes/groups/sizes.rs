@@ -129,13 +129,10 @@ fn transfer(look: &Look<'_>, from: &Pod, to: &Pod) -> Checked<()> {
 fn segments_at_once(look: &Look<'_>, pod: &Pod, count: &str) -> Checked<()> {
     let end = End::Pod(pod);
     let argv = ["ip", "link", "set", "dev", POD_LINK, "gso_max_segs", count];
-    let output = look.bed.agent(end)?.run_in(end.place(), &argv);
-    match output {
-        Ok(output) if output.status == Some(0) => Ok(()),
-        Ok(output) => Err(Stop::Skip(format!(
-            "iproute2 cannot set it: {}",
-            output.stderr.trim()
-        ))),
-        Err(error) => Err(Stop::Skip(format!("it takes iproute2 on the node: {error:#}"))),
+    let output = look.bed.agent(end)?.run_in(end.place(), &argv)?;
+    if output.status == Some(0) {
+        return Ok(());
     }
+    let words = output.stderr.trim();
+    Err(Stop::Skip(format!("iproute2 cannot set it: {words}")))
 }

@@ -249,12 +249,13 @@ fn rules(family: Family, node: &Node) -> Checked<String> {
         Family::V6 => "ip6tables-save",
     };
     let listings = [&["nft", "--stateless", "list", "ruleset"][..], &[save]];
-    let outputs: Vec<_> = listings
-        .iter()
-        .filter_map(|argv| node.agent.run(argv).ok())
-        .filter(|output| output.status == Some(0))
-        .map(|output| output.stdout)
-        .collect();
+    let mut outputs = Vec::new();
+    for argv in listings {
+        let output = node.agent.run(argv)?;
+        if output.status == Some(0) {
+            outputs.push(output.stdout);
+        }
+    }
     if outputs.is_empty() {
         return Err(Stop::Skip(format!(
             "{} has neither nft nor {save}",

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::lab::POD_LINK;
 use crate::nodes::bed::{End, Pod};
 use crate::nodes::case::Look;
-use crate::nodes::protocol::Place;
+use crate::nodes::protocol::{NOT_FOUND, Place};
 use crate::nodes::remote::Remote;
 use crate::report::{Checked, Stop};
 
@@ -16,9 +16,14 @@ use crate::report::{Checked, Stop};
 /// Skips the case where there is no such program.
 pub(super) fn json_in(agent: &Remote, place: Place, argv: &[&str]) -> Checked<Vec<Value>> {
     let line = argv.join(" ");
-    let output = agent
-        .run_in(place, argv)
-        .map_err(|error| Stop::Skip(format!("it takes iproute2 on the node: {error:#}")))?;
+    let output = agent.run_in(place, argv)?;
+    if output.status == Some(NOT_FOUND) {
+        let words = output.stderr.trim();
+        return Err(Stop::Skip(format!(
+            "it takes iproute2 on the node: {}: {words}",
+            agent.name()
+        )));
+    }
     if output.status != Some(0) {
         let words = output.stderr.trim();
         return Err(anyhow::anyhow!("{}: `{line}` failed: {words}", agent.name()).into());
