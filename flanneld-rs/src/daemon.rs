@@ -45,7 +45,7 @@ use jobs::{
     write_files,
 };
 use start::{Begin, Refusal, Trial, try_out};
-use succession::{ConfChange, Succession};
+use succession::{Handover, Succession};
 use waiting::Trouble;
 
 /// Of more changes at once than this, only the number is logged.
@@ -182,7 +182,7 @@ enum Ended {
     /// The own lease was taken away.
     Revoked,
     /// Another configuration is to count.
-    NewConf(Box<ConfChange>),
+    NewConf(Box<Handover>),
     /// This node has other addresses.
     Moved(Box<Move>),
 }
@@ -261,7 +261,7 @@ impl<S: LeaseStore> Driver<'_, S> {
                     return stopped(reason);
                 }
                 if let Action::ApplyConf(conf) = action {
-                    let change = self.conf_change(*conf);
+                    let change = self.handover_to(*conf);
                     return self.hand_over(Ended::NewConf(change), signals, desk).await;
                 }
                 if let Action::Move(to) = action {
@@ -384,10 +384,8 @@ impl<S: LeaseStore> Driver<'_, S> {
             }
             Action::FindLease(node) => self.job = Some(find(self.store, node, self.earlier.clone())),
             Action::LookForInterface => {
-                // A record is made of what the node does at the addresses before.
-                let is_recording = self.recorder.as_ref().is_some_and(Recorder::is_recording);
-                self.interface =
-                    (!is_recording).then(|| look_for_interface(self.config.clone(), self.conf.clone()));
+                let (config, conf) = (self.config.clone(), self.conf.clone());
+                self.interface = Some(look_for_interface(config, conf, self.is_recording()));
             }
             Action::AcquireLease(attrs) => self.job = Some(self.acquire(attrs)),
             Action::WatchLeases => self.watch = Some(self.store.watch()?),
@@ -405,12 +403,16 @@ impl<S: LeaseStore> Driver<'_, S> {
                 self.command = self.records.clone().map(|records| run_command(records, command));
             }
             Action::TryConf(conf) => {
-                let is_recording = self.recorder.as_ref().is_some_and(Recorder::is_recording);
-                self.trial = Some(try_out(self.config, *conf, &self.external, is_recording));
+                self.trial = Some(try_out(self.config, *conf, &self.external, self.is_recording()));
             }
             Action::ApplyConf(_) | Action::Move(_) | Action::Stop(_) => {}
         }
         Ok(())
+    }
+
+    /// Whether a record is made, which tells of one life of the node.
+    fn is_recording(&self) -> bool {
+        self.recorder.as_ref().is_some_and(Recorder::is_recording)
     }
 
     fn now(&self) -> Now {

@@ -51,22 +51,13 @@ pub fn external(
             .map_err(HostFactsError::Unobservable)?,
         None => None,
     };
-    let external = iface_match::choose(
+    Ok(iface_match::choose(
         &config.iface,
         config.public,
         families(conf),
         &inventory,
         can_reach.as_ref(),
-    )?;
-    if !external.alternatives.is_empty() {
-        let others: Vec<&str> = external.alternatives.iter().map(IfName::as_str).collect();
-        warn!(
-            link = %external.link,
-            others = others.join(", "),
-            "the default route spreads over several interfaces: choose one with --iface to be sure"
-        );
-    }
-    Ok(external)
+    )?)
 }
 
 /// The links with names of devices of flannel's.
@@ -103,15 +94,13 @@ pub fn tx_checksum(choice: ChecksumOffload, settings: &Settings) -> Option<bool>
         ChecksumOffload::On => Some(true),
         ChecksumOffload::Off => Some(false),
         ChecksumOffload::Auto => {
-            let version = KernelVersion::running().filter(|version| version.spoils_checksums())?;
-            if settings.has_vxlan() {
-                warn!(
-                    kernel = %version,
-                    "this kernel spoils checksums of tunnelled packets that are translated twice: the VXLAN device \
-                     computes its own, which costs throughput; --vxlan-checksum-offload=on if its distributor has \
-                     mended that"
-                );
-            }
+            let version = KernelVersion::running().filter(|version| version.spoils_checksums());
+            let version = version.filter(|_| settings.has_vxlan())?;
+            warn!(
+                kernel = %version,
+                "this kernel spoils checksums of tunnelled packets that are translated twice: the VXLAN device computes \
+                 its own, which costs throughput; --vxlan-checksum-offload=on if its distributor has mended that"
+            );
             Some(false)
         }
     }

@@ -47,8 +47,8 @@ pub enum KeyFileError {
     Read(#[source] statefile::Error),
     /// It holds something else.
     #[error(
-        "{path} is to hold the private key of WireGuard, but does not: put there what `wg genkey` prints, or remove it to \
-         get a new key",
+        "{path} is to hold the private key of WireGuard, but does not: put there what `wg genkey` prints, or remove it \
+         and its copies to get a new key",
         path = .0.display()
     )]
     NoKey(PathBuf),
@@ -201,7 +201,8 @@ fn read(path: &Path) -> Result<Option<WgSecret>, KeyFileError> {
         warn!(
             path = %path.display(),
             "others than root can use the private key of WireGuard: whoever read it can read and forge the traffic of \
-             this node's pods; set the file's mode to 600, or remove it and restart flanneld to get a new key"
+             this node's pods; set the file's mode to 600, or remove all copies of it and restart flanneld to get a new \
+             key"
         );
     }
     Ok(Some(clamped(*key.reveal())))

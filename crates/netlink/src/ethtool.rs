@@ -42,12 +42,13 @@ struct Request {
     rest: [u8; 16],
 }
 
-/// Whether a link may leave checksums to its hardware; `None` if it has no such choice.
+/// Whether a link may leave checksums to its hardware; `None` if it has no such choice, or this cannot be asked: what else
+/// a link holds does not depend on it.
 pub(crate) fn tx_checksum(socket: BorrowedFd<'_>, link: &IfName) -> Result<Option<bool>, KernelError> {
     match call(socket, link, ETHTOOL_GTXCSUM, 0) {
         Ok(on) => Ok(Some(on != 0)),
-        Err(Errno::OPNOTSUPP) => Ok(None),
-        Err(errno) => Err(failed("read", link, errno)),
+        Err(Errno::NODEV) => Err(failed("read", link, Errno::NODEV)),
+        Err(_) => Ok(None),
     }
 }
 

@@ -8,7 +8,7 @@ use lease_store::LeaseStore;
 use tokio::time::timeout;
 
 use super::jobs::finish;
-use super::{ConfChange, DaemonError, Driver, Ended};
+use super::{DaemonError, Driver, Ended, Handover};
 use crate::serve::Desk;
 use crate::signals::Signals;
 
@@ -29,6 +29,7 @@ impl<S: LeaseStore> Driver<'_, S> {
             rules_executor,
             mut job,
             mut file,
+            mut command,
             node,
             ..
         } = self;
@@ -37,6 +38,9 @@ impl<S: LeaseStore> Driver<'_, S> {
             rules_executor.end().await;
             if file.is_some() {
                 finish(&mut file).await;
+            }
+            if command.is_some() {
+                finish(&mut command).await;
             }
             if job.is_some() {
                 let _late = timeout(STORE_LIMIT, finish(&mut job)).await;
@@ -54,9 +58,9 @@ impl<S: LeaseStore> Driver<'_, S> {
     }
 
     /// From this run's configuration to another one.
-    pub(super) fn conf_change(&mut self, conf: NetConf) -> Box<ConfChange> {
+    pub(super) fn handover_to(&mut self, conf: NetConf) -> Box<Handover> {
         let tried = self.tried.take();
-        Box::new(ConfChange {
+        Box::new(Handover {
             new: (conf, tried.unwrap_or_else(|| self.external.clone())),
             before: (self.conf.clone(), self.external.clone()),
         })

@@ -14,6 +14,7 @@ use netlink::RealKernel;
 use netstate::KernelError;
 use tracing::{debug, info};
 
+use super::start::{self, Refusal};
 use crate::cni_conf::CniConf;
 use crate::commands::Records;
 use crate::config::Config;
@@ -97,17 +98,17 @@ pub(super) fn run_command<'a>(records: Records, command: Command) -> Job<'a> {
     })
 }
 
-/// An address that a DHCP client takes away and gives again is back by then.
-const ADDRESS_SETTLES: Duration = Duration::from_secs(3);
+/// An address that a DHCP client takes away and gives again is most often back by then.
+const ADDRESS_SETTLES: Duration = Duration::from_secs(15);
 
-/// Chooses the external interface as at a start, after a while, on a thread of its own.
-pub(super) fn look_for_interface<'a>(config: Config, conf: NetConf) -> Job<'a> {
-    let choose = move || {
-        let mut kernel = RealKernel::open().map_err(|err| sentence(&err))?;
-        host_facts::external(&mut kernel, &config, &conf).map_err(|err| sentence(&err))
-    };
+/// Chooses the external interface as at a start, after a while, on a thread of its own; one that this node can begin with.
+pub(super) fn look_for_interface<'a>(config: Config, conf: NetConf, is_recording: bool) -> Job<'a> {
     Box::pin(async move {
         tokio::time::sleep(ADDRESS_SETTLES).await;
+        if is_recording {
+            return Event::InterfaceFound(Err(Refusal::Recorded.to_string()));
+        }
+        let choose = move || start::usable(&config, &conf).map_err(|refusal| sentence(&refusal));
         let chosen = tokio::task::spawn_blocking(choose).await;
         Event::InterfaceFound(chosen.unwrap_or_else(|err| Err(err.to_string())))
     })

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use flannel_types::NetConf;
 use lease_store::LeaseStore;
-use net_types::MacAddr;
+use net_types::{IfName, MacAddr};
 use netlink::RealKernel;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::jobs::look_at_links;
 use super::waiting::{self, Trouble};
@@ -76,9 +76,7 @@ impl<S: LeaseStore> Begin<'_, S> {
             signal = signals.end() => return Ok(Ended::Signal(signal)),
             never = desk.answer_without_node(|| trouble.of_interface()) => match never {},
         };
-        for ends in external.v4.iter().chain(&external.v6) {
-            info!(link = %external.link, local = %ends.local, public_ip = %ends.public_ip, "external interface");
-        }
+        tell_of(&external);
         let (rules_kernel, rules) = tokio::select! {
             found = find_rules(config, conf.enable_nftables) => found?,
             signal = signals.end() => return Ok(Ended::Signal(signal)),
@@ -186,13 +184,12 @@ pub(super) fn try_out<'a>(
         return Box::pin(ready(Err(Refusal::Recorded)));
     }
     let (config, external) = (config.clone(), external.clone());
-    Box::pin(async move { tokio::task::spawn_blocking(move || usable(&config, &conf, &external)).await? })
+    Box::pin(async move { tokio::task::spawn_blocking(move || usable_at(&config, &conf, &external)).await? })
 }
 
 /// Fails if a node that has these addresses could not begin anew with a network configuration, or not with the same ones.
-fn usable(config: &Config, conf: &NetConf, external: &External) -> Result<External, Refusal> {
-    let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
-    let found = host_facts::external(&mut kernel, config, conf).map_err(DaemonError::from)?;
+fn usable_at(config: &Config, conf: &NetConf, external: &External) -> Result<External, Refusal> {
+    let found = usable(config, conf)?;
     for (had, has) in [(&external.v4, &found.v4), (&external.v6, &found.v6)] {
         let (Some(had), Some(has)) = (had, has) else {
             continue;
@@ -202,9 +199,31 @@ fn usable(config: &Config, conf: &NetConf, external: &External) -> Result<Extern
             return Err(Refusal::Moved { from, to });
         }
     }
+    Ok(found)
+}
+
+/// Chooses the interface as at a start; fails if a node could not begin with a network configuration there.
+pub(super) fn usable(config: &Config, conf: &NetConf) -> Result<External, Refusal> {
+    let mut kernel = RealKernel::open().map_err(DaemonError::Netlink)?;
+    let found = host_facts::external(&mut kernel, config, conf).map_err(DaemonError::from)?;
     let rules = RulesKernel::open().settings(conf.enable_nftables, config.rules);
     settings_for(config, conf, &found, (rules, config.rules.audit_interval))?;
     Ok(found)
+}
+
+/// Logs which interface was chosen, and whether it might as well be another one.
+fn tell_of(external: &External) {
+    for ends in external.v4.iter().chain(&external.v6) {
+        info!(link = %external.link, local = %ends.local, public_ip = %ends.public_ip, "external interface");
+    }
+    if !external.alternatives.is_empty() {
+        let others: Vec<&str> = external.alternatives.iter().map(IfName::as_str).collect();
+        warn!(
+            link = %external.link,
+            others = others.join(", "),
+            "the default route spreads over several interfaces: choose one with --iface to be sure"
+        );
+    }
 }
 
 /// Adds what this host has and is.

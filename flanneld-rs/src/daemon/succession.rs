@@ -21,7 +21,7 @@ pub(super) struct Succession {
 }
 
 /// One configuration follows another.
-pub(super) struct ConfChange {
+pub(super) struct Handover {
     /// With the interface that it was tried out with.
     pub(super) new: (NetConf, External),
     pub(super) before: (NetConf, External),
@@ -38,7 +38,7 @@ impl Succession {
         }
     }
 
-    pub(super) fn advance(&mut self, change: ConfChange) {
+    pub(super) fn advance(&mut self, change: Handover) {
         let (conf, external) = change.new;
         (self.conf, self.external) = (conf, Some(external));
         self.before = Some(change.before);

@@ -122,15 +122,6 @@ pub struct VxlanSettings {
     pub random_mac: MacAddr,
 }
 
-impl Settings {
-    /// Whether a device of VXLAN carries packets.
-    #[must_use]
-    pub fn has_vxlan(&self) -> bool {
-        let is_vxlan = |side: &SideSettings| matches!(side.carrier, CarrierSettings::Vxlan(_));
-        self.sides.iter().any(is_vxlan)
-    }
-}
-
 impl SideSettings {
     /// Whether this is IPv6's side.
     #[must_use]
@@ -151,6 +142,13 @@ impl SideSettings {
 }
 
 impl Settings {
+    /// Whether a device of VXLAN carries packets.
+    #[must_use]
+    pub fn has_vxlan(&self) -> bool {
+        let is_vxlan = |side: &SideSettings| matches!(side.carrier, CarrierSettings::Vxlan(_));
+        self.sides.iter().any(is_vxlan)
+    }
+
     /// The addresses by which the store knows this node.
     #[must_use]
     pub fn public_addrs(&self) -> PublicAddrs {

@@ -79,7 +79,7 @@ pub(super) struct Standing {
     /// Whether the data plane has been complete once in this run.
     converged: bool,
     told_ready: bool,
-    store_connected: bool,
+    pub(super) store_connected: bool,
     store_error: Option<String>,
     store_errors: u64,
     renewals: u64,

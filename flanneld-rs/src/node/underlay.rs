@@ -34,10 +34,12 @@ impl Node {
         is_due.then_some(Action::LookForInterface)
     }
 
-    /// Moves to the addresses that a start would choose now, if an address is still lost.
+    /// Moves to the addresses that a start would choose now, if an address is still lost. While the store is out of reach
+    /// nobody could hear of them, and this node would have nothing to keep its kernel by.
     pub(super) fn interface_found(&mut self, found: Result<External, String>) -> Option<Action> {
         if let (Ok(to), Stage::Holding(holding)) = (&found, &self.stage)
             && !self.standing.lost_addrs.is_empty()
+            && self.standing.store_connected
             && self.settings.sides.iter().all(|side| self.is_held(side, to))
         {
             let lease = holding.keeper.lease().clone();

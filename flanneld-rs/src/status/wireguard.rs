@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
+use net_types::WgPublicKey;
 use netlink::{RealKernel, WireguardReport};
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +54,8 @@ fn seen(node: &NodeStatus, reports: &BTreeMap<&str, WireguardReport>, peer: &Pee
     if report.public_key.map(|own| own.to_string()) != device.public_key {
         return None;
     }
-    let mut known = report.peers.iter();
-    let (_, known) = known.find(|(known, _)| known.to_string() == *key)?;
+    let key: WgPublicKey = key.parse().ok()?;
+    let known = report.peers.get(&key)?;
     Some(Seen {
         endpoint: known.endpoint,
         last_handshake: known.last_handshake.map(|at| at.as_secs()),

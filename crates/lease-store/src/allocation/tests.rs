@@ -36,6 +36,23 @@ fn the_own_lease_is_reused_where_it_fits() {
 }
 
 #[test]
+fn of_two_leases_with_the_own_address_the_one_that_the_node_had_last_is_reused() {
+    let leases = leases(&[("10.5.1.0-24", 1, LIVE), ("10.5.2.0-24", 1, LIVE)]);
+    for (subnet, key) in [
+        (None, "10.5.1.0-24"),
+        (Some("10.5.2.0/24"), "10.5.2.0-24"),
+        (Some("10.5.3.0/24"), "10.5.1.0-24"),
+    ] {
+        let previous = PreviousSubnets {
+            subnet: subnet.map(|subnet| subnet.parse().unwrap()),
+            ..PreviousSubnets::default()
+        };
+        let allocation = with_previous(SMALL, &leases, previous, 0);
+        assert_eq!(allocation.unwrap(), reuse(key, &[]), "{subnet:?}");
+    }
+}
+
+#[test]
 fn own_leases_that_no_longer_fit_are_removed() {
     for stale in [
         "10.5.0.0-24",

@@ -92,9 +92,12 @@ impl Store {
     pub(super) async fn readdress(&self, lease: &Lease, to: PublicAddrs) -> Result<Lease, StoreError> {
         let key = lease.key;
         for _ in 0..MAX_ROUNDS {
-            let stored = self.own(key, lease.attrs.addrs()).await?;
-            if parse_attrs(&stored.value).as_ref() != Ok(&lease.attrs) {
-                let holder = lease.attrs.addrs().first();
+            let stored = self.read(key).await;
+            let stored = stored.map_err(|err| store_error(&self.keys.lease(key), err))?;
+            let stored = stored.ok_or(StoreError::Lost { key, holder: None })?;
+            let attrs = parse_attrs(&stored.value);
+            if attrs.as_ref() != Ok(&lease.attrs) {
+                let holder = attrs.ok().and_then(|attrs| attrs.addrs().first());
                 return Err(StoreError::Lost { key, holder });
             }
             let moved = self.refresh(key, &lease.attrs.at(to), &stored).await;

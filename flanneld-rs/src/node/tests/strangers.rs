@@ -209,6 +209,14 @@ fn a_node_moves_to_the_address_that_a_start_would_choose_once_its_own_is_lost() 
     assert_eq!(told(Event::InterfaceFound(Ok(to(9)))), [], "it is back");
 
     assert_eq!(told(other()), [Action::LookForInterface]);
+    let reason = "no route to the store".to_owned();
+    told(Event::Lease(LeaseEvent::Unsynced { reason }));
+    assert_eq!(
+        told(Event::InterfaceFound(Ok(to(9)))),
+        [Action::LookForInterface],
+        "nobody would hear of it"
+    );
+    told(snapshot(&[lease(1, None), own_lease(mac(250), Some(DAY_SECS))]));
     let lease = own_lease(mac(250), Some(DAY_SECS));
     let moved = Action::Move(Box::new(Move { to: to(9), lease }));
     assert_eq!(told(Event::InterfaceFound(Ok(to(9)))), [moved]);
