@@ -93,7 +93,6 @@ impl Agent {
             Request::Run { place, argv, limit } => told(self.within(&place, || shell::run(&argv, limit))?),
             Request::Read { path } => told(shell::read(&path)?),
             Request::AddPod { name, ports } => told(self.pods.add(&name, &ports)?),
-            Request::RemovePod { name } => told(self.pods.remove(&name)?),
             Request::Listen { place, port } => told(self.within(&place, || server::start(port))?),
             Request::Ask {
                 place,

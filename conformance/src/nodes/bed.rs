@@ -1,6 +1,7 @@
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::inventory::Inventory;
@@ -84,7 +85,7 @@ impl Bed {
     /// Starts agents, pods and servers; what there is of them ends when this fails.
     ///
     /// # Errors
-    /// Fails when a host cannot be reached, or a pod not be attached.
+    /// Fails when a host cannot be reached, a pod not be attached, or when two nodes or two pods have the same address.
     pub(super) fn make(inventory: &dyn Inventory, pods_per_node: u8) -> Result<Self> {
         let agents = inventory.start_agents()?;
         let made = side_by_side(&agents, |agent| {
@@ -107,6 +108,9 @@ impl Bed {
                 port,
             });
         }
+        let nodes = bed.nodes.iter();
+        told_apart(nodes.map(|node| (node.agent.name(), &*node.outward)))?;
+        told_apart(bed.pods.iter().map(|pod| (&*pod.name, &*pod.addresses)))?;
         Ok(bed)
     }
 
@@ -229,6 +233,23 @@ fn outward(addresses: &[(String, IpAddr)], chosen: &[IpAddr]) -> Vec<IpAddr> {
     chosen.iter().copied().chain(beside).collect()
 }
 
+/// Fails when two have the same address, at which either may answer for the other: of each family the one counts at which
+/// they are asked.
+fn told_apart<'a>(all: impl Iterator<Item = (&'a str, &'a [IpAddr])>) -> Result<()> {
+    let mut known = BTreeMap::new();
+    for (name, addresses) in all {
+        for ip in Family::BOTH
+            .iter()
+            .filter_map(|family| family.first_of(addresses))
+        {
+            if let Some(other) = known.insert(ip, name) {
+                bail!("{other} and {name} have the same address {ip}: neither can be told from the other");
+            }
+        }
+    }
+    Ok(())
+}
+
 fn is_link_local(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
@@ -294,5 +315,17 @@ mod tests {
         let found = outward(&all, &["10.0.0.1".parse().unwrap()]);
         assert_eq!(Family::V4.first_of(&found), Some("10.0.0.1".parse().unwrap()));
         assert_eq!(Family::V6.first_of(&found), Some("fd00::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn two_that_have_the_same_address_are_no_bed() {
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+        let one = ips(&["10.0.0.1", "fd00::1", "10.0.0.9"]);
+        let judged = |texts: &[&str]| told_apart([("one", &*one), ("other", &*ips(texts))].into_iter());
+        judged(&["10.0.0.2", "fd00::2", "10.0.0.9"]).unwrap();
+        for wrong in [["10.0.0.1", "fd00::2"], ["10.0.0.2", "fd00::1"]] {
+            let error = judged(&wrong).unwrap_err().to_string();
+            assert!(error.contains("one and other have the same address"), "{error}");
+        }
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,7 +34,7 @@ pub(super) struct Hosts {
 /// Reads `a,b,…`, or a file that has a destination a line, with comments after `#`.
 ///
 /// # Errors
-/// Fails when nothing is named, or something that `ssh` would take for an option.
+/// Fails when nothing is named, a host twice, or something that `ssh` would take for an option.
 pub(super) fn destinations(text: &str) -> Result<Vec<String>> {
     let listed = if Path::new(text).is_file() {
         let text = fs::read_to_string(text).with_context(|| format!("reading {text}"))?;
@@ -53,6 +54,10 @@ pub(super) fn destinations(text: &str) -> Result<Vec<String>> {
     }
     if found.is_empty() {
         bail!("{text} names no host");
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = found.iter().find(|one| !seen.insert(*one)) {
+        bail!("{twice} is named twice: name each host once");
     }
     Ok(found)
 }
@@ -145,6 +150,10 @@ impl Inventory for Hosts {
         Ok(())
     }
 
+    fn is_whole(&self) -> bool {
+        false
+    }
+
     fn may_break(&self) -> bool {
         self.may_break
     }
@@ -203,7 +212,7 @@ mod tests {
         let file = dir.path().join("hosts");
         fs::write(&file, "# mine\nroot@a # the first\n\nb\n").unwrap();
         assert_eq!(destinations(file.to_str().unwrap()).unwrap(), ["root@a", "b"]);
-        for wrong in ["", ",", "-oProxyCommand=reboot", "a b"] {
+        for wrong in ["", ",", "-oProxyCommand=reboot", "a b", "a,b,a"] {
             assert!(destinations(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -20,6 +20,9 @@ pub(super) trait Inventory {
     /// Skips the case when the inventory does not know how to.
     fn restart_daemon(&self, node: usize, agent: &Remote) -> Checked<()>;
 
+    /// Whether these are all nodes of their network.
+    fn is_whole(&self) -> bool;
+
     /// Whether things may be broken on the nodes to see them repaired.
     fn may_break(&self) -> bool;
 }

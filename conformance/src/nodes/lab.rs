@@ -117,6 +117,10 @@ impl Inventory for LabNodes {
         Ok(())
     }
 
+    fn is_whole(&self) -> bool {
+        true
+    }
+
     fn may_break(&self) -> bool {
         true
     }

@@ -45,8 +45,6 @@ pub(super) enum Request {
     Read { path: String },
     /// A pod is attached by the node's plugins: [`Attached`].
     AddPod { name: String, ports: Vec<HostPort> },
-    /// It is detached again.
-    RemovePod { name: String },
     /// A server of this program is started, on one port in TCP and UDP: `u16`.
     Listen { place: Place, port: u16 },
     /// Servers are asked whom they see: `Vec<Result<Seen, String>>`.
@@ -87,6 +85,31 @@ pub(super) enum Request {
     StartStream { place: Place, target: SocketAddr },
     /// The stream ends: [`Counted`].
     StopStream { stream: u64 },
+}
+
+/// How long one of many targets may be silent: as long as a connection and an answer on it may take.
+const TARGET_LIMIT: Duration = Duration::from_secs(15);
+
+impl Request {
+    /// How long it may take by itself: a program's own limit, and what silent targets take one after another.
+    pub(super) fn may_take(&self) -> Duration {
+        let all = |count: usize| TARGET_LIMIT.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+        match self {
+            Self::Run { limit, .. } => *limit,
+            Self::Ask { targets, .. } => all(targets.len()),
+            Self::Ping { targets, .. } => all(targets.len()),
+            Self::Addresses { .. }
+            | Self::Outward { .. }
+            | Self::Read { .. }
+            | Self::AddPod { .. }
+            | Self::Listen { .. }
+            | Self::Send { .. }
+            | Self::Connections { .. }
+            | Self::RoundTrips { .. }
+            | Self::StartStream { .. }
+            | Self::StopStream { .. } => Duration::ZERO,
+        }
+    }
 }
 
 /// Whether what is sent is looked at where it arrives, which takes time.

@@ -18,7 +18,7 @@ use crate::lab::wait_until;
 
 /// How long an agent may take until it greets: it may have to be carried to its host first.
 const GREETING_LIMIT: Duration = Duration::from_secs(120);
-/// How long an answer may take, beyond a program's own limit.
+/// How long an answer may take, beyond what the request itself may.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 /// How long an agent may take to detach its pods.
 const END_LIMIT: Duration = Duration::from_secs(60);
@@ -94,11 +94,7 @@ impl Remote {
     /// # Errors
     /// Fails with the agent's own words, or when it is gone.
     pub(super) fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T> {
-        let limit = if let Request::Run { limit, .. } = &request {
-            ANSWER_LIMIT.saturating_add(*limit)
-        } else {
-            ANSWER_LIMIT
-        };
+        let limit = ANSWER_LIMIT.saturating_add(request.may_take());
         let value = self
             .ask_within(request, limit)
             .with_context(|| self.name.clone())?;

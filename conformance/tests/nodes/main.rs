@@ -48,6 +48,7 @@ fn what_cannot_be_judged_is_told() {
     for (arguments, words) in [
         (&["--lab", "--only=XYZ"][..], "no case has an id"),
         (&["--hosts=,"], "names no host"),
+        (&["--hosts=a,a"], "named twice"),
         (&["--hosts=-oProxyCommand=true"], "is no host"),
         (
             &["--hosts=nobody@nowhere.invalid", "--only=NET", &config],
@@ -65,12 +66,21 @@ fn what_cannot_be_judged_is_told() {
 fn a_network_without_tunnels_is_judged_by_what_it_does() {
     let dir = tempfile::tempdir().unwrap();
     let conf = dir.path().join("net-conf.json");
-    let text = r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "host-gw"}}"#;
-    std::fs::write(&conf, text).unwrap();
-    let conf = format!("--net-conf={}", conf.display());
+    let flag = format!("--net-conf={}", conf.display());
+    for backend in [
+        r#""Type": "host-gw""#,
+        r#""Type": "vxlan", "DirectRouting": true"#,
+    ] {
+        let text = r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"#;
+        std::fs::write(&conf, format!("{text}{backend}}}}}")).unwrap();
+        is_judged_by_what_it_does(&flag);
+    }
+}
+
+fn is_judged_by_what_it_does(conf: &str) {
     let run = judge(
         program(),
-        &["--lab", "--nodes=2", &conf, "--only=NET,MTU,TAB,RST,RPR"],
+        &["--lab", "--nodes=2", conf, "--only=NET,MTU,TAB,RST,RPR"],
     );
     assert!(run.good, "{}", told(&run.report));
     let skipped: Vec<_> = outcomes(&run.report, "skipped")

@@ -90,16 +90,6 @@ impl Pods {
         Ok(attached)
     }
 
-    /// Detaches a pod and ends it.
-    ///
-    /// # Errors
-    /// Fails when there is none of this name, or when a plugin fails.
-    pub(super) fn remove(&self, name: &str) -> Result<()> {
-        let pod = self.lock().remove(name);
-        let pod = pod.with_context(|| format!("there is no pod {name}"))?;
-        self.call(Verb::Del, &pod).map(drop)
-    }
-
     /// Detaches all pods, also one that is just being attached; no more can be made.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::peers::{Peer, device, peer};
-use super::tables::{forwarding, hiding_rules, neighbours, routes};
+use super::tables::{by_the_tunnel, forwarding, hiding, hiding_rules, neighbours, routes};
 use super::tools::across;
 use crate::lab::wait_until;
 use crate::nodes::bed::{End, Family, Node, Pod};
@@ -200,6 +200,7 @@ fn repaired(
     let (from, to) = *pairs.first().context("no pair of nodes")?;
     let (node, other) = (look.bed.node(from.node)?, look.bed.node(to.node)?);
     let peer = peer(look, other)?;
+    by_the_tunnel(look, node, &peer)?;
     let before = table(look, node)?;
     if !before.contains(&entry(&peer)) {
         let name = node.agent.name();
@@ -224,22 +225,32 @@ fn rules_repaired(look: &Look<'_>) -> Checked<()> {
         return Err(Stop::Skip("no rule masquerades the network".to_owned()));
     }
     // Of flannel pkg/trafficmngr: the table in nf_tables, and the chain in iptables.
-    let ways = match look.family {
-        Family::V4 => [
-            &["nft", "flush", "table", "ip", "flannel-ipv4"][..],
-            &["iptables", "-t", "nat", "-F", "FLANNEL-POSTRTG"],
-        ],
-        Family::V6 => [
-            &["nft", "flush", "table", "ip6", "flannel-ipv6"][..],
-            &["ip6tables", "-t", "nat", "-F", "FLANNEL-POSTRTG"],
-        ],
+    let (iptables, [family, table]) = match look.family {
+        Family::V4 => ("iptables", ["ip", "flannel-ipv4"]),
+        Family::V6 => ("ip6tables", ["ip6", "flannel-ipv6"]),
     };
-    let Some(argv) = ways.into_iter().find(|argv| run(node, argv).is_ok()) else {
-        return Err(Stop::Skip(
-            "there is neither a table nor a chain of Flannel's".to_owned(),
-        ));
-    };
-    told(look, argv, as_before(look, node, hiding_rules, &before))
+    let chain = "FLANNEL-POSTRTG";
+    let ways = [
+        (
+            ["nft", "list", "table", family, table],
+            ["nft", "flush", "table", family, table],
+        ),
+        (
+            [iptables, "-t", "nat", "-S", chain],
+            [iptables, "-t", "nat", "-F", chain],
+        ),
+    ];
+    for (list, empty) in ways {
+        let listed = node.agent.run(&list)?;
+        // Where both are there, one may be empty, and to empty it would take nothing away.
+        if listed.status == Some(0) && !hiding(look, node, &listed.stdout)?.is_empty() {
+            run(node, &empty)?;
+            return told(look, &empty, as_before(look, node, hiding_rules, &before));
+        }
+    }
+    Err(Stop::Skip(
+        "neither Flannel's table nor its chain has a rule that masquerades the network".to_owned(),
+    ))
 }
 
 /// All of a tunnel's tables.
