@@ -1,5 +1,6 @@
 //! The program on a node: makes pods there and sends and receives in them, as the runner asks over its standard input.
-//! At the end of that input, whatever ended the runner or the connection to it, it detaches every pod and ends.
+//! At the end of that input, whatever ended the runner or the connection to it, it detaches every pod and ends; so it does
+//! when nothing comes for a minute, as where a connection is cut without a word.
 
 mod echo;
 mod exchange;
@@ -9,11 +10,13 @@ mod server;
 mod shell;
 mod stream;
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Arg, ArgMatches, Command};
@@ -21,10 +24,13 @@ use nix::ifaddrs::getifaddrs;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::protocol::{Answer, Greeting, Numbered, PROTOCOL, Place, Request};
+use super::protocol::{Answer, Greeting, KEEP_ALIVE, Numbered, PROTOCOL, Place, Request};
 use crate::lab::on_own_thread;
 use pods::Pods;
 use stream::Streams;
+
+/// How long the runner may say nothing before it counts as gone: a connection may be cut without an end.
+const SILENCE_LIMIT: Duration = KEEP_ALIVE.saturating_mul(4);
 
 /// The subcommand `agent`, which the runner calls.
 pub(crate) fn command() -> Command {
@@ -41,7 +47,7 @@ pub(crate) fn command() -> Command {
         .arg(text("conf", "/etc/cni/net.d"))
 }
 
-/// Serves until standard input ends.
+/// Serves until standard input ends, or says nothing for too long.
 ///
 /// # Errors
 /// Fails when standard output is gone, or a pod cannot be detached at the end.
@@ -54,12 +60,9 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         out: Mutex::new(std::io::stdout()),
     });
     agent.print(&Greeting { agent: PROTOCOL })?;
-    for line in std::io::stdin().lock().lines() {
-        // A line cut short is the end of the runner.
-        let Some(Numbered { number, request }) = line.ok().and_then(|line| serde_json::from_str(&line).ok())
-        else {
-            break;
-        };
+    let requests = requests(BufReader::new(std::io::stdin()));
+    // At the end of the input, or when the time is over.
+    while let Ok(Numbered { number, request }) = requests.recv_timeout(SILENCE_LIMIT) {
         let agent = Arc::clone(&agent);
         thread::spawn(move || {
             let result = agent.answer(request).map_err(|error| format!("{error:#}"));
@@ -69,6 +72,19 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
     }
     agent.pods.remove_all()?;
     Ok(true)
+}
+
+/// Reads requests on a thread of its own, up to the end of the input or to a line that is none: one cut short is the end
+/// of the runner.
+fn requests(input: impl BufRead + Send + 'static) -> Receiver<Numbered> {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let lines = input.lines().map_while(Result::ok);
+        let mut read = lines.map_while(|line| serde_json::from_str(&line).ok());
+        // Nobody listens any more when the receiver is gone.
+        read.all(|request| tell.send(request).is_ok())
+    });
+    told
 }
 
 struct Agent {
@@ -88,6 +104,7 @@ impl Agent {
 
     fn answer(&self, request: Request) -> Result<Value> {
         match request {
+            Request::KeepAlive => Ok(Value::Null),
             Request::Addresses { place } => told(self.within(&place, addresses)?),
             Request::Outward { place } => told(self.within(&place, || Ok(outward()))?),
             Request::Run { place, argv, limit } => told(self.within(&place, || shell::run(&argv, limit))?),
@@ -175,4 +192,19 @@ fn outward() -> Vec<IpAddr> {
         Some(socket.local_addr().ok()?.ip())
     };
     ways.into_iter().filter_map(chosen).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_end_with_the_input_and_at_a_line_that_is_none() {
+        let good = r#"{"number":7,"request":"KeepAlive"}"#;
+        for rest in ["", "{\"number\":8,\"requ", "what\n{}\n"] {
+            let told = requests(std::io::Cursor::new(format!("{good}\n{rest}")));
+            let numbers: Vec<_> = told.iter().map(|numbered| numbered.number).collect();
+            assert_eq!(numbers, [7], "{rest}");
+        }
+    }
 }

@@ -28,9 +28,14 @@ pub(super) enum Transport {
     Udp,
 }
 
+/// How often a runner tells that it is there: as often as ssh is asked to do for its own connection.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
 /// What is asked of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
+    /// Nothing: the runner is still there.
+    KeepAlive,
     /// The addresses of all links but the loopback: `Vec<(String, IpAddr)>`.
     Addresses { place: Place },
     /// The addresses from which a packet to the outside would come, one a family at most: `Vec<IpAddr>`.
@@ -98,7 +103,8 @@ impl Request {
             Self::Run { limit, .. } => *limit,
             Self::Ask { targets, .. } => all(targets.len()),
             Self::Ping { targets, .. } => all(targets.len()),
-            Self::Addresses { .. }
+            Self::KeepAlive
+            | Self::Addresses { .. }
             | Self::Outward { .. }
             | Self::Read { .. }
             | Self::AddPod { .. }

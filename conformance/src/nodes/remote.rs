@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::protocol::{Answer, Greeting, Numbered, Output, PROTOCOL, Place, Request};
+use super::protocol::{Answer, Greeting, KEEP_ALIVE, Numbered, Output, PROTOCOL, Place, Request};
 use crate::lab::wait_until;
 
 /// How long an agent may take until it greets: it may have to be carried to its host first.
@@ -36,7 +36,9 @@ type Answers = BTreeMap<u64, Sender<Result<Value, String>>>;
 pub(super) struct Remote {
     name: String,
     child: Child,
-    stdin: Mutex<Option<ChildStdin>>,
+    stdin: Arc<Mutex<Option<ChildStdin>>>,
+    /// Its end is that of the thread that tells the agent that the runner is there.
+    _keeps: Sender<()>,
     /// Empty again once the agent's output has ended: then nobody will be answered.
     waiting: Arc<Mutex<Option<Answers>>>,
     stderr: Arc<Mutex<String>>,
@@ -64,17 +66,25 @@ impl Remote {
         thread::spawn(move || listen(stdout, &greets, &answers));
         // Why it does not take it is in its standard error.
         let taken = stdin.write_all(before).and_then(|()| stdin.flush());
+        let stdin = Arc::new(Mutex::new(Some(stdin)));
+        let (keeps, kept) = mpsc::channel();
         let remote = Self {
             name: name.to_owned(),
             child,
-            stdin: Mutex::new(Some(stdin)),
+            stdin,
+            _keeps: keeps,
             waiting,
             stderr: text,
             collector,
             next: AtomicU64::new(1),
         };
         match greeting.recv_timeout(GREETING_LIMIT) {
-            Ok(true) if taken.is_ok() => Ok(remote),
+            Ok(true) if taken.is_ok() => {
+                // Not before: what reads the program might take what is the agent's.
+                let stdin = Arc::clone(&remote.stdin);
+                thread::spawn(move || keep_alive(&stdin, &kept, KEEP_ALIVE));
+                Ok(remote)
+            }
             Ok(_) | Err(RecvTimeoutError::Disconnected) => bail!(
                 "{name}: the agent did not start: {}; it has to be a static program where the host has other libraries \
                  than this one (docs/conformance.md)",
@@ -197,6 +207,27 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Tells the agent now and then that the runner is there, until the agent or the sender's end is gone.
+fn keep_alive(stdin: &Mutex<Option<ChildStdin>>, kept: &Receiver<()>, pause: Duration) {
+    let alive = Numbered {
+        // Nobody waits for the answer.
+        number: 0,
+        request: Request::KeepAlive,
+    };
+    let Ok(line) = serde_json::to_string(&alive) else {
+        return;
+    };
+    while kept.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        let mut stdin = locked(stdin);
+        let told = stdin
+            .as_mut()
+            .map(|stdin| writeln!(stdin, "{line}").and_then(|()| stdin.flush()));
+        if !matches!(told, Some(Ok(()))) {
+            return;
+        }
+    }
+}
+
 /// Hands answers to those who wait for them, until the agent's output ends.
 fn listen(stdout: ChildStdout, greets: &Sender<bool>, waiting: &Mutex<Option<Answers>>) {
     let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
@@ -289,6 +320,21 @@ mod tests {
             "{error:#}"
         );
         assert!(remote.end().is_err());
+    }
+
+    #[test]
+    fn an_agent_is_told_that_the_runner_is_there_until_it_is_not() {
+        let mut child = child("read -r one; read -r two; echo \"$two\"");
+        let stdin = Mutex::new(child.stdin.take());
+        let (keeps, kept) = mpsc::channel();
+        // It ends by itself once the shell does not read any more.
+        keep_alive(&stdin, &kept, Duration::from_millis(20));
+        let output = child.wait_with_output().unwrap();
+        let line = String::from_utf8(output.stdout).unwrap();
+        let told: Numbered = serde_json::from_str(&line).unwrap();
+        assert_eq!((told.number, told.request), (0, Request::KeepAlive));
+        drop(keeps);
+        keep_alive(&stdin, &kept, Duration::from_secs(60));
     }
 
     #[test]
