@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
 use super::hosts::{self, Hosts};
 use super::lab::{Flaw, LabNodes};
-use super::runner::{self, Config, Judged};
+use super::runner::{self, Config, Judged, Plan};
 use crate::lab::MAX_NODES;
 use crate::report;
 
@@ -86,6 +86,8 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
             .cloned()
             .collect(),
     };
+    // Before a lab is made for nothing.
+    let plan = Plan::of(&config)?;
     let Judged { report, ended } = match text("hosts") {
         Some(listed) => {
             let hosts = Hosts {
@@ -100,13 +102,13 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
                     .collect(),
                 may_break: arguments.get_flag("disruptive"),
             };
-            runner::run(&hosts, &config, || Ok(()))?
+            runner::run(&hosts, &plan, || Ok(()))?
         }
         None => {
             let nodes = arguments.get_one("nodes").copied().unwrap_or(1);
             let lab = LabNodes::start(nodes, path("bin-dir"), path("net-conf").as_deref())?;
             let flaw = text("flaw").and_then(|name| Flaw::named(&name));
-            runner::run(&lab, &config, || flaw.map_or(Ok(()), |flaw| lab.spoil(flaw)))?
+            runner::run(&lab, &plan, || flaw.map_or(Ok(()), |flaw| lab.spoil(flaw)))?
         }
     };
     let good = report::write(&report, arguments)?;

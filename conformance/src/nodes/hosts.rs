@@ -95,12 +95,13 @@ impl Hosts {
 
 /// The command that takes a program of this size from its standard input into a directory of its own, runs it with the
 /// rest of the input, as root, and removes the directory whatever becomes of it. The program is whole before the agent
-/// greets, and only then is more sent, so that `head` cannot take what is the agent's.
+/// greets, and only then is more sent, so that `head` cannot take what is the agent's. What plugins make on the host has the
+/// usual mode, not the directory's.
 fn carry(size: usize, arguments: &[&str]) -> String {
     let arguments: Vec<_> = arguments.iter().map(|argument| quoted(argument)).collect();
     let script = format!(
         "umask 077; dir=$(mktemp -d) || exit 1; head -c {size} >\"$dir/conformance\" && chmod 700 \"$dir/conformance\" || \
-         {{ rm -rf \"$dir\"; exit 1; }}; sudo=; [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; \
+         {{ rm -rf \"$dir\"; exit 1; }}; umask 022; sudo=; [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; \
          $sudo \"$dir/conformance\" {}; status=$?; rm -rf \"$dir\"; exit $status",
         arguments.join(" ")
     );
@@ -183,7 +184,8 @@ mod tests {
     #[test]
     fn a_program_is_carried_run_with_its_arguments_and_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let program = b"#!/bin/sh\nprintf '%s\\n' \"$@\" \"$0\"; read -r rest; echo \"$rest\"; exit 7\n";
+        let program =
+            b"#!/bin/sh\nprintf '%s\\n' \"$@\" \"$0\"; read -r rest; echo \"$rest\"; umask; exit 7\n";
         let script = carry(program.len(), &["agent", "--conf", "it's a $HOME"]);
         // As sshd does: the user's shell gets one text.
         let mut shell = Command::new("sh");
@@ -201,7 +203,7 @@ mod tests {
         assert_eq!(output.status.code(), Some(7));
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.starts_with("agent\n--conf\nit's a $HOME\n/"), "{text}");
-        assert!(text.ends_with("the rest\n"), "{text}");
+        assert!(text.ends_with("the rest\n0022\n"), "{text}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

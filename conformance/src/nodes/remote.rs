@@ -87,7 +87,7 @@ impl Remote {
             }
             Ok(_) | Err(RecvTimeoutError::Disconnected) => bail!(
                 "{name}: the agent did not start: {}; it has to be a static program where the host has other libraries \
-                 than this one (docs/conformance.md)",
+                 than this one, and the host's /tmp must not be mounted noexec (docs/conformance.md)",
                 remote.last_words()
             ),
             Err(RecvTimeoutError::Timeout) => bail!("{name}: the agent did not greet in time"),

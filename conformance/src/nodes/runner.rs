@@ -29,50 +29,73 @@ pub(super) struct Config {
     pub(super) only: Vec<String>,
 }
 
+/// The cases that were asked for.
+pub(super) struct Plan {
+    pods: u8,
+    cases: Vec<Case>,
+    known: Known,
+    requirements: Vec<Asked>,
+}
+
+impl Plan {
+    /// Chooses the cases.
+    ///
+    /// # Errors
+    /// Fails when nothing is left to run, or when the list of known differences cannot be read.
+    pub(super) fn of(config: &Config) -> Result<Self> {
+        let wanted =
+            |id: &str| config.only.is_empty() || config.only.iter().any(|start| id.starts_with(start));
+        let all = groups::cases();
+        let names: Vec<_> = all.iter().map(|case| (case.id, case.name)).collect();
+        let known = Known::load(config.known.as_deref(), &names)?;
+        let cases: Vec<_> = all.into_iter().filter(|case| wanted(case.id)).collect();
+        if cases.is_empty() {
+            bail!("no case has an id that begins with {}", config.only.join(" or "));
+        }
+        Ok(Self {
+            pods: config.pods,
+            cases,
+            known,
+            requirements: requirement::all()?,
+        })
+    }
+}
+
 /// A report, and whether all pods could be detached after the last case.
 pub(super) struct Judged {
     pub(super) report: Report,
     pub(super) ended: Result<()>,
 }
 
-/// Runs every case that was asked for on the nodes of an inventory, one after another; the function does something when
+/// Runs every case of a plan on the nodes of an inventory, one after another; the function does something when
 /// all pods are there, before the first case.
 ///
 /// # Errors
-/// Fails when a host cannot be reached, a pod not be attached, or when nothing is left to run.
+/// Fails when a host cannot be reached, or a pod not be attached.
 pub(super) fn run(
     inventory: &dyn Inventory,
-    config: &Config,
+    plan: &Plan,
     before: impl FnOnce() -> Result<()>,
 ) -> Result<Judged> {
     let start = Instant::now();
-    let wanted = |id: &str| config.only.is_empty() || config.only.iter().any(|start| id.starts_with(start));
-    let all = groups::cases();
-    let names: Vec<_> = all.iter().map(|case| (case.id, case.name)).collect();
-    let known = Known::load(config.known.as_deref(), &names)?;
-    let cases: Vec<_> = all.into_iter().filter(|case| wanted(case.id)).collect();
-    if cases.is_empty() {
-        bail!("no case has an id that begins with {}", config.only.join(" or "));
-    }
-    let requirements = requirement::all()?;
-    let bed = Bed::make(inventory, config.pods)?;
+    let bed = Bed::make(inventory, plan.pods)?;
     before()?;
     let mut rows = Vec::new();
-    for case in &cases {
-        let asked = requirements.iter().find(|asked| asked.id == case.id);
+    for case in &plan.cases {
+        let asked = plan.requirements.iter().find(|asked| asked.id == case.id);
         let asked = asked.with_context(|| format!("there is no requirement {}", case.id))?;
-        rows.extend(rows_of(case, asked, &known, &bed, inventory));
+        rows.extend(rows_of(case, asked, &plan.known, &bed, inventory));
     }
     let (parts, facts) = (parts(&bed), facts(&bed));
     let ended = bed.end();
     let report = Report {
         suite: SUITE,
         of: inventory.title(),
-        headline: format!("{}, {} pods on each node", inventory.title(), config.pods),
+        headline: format!("{}, {} pods on each node", inventory.title(), plan.pods),
         parts,
         facts,
         rows,
-        not_covered: groups::not_covered(&requirements),
+        not_covered: groups::not_covered(&plan.requirements),
         took: start.elapsed(),
     };
     Ok(Judged { report, ended })

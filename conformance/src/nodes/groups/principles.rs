@@ -103,7 +103,8 @@ fn not_seen_as(pair: &Pair<'_, Result<Seen, String>>, right: impl Fn(&Seen) -> b
     }
 }
 
-fn answered(look: &Look<'_>, pairs: &[Pair<'_, Pinged>]) -> Checked<()> {
+/// Ends the case unless every echo request was answered.
+pub(super) fn answered(look: &Look<'_>, pairs: &[Pair<'_, Pinged>]) -> Checked<()> {
     all_of(look, "an answer", pairs, |pair| match pair.seen {
         Pinged::Answered(_) => None,
         other @ (Pinged::TooBig | Pinged::Refused(_) | Pinged::Silent) => Some(in_words(other)),

@@ -1,7 +1,7 @@
 //! Packets and contents of all sizes: what must not be divided, what has to be, and what is long.
 
-use super::pairs::{Pair, all_of, ask, ping};
-use super::principles::{in_words, nodes, pods};
+use super::pairs::{all_of, ask, ping};
+use super::principles::{answered, in_words, nodes, pods};
 use super::tools::{across, beside, pod_mtus};
 use crate::lab::POD_LINK;
 use crate::nodes::bed::{End, Pod};
@@ -22,7 +22,7 @@ pub(super) const CASES: &[Case] = &[
             let mtu = pod_mtus(look)?.into_iter().min().unwrap_or_default();
             look.measured(format!("{mtu} bytes"));
             let pods = pods(look);
-            arrive(look, &ping(look, &pods, &pods, mtu)?)
+            answered(look, &ping(look, &pods, &pods, mtu)?)
         },
     ),
     case(
@@ -30,7 +30,7 @@ pub(super) const CASES: &[Case] = &[
         "packets of the pods' MTU go undivided from every node to every pod",
         |look| {
             let mtu = pod_mtus(look)?.into_iter().min().unwrap_or_default();
-            arrive(look, &ping(look, &nodes(look), &pods(look), mtu)?)
+            answered(look, &ping(look, &nodes(look), &pods(look), mtu)?)
         },
     ),
     case(
@@ -88,13 +88,6 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
 ];
-
-fn arrive(look: &Look<'_>, pairs: &[Pair<'_, Pinged>]) -> Checked<()> {
-    all_of(look, "an answer", pairs, |pair| match pair.seen {
-        Pinged::Answered(_) => None,
-        other @ (Pinged::TooBig | Pinged::Refused(_) | Pinged::Silent) => Some(in_words(other)),
-    })
-}
 
 fn transfers<'a>(look: &Look<'a>) -> Checked<Vec<(&'a Pod, &'a Pod)>> {
     Ok(beside(look).into_iter().chain(across(look)?).collect())

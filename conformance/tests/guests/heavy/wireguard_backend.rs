@@ -198,8 +198,8 @@ fn only_ciphertext(lab: &mut GuestLab, second: &[IpAddr]) {
     }
 }
 
-/// The device, its key, though its first file goes, and its sessions stay: of what a pod sends from before the daemon's end until after its new start,
-/// nothing is lost.
+/// The device, its key, though its first file goes, and its sessions stay: of what a pod sends from before the daemon's end
+/// until after its new start, nothing is lost.
 fn a_restart_costs_nothing(lab: &mut GuestLab, flags: &str, first: &[IpAddr]) {
     let [address, _] = first else {
         panic!("two families")
