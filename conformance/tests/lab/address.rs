@@ -17,8 +17,8 @@ const COMMANDS: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"extensio
 
 #[test]
 fn a_node_whose_address_changes_keeps_its_subnet_in_every_store() {
-    for lab in [bare(3), bare_on_etcd(3), bare_on_kube(3)] {
-        let bed = running_in(lab, 1);
+    for make in [bare, bare_on_etcd, bare_on_kube] {
+        let bed = running_in(make(3), 1);
         moves(&bed);
         let (was, entries) = (
             bed.node(1).address().to_string(),
@@ -49,8 +49,8 @@ fn plain_routes_commands_and_both_families_follow_a_node_to_its_new_address() {
 /// For a while both leases have the same address, and the node that moves first may not take the other's.
 #[test]
 fn nodes_that_swap_their_addresses_keep_their_subnets() {
-    for lab in [bare(2), bare_on_etcd(2)] {
-        let bed = running_in(lab, 1);
+    for make in [bare, bare_on_etcd] {
+        let bed = running_in(make(2), 1);
         // The lease that comes first in the store's order is the other's.
         let (mut first, mut second) = (bed.node(1), bed.node(2));
         if first.subnet().unwrap() < second.subnet().unwrap() {
