@@ -35,7 +35,7 @@ const DETAILS: &str = "\
 Removed are, of this daemon and of upstream's: the subnet file, the status socket and the last known state of a
 Kubernetes cluster, with --cni-conf-dir also the file 10-flannel.conflist there if it runs the plugin flannel (one that
 was there before stays as 10-flannel.conflist.kept, for scripts/install --uninstall), the rules in nf_tables and in both
-variants of iptables, the devices flannel.N, flannel-v6.N, flannel-wg and flannel-wg-v6 with what is on them, and the
+variants of iptables, the devices flannel.N, flannel-v6.N, flannel-wg, flannel-wg-v6 and flannel.ipip, and the
 routes of the backend host-gw that this daemon made (protocol 102). Never touched are the bridge and the interfaces of
 pods, the state of CNI plugins, the private key of WireGuard, leases, and what commands of the backend extension made.
 
