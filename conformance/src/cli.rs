@@ -85,28 +85,42 @@ fn demo_command() -> Command {
         .about("Makes a lab of nodes and pods in namespaces of this machine, and shows that they all reach each other")
         .arg(number("nodes", "3", MAX_NODES.into()).help("Number of nodes"))
         .arg(number("pods", "2", 250).help("Number of pods on each node"))
-        .arg(
-            Arg::new("store")
-                .long("store")
-                .value_name("STORE")
-                .value_parser(["directory", "etcd"])
-                .default_value("directory")
-                .help("Where the daemons keep their leases"),
-        )
+        .args(lab_arguments())
         .arg(switch("keep", "Leave the lab up, and print how to enter its nodes and pods"))
         .arg(switch("down", "Only remove a lab that was kept"))
-        .arg(path("bin-dir", "DIR").help("Directory of flanneld and flannel [default: found near this program]"))
         .arg(path("record", "FILE").default_value("/run/flannel-demo").help("Where a kept lab is noted"))
+}
+
+/// What a lab runs, and where its leases are.
+pub(crate) fn lab_arguments() -> [Arg; 2] {
+    [
+        Arg::new("store")
+            .long("store")
+            .value_name("STORE")
+            .value_parser(["directory", "etcd"])
+            .default_value("directory")
+            .help("Where the daemons keep their leases"),
+        Arg::new("bin-dir")
+            .long("bin-dir")
+            .value_name("DIR")
+            .value_parser(value_parser!(PathBuf))
+            .help("Directory of flanneld and flannel [default: found near this program]"),
+    ]
+}
+
+/// The store that [`lab_arguments`] chose.
+pub(crate) fn store(arguments: &ArgMatches) -> Store {
+    match arguments.get_one::<String>("store").map(String::as_str) {
+        Some("etcd") => Store::Etcd,
+        Some(_) | None => Store::Directory,
+    }
 }
 
 fn demo_config(arguments: &ArgMatches) -> DemoConfig {
     DemoConfig {
         nodes: arguments.get_one("nodes").copied().unwrap_or(1),
         pods: arguments.get_one("pods").copied().unwrap_or(1),
-        store: match arguments.get_one::<String>("store").map(String::as_str) {
-            Some("etcd") => Store::Etcd,
-            Some(_) | None => Store::Directory,
-        },
+        store: store(arguments),
         keep: arguments.get_flag("keep"),
         down: arguments.get_flag("down"),
         bin_dir: arguments.get_one("bin-dir").cloned(),

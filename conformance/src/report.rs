@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use known::Known;
 pub(crate) use outcome::{Checked, Outcome, Stop, differs, expect};
-pub(crate) use output::{arguments, write};
+pub(crate) use output::{arguments, only, write};
 
 /// How binding a requirement is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

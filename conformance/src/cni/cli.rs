@@ -50,12 +50,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         plugin_dir: path("plugin-dir").unwrap_or_default(),
         conf: path("conf"),
         known: path("known"),
-        only: arguments
-            .get_many("only")
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect(),
+        only: report::only(arguments),
         jobs: arguments.get_one("jobs").copied(),
     })?;
     report::write(&report, arguments)

@@ -79,12 +79,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
     let config = Config {
         pods: arguments.get_one("pods").copied().unwrap_or(1),
         known: path("known"),
-        only: arguments
-            .get_many("only")
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect(),
+        only: report::only(arguments),
     };
     // Before a lab is made for nothing.
     let plan = Plan::of(&config)?;

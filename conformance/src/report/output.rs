@@ -20,6 +20,16 @@ pub(crate) fn arguments() -> [Arg; 3] {
     ]
 }
 
+/// The beginnings of ids that `--only` of a suite names; none where all cases run.
+pub(crate) fn only(arguments: &ArgMatches) -> Vec<String> {
+    arguments
+        .get_many("only")
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
+}
+
 /// Writes the forms that were asked for, and the table to standard output; true when the report is good.
 ///
 /// # Errors

@@ -1,17 +1,16 @@
 use std::io::Write;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command};
 
 use super::action::Action;
 use super::invariants::violations;
 use super::random::Random;
 use super::world::World;
-use crate::lab::Store;
+use crate::cli;
 
 /// How long everything may take to be as it must be: a daemon that distrusts its store holds removals for a minute, and
 /// all namespaces of a machine share the kernel's locks.
@@ -46,21 +45,7 @@ pub(crate) fn command() -> Command {
                 .value_parser(RangedU64ValueParser::<u8>::new().range(2..=20))
                 .help("Number of nodes"),
         )
-        .arg(
-            Arg::new("store")
-                .long("store")
-                .value_name("STORE")
-                .value_parser(["directory", "etcd"])
-                .default_value("directory")
-                .help("Where the daemons keep their leases"),
-        )
-        .arg(
-            Arg::new("bin-dir")
-                .long("bin-dir")
-                .value_name("DIR")
-                .value_parser(value_parser!(PathBuf))
-                .help("Directory of flanneld and flannel [default: found near this program]"),
-        )
+        .args(cli::lab_arguments())
 }
 
 /// Runs the subcommand; true when everything held after every round.
@@ -72,14 +57,14 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
     let seed = number("seed").unwrap_or_else(now);
     let limit = Duration::from_secs(number("seconds").unwrap_or_default());
     let settling = Duration::from_secs(number("settle-seconds").unwrap_or_default());
-    let store = match arguments.get_one::<String>("store").map(String::as_str) {
-        Some("etcd") => Store::Etcd,
-        Some(_) | None => Store::Directory,
-    };
     let nodes = arguments.get_one::<u8>("nodes").copied().unwrap_or(2);
     say(&format!("seed {seed}"))?;
     let start = Instant::now();
-    let mut world = World::start(nodes, store, arguments.get_one("bin-dir").cloned())?;
+    let mut world = World::start(
+        nodes,
+        cli::store(arguments),
+        arguments.get_one("bin-dir").cloned(),
+    )?;
     settle(&mut world, settling).with_context(|| format!("seed {seed}, before anything happened"))?;
     let (mut random, mut rounds, mut actions, mut slowest) = (Random::new(seed), 0_u64, 0, Duration::ZERO);
     while start.elapsed() < limit || rounds == 0 {

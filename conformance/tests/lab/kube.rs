@@ -143,16 +143,16 @@ fn annotations_that_are_gone_after_an_outage_are_put_back() {
     bed.assert_all_ping();
 }
 
+/// Adds the Node `left`.
+fn put_peer_that_leaves(lab: &Lab) {
+    let left = peer("left", &["10.244.90.0/24"], "192.168.77.90", "02:00:00:00:00:90");
+    lab.put_kube_node(&left).unwrap();
+}
+
 /// Takes the API away under traffic and gives it back, without the Node `left` and with the Node `came`.
 fn api_outage(away: impl FnOnce(&mut Lab)) {
     let lab = bare_on_kube(2);
-    lab.put_kube_node(&peer(
-        "left",
-        &["10.244.90.0/24"],
-        "192.168.77.90",
-        "02:00:00:00:00:90",
-    ))
-    .unwrap();
+    put_peer_that_leaves(&lab);
     let mut bed = support::started(lab, 1);
     bed.assert_all_ping();
     for node in bed.lab.nodes() {
@@ -180,13 +180,7 @@ fn api_outage(away: impl FnOnce(&mut Lab)) {
 #[test]
 fn a_daemon_starts_without_the_api_from_what_it_knew_and_corrects_itself_later() {
     let lab = bare_on_kube(3);
-    lab.put_kube_node(&peer(
-        "left",
-        &["10.244.90.0/24"],
-        "192.168.77.90",
-        "02:00:00:00:00:90",
-    ))
-    .unwrap();
+    put_peer_that_leaves(&lab);
     let mut bed = running_in(lab, 1);
     let cache = bed.node(1).file("/var/lib/flannel/kube-cache.json");
     wait_until("the last known state on the disk", LONG, || {

@@ -97,6 +97,16 @@ pub enum LeaseValueError {
 }
 
 impl LeaseAttrs {
+    /// The same of a node that has other public addresses now.
+    #[must_use]
+    pub fn at(&self, addrs: PublicAddrs) -> Self {
+        Self {
+            public_ip: addrs.v4,
+            public_ipv6: addrs.v6,
+            ..self.clone()
+        }
+    }
+
     /// Reads the value of a lease; members of other names are ignored.
     ///
     /// # Errors
@@ -150,18 +160,6 @@ impl LeaseAttrs {
         }
         text.push('}');
         text
-    }
-}
-
-impl LeaseAttrs {
-    /// The same of a node that has other public addresses now.
-    #[must_use]
-    pub fn at(&self, addrs: PublicAddrs) -> Self {
-        Self {
-            public_ip: addrs.v4,
-            public_ipv6: addrs.v6,
-            ..self.clone()
-        }
     }
 }
 
