@@ -7,8 +7,10 @@
 
 mod agent;
 mod bed;
+mod carry;
 mod case;
 pub(crate) mod cli;
+mod connection;
 mod groups;
 mod hosts;
 mod inventory;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 pub(crate) use known::Known;
-pub(crate) use outcome::{Checked, Outcome, Stop, differs, expect};
+pub(crate) use outcome::{CannotRun, Checked, Outcome, Stop, differs, expect};
 pub(crate) use output::{arguments, only, write};
 
 /// How binding a requirement is.

@@ -4,16 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::inventory::Inventory;
+use super::inventory::{Host, Inventory, OwnPod};
 use super::protocol::{Attached, HostPort, Place, Request};
 use super::remote::{Remote, side_by_side};
+use crate::report::CannotRun;
 
 /// The port of the node that leads to the first pod of each: below the range of Kubernetes' node ports (30000 to 32767,
 /// kube-apiserver `--service-node-port-range`) and that from which kernels take ports for clients (linux
 /// `ip_local_port_range`).
 pub(super) const HOST_PORT: u16 = 28_377;
 /// The port of the server in pods, which a host port leads to.
-const POD_PORT: u16 = 8_377;
+pub(super) const POD_PORT: u16 = 8_377;
 
 /// An IP family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,19 +47,22 @@ impl Family {
 
 /// A node with its agent.
 pub(super) struct Node {
-    pub(super) agent: Remote,
+    pub(super) name: String,
+    /// Why there is none, where there is none.
+    agent: Result<Remote, String>,
     /// All of its addresses, of whatever link.
     pub(super) addresses: Vec<IpAddr>,
     /// One of each family at which other nodes reach it.
     pub(super) outward: Vec<IpAddr>,
-    /// Of the server on it.
-    port: u16,
+    /// Of the server on it, if there is an agent to serve.
+    port: Option<u16>,
 }
 
 /// A pod that the run made.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pod {
     pub(super) name: String,
+    /// Its own agent; `None` where its node's enters it.
+    own: Option<Remote>,
     /// The place of its node among all.
     pub(super) node: usize,
     pub(super) addresses: Vec<IpAddr>,
@@ -75,7 +79,7 @@ pub(super) struct Bed {
 }
 
 /// Where a packet comes from or goes to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) enum End<'a> {
     Node(usize),
     Pod(&'a Pod),
@@ -87,29 +91,18 @@ impl Bed {
     /// # Errors
     /// Fails when a host cannot be reached, a pod not be attached, or when two nodes or two pods have the same address.
     pub(super) fn make(inventory: &dyn Inventory, pods_per_node: u8) -> Result<Self> {
-        let agents = inventory.start_agents()?;
-        let made = side_by_side(&agents, |agent| {
-            let pods = (1..=pods_per_node).map(|number| add_pod(agent, number));
-            let pods = pods.collect::<Result<Vec<_>>>()?;
-            // After the pods, because the first one brings the node addresses.
-            Ok((about(agent)?, pods))
-        })?;
+        let hosts = inventory.start(pods_per_node)?;
         let mut bed = Self {
             nodes: Vec::new(),
             pods: Vec::new(),
         };
-        for (agent, ((addresses, outward, port), pods)) in agents.into_iter().zip(made) {
-            let node = bed.nodes.len();
-            bed.pods.extend(pods.into_iter().map(|pod| Pod { node, ..pod }));
-            bed.nodes.push(Node {
-                agent,
-                addresses,
-                outward,
-                port,
-            });
+        for (node, pods) in side_by_side(hosts, |host| node_of(host, pods_per_node))? {
+            let index = bed.nodes.len();
+            bed.pods
+                .extend(pods.into_iter().map(|pod| Pod { node: index, ..pod }));
+            bed.nodes.push(node);
         }
-        let nodes = bed.nodes.iter();
-        told_apart(nodes.map(|node| (node.agent.name(), &*node.outward)))?;
+        told_apart(bed.nodes.iter().map(|node| (&*node.name, &*node.outward)))?;
         told_apart(bed.pods.iter().map(|pod| (&*pod.name, &*pod.addresses)))?;
         Ok(bed)
     }
@@ -117,10 +110,12 @@ impl Bed {
     /// Detaches all pods and ends all agents.
     ///
     /// # Errors
-    /// Fails with the first node on which that did not go well, after all were tried.
+    /// Fails with the first agent with which that did not go well, after all were tried.
     pub(super) fn end(self) -> Result<()> {
-        let ended: Vec<_> = self.nodes.into_iter().map(|node| node.agent.end()).collect();
-        ended.into_iter().collect()
+        let of_pods = self.pods.into_iter().filter_map(|pod| pod.own);
+        let of_nodes = self.nodes.into_iter().filter_map(|node| node.agent.ok());
+        let all: Vec<_> = of_pods.chain(of_nodes).collect();
+        side_by_side(all, Remote::end).map(drop)
     }
 
     /// The families that every pod has.
@@ -133,16 +128,18 @@ impl Bed {
         Family::BOTH.into_iter().filter(everywhere).collect()
     }
 
-    /// The agent of the node at a place, or of the pod's node.
+    /// The agent that does what is asked of an end: its own, or of a pod its node's.
     ///
     /// # Errors
-    /// Fails when there is no such node.
-    pub(super) fn agent(&self, end: End<'_>) -> Result<&Remote> {
-        let index = match end {
-            End::Node(index) => index,
-            End::Pod(pod) => pod.node,
-        };
-        Ok(&self.node(index)?.agent)
+    /// Fails when there is no such node, or skips the case when there is no such agent.
+    pub(super) fn agent<'a>(&'a self, end: End<'a>) -> Result<&'a Remote> {
+        match end {
+            End::Node(index) => self.node(index)?.agent(),
+            End::Pod(pod) => match &pod.own {
+                Some(own) => Ok(own),
+                None => self.node(pod.node)?.agent(),
+            },
+        }
     }
 
     /// A node by its place.
@@ -159,7 +156,7 @@ impl Bed {
             End::Node(index) => self
                 .nodes
                 .get(index)
-                .map_or("?", |node| node.agent.name())
+                .map_or("?", |node| node.name.as_str())
                 .to_owned(),
             End::Pod(pod) => pod.name.clone(),
         }
@@ -183,19 +180,42 @@ impl Bed {
     /// Fails when it has no address of the family.
     pub(super) fn server(&self, end: End<'_>, family: Family) -> Result<SocketAddr> {
         let port = match end {
-            End::Node(index) => self.node(index)?.port,
+            End::Node(index) => {
+                let node = self.node(index)?;
+                // Without an agent there is no server.
+                node.agent()?;
+                node.port.context("a node without a server")?
+            }
             End::Pod(pod) => pod.port,
         };
         Ok(SocketAddr::new(self.address(end, family)?, port))
     }
 }
 
+impl Node {
+    /// Its agent.
+    ///
+    /// # Errors
+    /// Skips the case when there is none.
+    pub(super) fn agent(&self) -> Result<&Remote> {
+        let because = |why: &String| CannotRun(format!("{}: {why}", self.name)).into();
+        self.agent.as_ref().map_err(because)
+    }
+}
+
+impl Pod {
+    /// Whether an agent of its own is in it, to which the pod's files are all that there is.
+    pub(super) fn has_own_agent(&self) -> bool {
+        self.own.is_some()
+    }
+}
+
 impl End<'_> {
-    /// The same for the agent of its node.
+    /// The same for its agent, to which the pod that it is in itself is all that there is.
     pub(super) fn place(self) -> Place {
         match self {
-            Self::Node(_) => Place::Node,
-            Self::Pod(pod) => Place::Pod(pod.name.clone()),
+            Self::Pod(pod) if pod.own.is_none() => Place::Pod(pod.name.clone()),
+            Self::Node(_) | Self::Pod(_) => Place::Node,
         }
     }
 
@@ -206,6 +226,52 @@ impl End<'_> {
             Self::Pod(pod) => pod.node,
         }
     }
+}
+
+/// A node of the bed and its pods, which are made where they are not there yet; servers are started.
+fn node_of(host: Host, pods_per_node: u8) -> Result<(Node, Vec<Pod>)> {
+    let Host {
+        name,
+        agent,
+        told,
+        pods,
+    } = host;
+    let pods = match (pods, &agent) {
+        (Some(own), _) => own.into_iter().map(own_pod).collect::<Result<_>>()?,
+        (None, Ok(agent)) => (1..=pods_per_node)
+            .map(|number| add_pod(agent, number))
+            .collect::<Result<_>>()?,
+        (None, Err(why)) => bail!("{name} cannot have pods: {why}"),
+    };
+    // After the pods, because the first one brings the node addresses.
+    let (addresses, outward, port) = match &agent {
+        Ok(agent) => about(agent).map(|(all, outward, port)| (all, outward, Some(port)))?,
+        Err(_) => (told.clone(), told, None),
+    };
+    let node = Node {
+        name,
+        agent,
+        addresses,
+        outward,
+        port,
+    };
+    Ok((node, pods))
+}
+
+/// A pod that is there already, in which the server is started.
+fn own_pod(pod: OwnPod) -> Result<Pod> {
+    let port = pod.agent.ask(Request::Listen {
+        place: Place::Node,
+        port: POD_PORT,
+    })?;
+    Ok(Pod {
+        name: pod.agent.name().to_owned(),
+        own: Some(pod.agent),
+        node: 0,
+        addresses: pod.addresses,
+        port,
+        has_host_port: pod.has_host_port,
+    })
 }
 
 /// A node's addresses, those at which others reach it, and the port of its server.
@@ -279,6 +345,7 @@ fn add_pod(agent: &Remote, number: u8) -> Result<Pod> {
     Ok(Pod {
         addresses: addresses_in(&attached.result)?,
         name,
+        own: None,
         node: 0,
         port,
         has_host_port: number == 1 && attached.takes_ports,

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::inventory::Inventory;
-use super::protocol::{Place, Request};
+use super::carry::{self, carry};
+use super::connection::Connection;
+use super::inventory::{Host, Inventory};
+use super::protocol::{Output, Place, Request};
 use super::remote::{Remote, side_by_side};
 use crate::report::{Checked, Stop};
 
@@ -93,25 +95,25 @@ impl Hosts {
     }
 }
 
-/// The command that takes a program of this size from its standard input into a directory of its own, runs it with the
-/// rest of the input, as root, and removes the directory whatever becomes of it. The program is whole before the agent
-/// greets, and only then is more sent, so that `head` cannot take what is the agent's. What plugins make on the host has the
-/// usual mode, not the directory's.
-fn carry(size: usize, arguments: &[&str]) -> String {
-    let arguments: Vec<_> = arguments.iter().map(|argument| quoted(argument)).collect();
-    let script = format!(
-        "umask 077; dir=$(mktemp -d) || exit 1; head -c {size} >\"$dir/conformance\" && chmod 700 \"$dir/conformance\" || \
-         {{ rm -rf \"$dir\"; exit 1; }}; umask 022; sudo=; [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; \
-         $sudo \"$dir/conformance\" {}; status=$?; rm -rf \"$dir\"; exit $status",
-        arguments.join(" ")
-    );
-    // The user's own shell may be any; it only has to hand this on.
-    format!("sh -c {}", quoted(&script))
-}
-
-/// A text as one word of a POSIX shell (XCU §2.2.2).
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
+/// Restarts a host's daemon as its administrator does.
+///
+/// # Errors
+/// Skips the case when nobody told how.
+pub(super) fn restart_by(argv: &[String], agent: &Remote) -> Checked<()> {
+    if argv.is_empty() {
+        return Err(Stop::Skip(
+            "how to restart the daemon was not told (--restart)".to_owned(),
+        ));
+    }
+    let output: Output = agent.ask(Request::Run {
+        place: Place::Node,
+        argv: argv.to_vec(),
+        limit: RESTART_LIMIT,
+    })?;
+    if output.status != Some(0) {
+        return Err(anyhow::anyhow!("`{}` failed: {}", argv.join(" "), output.stderr.trim()).into());
+    }
+    Ok(())
 }
 
 impl Inventory for Hosts {
@@ -122,33 +124,18 @@ impl Inventory for Hosts {
         }
     }
 
-    fn start_agents(&self) -> Result<Vec<Remote>> {
-        let this = std::env::current_exe().context("finding the running program's own path")?;
-        let program = fs::read(&this).with_context(|| format!("reading {}", this.display()))?;
-        let remote_command = carry(program.len(), &self.arguments());
+    fn start(&self, _pods_per_node: u8) -> Result<Vec<Host>> {
+        let program = carry::program()?;
+        let remote_command = carry::as_one_word(&carry(program.len(), &self.arguments()));
         side_by_side(&self.destinations, |destination| {
             let ssh = self.ssh(destination, &remote_command).spawn();
-            Remote::start(destination, ssh.context("starting ssh")?, &program)
+            let ssh = Connection::of_child(ssh.context("starting ssh")?)?;
+            Remote::start(destination, ssh, &program).map(Host::with_agent)
         })
     }
 
     fn restart_daemon(&self, _node: usize, agent: &Remote) -> Checked<()> {
-        if self.restart.is_empty() {
-            return Err(Stop::Skip(
-                "how to restart the daemon was not told (--restart)".to_owned(),
-            ));
-        }
-        let output: super::protocol::Output = agent.ask(Request::Run {
-            place: Place::Node,
-            argv: self.restart.clone(),
-            limit: RESTART_LIMIT,
-        })?;
-        if output.status != Some(0) {
-            return Err(
-                anyhow::anyhow!("`{}` failed: {}", self.restart.join(" "), output.stderr.trim()).into(),
-            );
-        }
-        Ok(())
+        restart_by(&self.restart, agent)
     }
 
     fn is_whole(&self) -> bool {
@@ -163,49 +150,6 @@ impl Inventory for Hosts {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_shell_reads_a_quoted_text_as_it_was_written() {
-        for text in [
-            "",
-            "a b",
-            "it's",
-            "$(reboot) `x` \\ \" ; & | * ~ #",
-            "'",
-            "a\nb\tc",
-            "größe",
-        ] {
-            let script = format!("printf %s {}", quoted(text));
-            let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-            assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
-        }
-    }
-
-    #[test]
-    fn a_program_is_carried_run_with_its_arguments_and_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let program =
-            b"#!/bin/sh\nprintf '%s\\n' \"$@\" \"$0\"; read -r rest; echo \"$rest\"; umask; exit 7\n";
-        let script = carry(program.len(), &["agent", "--conf", "it's a $HOME"]);
-        // As sshd does: the user's shell gets one text.
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &script]).env("TMPDIR", dir.path());
-        let mut child = shell
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        std::io::Write::write_all(&mut stdin, program).unwrap();
-        std::io::Write::write_all(&mut stdin, b"the rest\n").unwrap();
-        drop(stdin);
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(7));
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.starts_with("agent\n--conf\nit's a $HOME\n/"), "{text}");
-        assert!(text.ends_with("the rest\n0022\n"), "{text}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
 
     #[test]
     fn hosts_are_listed_on_the_command_line_or_in_a_file() {

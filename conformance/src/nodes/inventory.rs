@@ -1,18 +1,51 @@
+use std::net::IpAddr;
+
 use anyhow::Result;
 
 use super::remote::Remote;
 use crate::report::Checked;
+
+/// A node as an inventory hands it over.
+pub(super) struct Host {
+    pub(super) name: String,
+    /// The agent on it, or why there is none.
+    pub(super) agent: Result<Remote, String>,
+    /// What others call it by, where there is no agent to ask.
+    pub(super) told: Vec<IpAddr>,
+    /// Its pods; `None` where the agent has to make them.
+    pub(super) pods: Option<Vec<OwnPod>>,
+}
+
+/// A pod with an agent of its own, which sees nothing but the pod.
+pub(super) struct OwnPod {
+    pub(super) agent: Remote,
+    /// As those who made it tell them.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) has_host_port: bool,
+}
+
+impl Host {
+    /// A host whose agent makes the pods.
+    pub(super) fn with_agent(agent: Remote) -> Self {
+        Self {
+            name: agent.name().to_owned(),
+            agent: Ok(agent),
+            told: Vec::new(),
+            pods: None,
+        }
+    }
+}
 
 /// Where nodes come from, and how an agent is started on each. All else is the agent's.
 pub(super) trait Inventory {
     /// What is judged, in a few words.
     fn title(&self) -> String;
 
-    /// Starts an agent on every node, in the order of the nodes.
+    /// Starts an agent on every node, in the order of the nodes, and pods where that is not the agent's to do.
     ///
     /// # Errors
     /// Fails when one cannot be started.
-    fn start_agents(&self) -> Result<Vec<Remote>>;
+    fn start(&self, pods_per_node: u8) -> Result<Vec<Host>>;
 
     /// Restarts the node daemon of a node, and returns when it is ready again.
     ///

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::inventory::Inventory;
+use super::connection::Connection;
+use super::inventory::{Host, Inventory};
 use super::remote::{Remote, side_by_side};
 use crate::lab::runtime::install_conflist;
 use crate::lab::{
@@ -94,14 +95,15 @@ impl Inventory for LabNodes {
         format!("a lab of {} nodes", self.nodes().len())
     }
 
-    fn start_agents(&self) -> Result<Vec<Remote>> {
+    fn start(&self, _pods_per_node: u8) -> Result<Vec<Host>> {
         side_by_side(self.nodes(), |node| {
             let mut agent = command(&[AGENT_ON_NODE, "agent", "--plugin-dir", CNI_BIN_DIR])?;
             agent
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped());
-            Remote::start(&node.name(), node.namespaces().spawn(agent)?, b"")
+            let agent = Connection::of_child(node.namespaces().spawn(agent)?)?;
+            Remote::start(&node.name(), agent, b"").map(Host::with_agent)
         })
     }
 

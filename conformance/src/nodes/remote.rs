@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::connection::{Carrier, Connection};
 use super::protocol::{Answer, Greeting, KEEP_ALIVE, Numbered, Output, PROTOCOL, Place, Request};
 use crate::lab::wait_until;
 
@@ -31,12 +31,14 @@ const STDERR_BYTES: u64 = 1 << 16;
 
 type Answers = BTreeMap<u64, Sender<Result<Value, String>>>;
 
-/// An agent on a node; it detaches its pods and ends when this value is dropped.
-#[derive(Debug)]
+/// An agent's standard input; `None` once it was closed.
+type Stdin = Mutex<Option<Box<dyn Write + Send>>>;
+
+/// An agent on a node or in a pod; it detaches its pods and ends when this value is dropped.
 pub(super) struct Remote {
     name: String,
-    child: Child,
-    stdin: Arc<Mutex<Option<ChildStdin>>>,
+    carrier: Box<dyn Carrier>,
+    stdin: Arc<Stdin>,
     /// Its end is that of the thread that tells the agent that the runner is there.
     _keeps: Sender<()>,
     /// Empty again once the agent's output has ended: then nobody will be answered.
@@ -47,16 +49,17 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Takes charge of an agent that was started with pipes for its standard input, output and error. What is to be read
-    /// by what starts it goes before all else.
+    /// Takes charge of an agent that was started. What is to be read by what starts it goes before all else.
     ///
     /// # Errors
     /// Fails when it does not greet, with its own words.
-    pub(super) fn start(name: &str, mut child: Child, before: &[u8]) -> Result<Self> {
-        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
-            bail!("an agent without pipes");
-        };
+    pub(super) fn start(name: &str, connection: Connection, before: &[u8]) -> Result<Self> {
+        let Connection {
+            mut stdin,
+            stdout,
+            stderr,
+            carrier,
+        } = connection;
         let text = Arc::new(Mutex::new(String::new()));
         let keep = Arc::clone(&text);
         let collector = thread::spawn(move || collect(stderr, &keep));
@@ -70,7 +73,7 @@ impl Remote {
         let (keeps, kept) = mpsc::channel();
         let remote = Self {
             name: name.to_owned(),
-            child,
+            carrier,
             stdin,
             _keeps: keeps,
             waiting,
@@ -159,26 +162,24 @@ impl Remote {
     /// # Errors
     /// Fails when it cannot, with its own words.
     pub(super) fn end(mut self) -> Result<()> {
-        let status = self.close()?;
-        if !status.is_some_and(|status| status.success()) {
+        if self.close()? != Some(true) {
             bail!("{}: the agent did not end well: {}", self.name, self.last_words());
         }
         Ok(())
     }
 
-    /// Its status; `None` when it had to be killed.
-    fn close(&mut self) -> Result<Option<ExitStatus>> {
+    /// Whether it ended well; `None` when it had to be killed.
+    fn close(&mut self) -> Result<Option<bool>> {
         *locked(&self.stdin) = None;
-        let mut status = None;
+        let mut good = None;
         let ended = wait_until("an agent to end", END_LIMIT, || {
-            status = self.child.try_wait().context("waiting for an agent")?;
-            Ok(status.is_some())
+            good = self.carrier.ended()?;
+            Ok(good.is_some())
         });
         if ended.is_err() {
-            self.child.kill().context("ending an agent")?;
-            self.child.wait().context("waiting for an agent")?;
+            self.carrier.kill()?;
         }
-        Ok(status)
+        Ok(good)
     }
 
     /// What the agent has said on its standard error; its end is awaited for a moment.
@@ -208,7 +209,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Tells the agent now and then that the runner is there, until the agent or the sender's end is gone.
-fn keep_alive(stdin: &Mutex<Option<ChildStdin>>, kept: &Receiver<()>, pause: Duration) {
+fn keep_alive(stdin: &Stdin, kept: &Receiver<()>, pause: Duration) {
     let alive = Numbered {
         // Nobody waits for the answer.
         number: 0,
@@ -229,7 +230,7 @@ fn keep_alive(stdin: &Mutex<Option<ChildStdin>>, kept: &Receiver<()>, pause: Dur
 }
 
 /// Hands answers to those who wait for them, until the agent's output ends.
-fn listen(stdout: ChildStdout, greets: &Sender<bool>, waiting: &Mutex<Option<Answers>>) {
+fn listen(stdout: impl Read, greets: &Sender<bool>, waiting: &Mutex<Option<Answers>>) {
     let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
     let greeting = lines.next().and_then(|line| serde_json::from_str(&line).ok());
     // Nobody waits any more when the receiver is gone.
@@ -244,7 +245,7 @@ fn listen(stdout: ChildStdout, greets: &Sender<bool>, waiting: &Mutex<Option<Ans
     *locked(waiting) = None;
 }
 
-fn collect(stderr: ChildStderr, text: &Mutex<String>) {
+fn collect(stderr: impl Read, text: &Mutex<String>) {
     let mut lines = BufReader::new(stderr.take(STDERR_BYTES))
         .lines()
         .map_while(Result::ok);
@@ -259,12 +260,16 @@ fn collect(stderr: ChildStderr, text: &Mutex<String>) {
 ///
 /// # Errors
 /// Fails with the first error, after all have ended.
-pub(super) fn side_by_side<A: Sync, T: Send>(
-    all: &[A],
-    action: impl Fn(&A) -> Result<T> + Sync,
+pub(super) fn side_by_side<A: Send, T: Send>(
+    all: impl IntoIterator<Item = A>,
+    action: impl Fn(A) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
     thread::scope(|scope| {
-        let threads: Vec<_> = all.iter().map(|one| scope.spawn(|| action(one))).collect();
+        let action = &action;
+        let threads: Vec<_> = all
+            .into_iter()
+            .map(|one| scope.spawn(move || action(one)))
+            .collect();
         let results: Vec<_> = threads
             .into_iter()
             .map(|thread| {
@@ -279,7 +284,7 @@ pub(super) fn side_by_side<A: Sync, T: Send>(
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
 
@@ -294,7 +299,7 @@ mod tests {
     }
 
     fn started(script: &str) -> Result<Remote> {
-        Remote::start("there", child(script), b"")
+        Remote::start("there", Connection::of_child(child(script))?, b"")
     }
 
     #[test]
@@ -303,7 +308,7 @@ mod tests {
             "echo no such host >&2; exit 255",
             "echo hello; echo no such host >&2; cat",
         ] {
-            let error = started(script).unwrap_err().to_string();
+            let error = started(script).err().unwrap().to_string();
             assert!(
                 error.contains("there") && error.contains("no such host"),
                 "{error}"
@@ -325,7 +330,7 @@ mod tests {
     #[test]
     fn an_agent_is_told_that_the_runner_is_there_until_it_is_not() {
         let mut child = child("read -r one; read -r two; echo \"$two\"");
-        let stdin = Mutex::new(child.stdin.take());
+        let stdin: Stdin = Mutex::new(child.stdin.take().map(|stdin| Box::new(stdin) as Box<_>));
         let (keeps, kept) = mpsc::channel();
         // It ends by itself once the shell does not read any more.
         keep_alive(&stdin, &kept, Duration::from_millis(20));

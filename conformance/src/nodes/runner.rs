@@ -144,7 +144,7 @@ fn parts(bed: &Bed) -> Vec<(String, String)> {
             let ips: Vec<_> = pod.addresses.iter().map(ToString::to_string).collect();
             format!("{} {}", pod.name, ips.join(" "))
         });
-        (node.agent.name().to_owned(), texts.collect::<Vec<_>>().join(", "))
+        (node.name.to_owned(), texts.collect::<Vec<_>>().join(", "))
     };
     bed.nodes.iter().enumerate().map(of).collect()
 }
@@ -153,7 +153,7 @@ fn facts(bed: &Bed) -> Map<String, Value> {
     let nodes = bed
         .nodes
         .iter()
-        .map(|node| json!({"name": node.agent.name(), "addresses": node.outward}));
+        .map(|node| json!({"name": node.name, "addresses": node.outward}));
     let pods = bed
         .pods
         .iter()

@@ -11,9 +11,24 @@ pub(crate) enum Stop {
     Broken(anyhow::Error),
 }
 
+/// An error that is none: what is asked for is not there, for this reason, and the case is skipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CannotRun(pub(crate) String);
+
+impl std::fmt::Display for CannotRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CannotRun {}
+
 impl From<anyhow::Error> for Stop {
     fn from(error: anyhow::Error) -> Self {
-        Self::Broken(error)
+        match error.downcast_ref() {
+            Some(CannotRun(why)) => Self::Skip(why.clone()),
+            None => Self::Broken(error),
+        }
     }
 }
 

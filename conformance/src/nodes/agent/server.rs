@@ -58,12 +58,22 @@ fn sockets(port: u16) -> Result<(TcpListener, UdpSocket)> {
             Err(error) if error.kind() == ErrorKind::AddrInUse && tries > 0 => {}
             socket => {
                 let socket = socket.context("opening a server's port for UDP")?;
-                setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
-                    .context("making room for packets")?;
+                make_room(&socket, RECEIVE_BUFFER)?;
                 return Ok((listener, socket));
             }
         }
     }
+}
+
+/// Gives a socket room for packets that wait, in bytes; in an unprivileged pod as much as its node allows
+/// (`net.core.rmem_max`).
+///
+/// # Errors
+/// Fails when the kernel refuses both.
+pub(super) fn make_room(socket: &UdpSocket, bytes: usize) -> Result<()> {
+    setsockopt(socket, sockopt::RcvBufForce, &bytes)
+        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes))
+        .context("making room for packets")
 }
 
 /// Both families with one socket, or IPv4 alone on a kernel that has no IPv6.

@@ -7,10 +7,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::socket::{setsockopt, sockopt};
 
 use super::echo::ECHO;
 use super::exchange::datagram_socket;
+use super::server::make_room;
 use crate::nodes::protocol::Counted;
 
 /// Between two packets.
@@ -41,7 +41,7 @@ struct Stream {
 pub(super) fn open(target: SocketAddr) -> Result<UdpSocket> {
     let socket = datagram_socket(target)?;
     socket.set_read_timeout(Some(TURN)).context("limiting a wait")?;
-    setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).context("making room for packets")?;
+    make_room(&socket, RECEIVE_BUFFER)?;
     for _ in 0..FIRST_TRIES {
         // A refusal is a packet that does not come back.
         if socket.send(&[ECHO]).is_ok() && socket.recv(&mut [0; 16]).is_ok() {

@@ -48,11 +48,11 @@ impl Peer {
 /// The value of a key in a node's subnet file.
 pub(super) fn subnet_env(node: &Node, key: &str) -> Checked<Option<String>> {
     let path = SUBNET_FILE.to_owned();
-    let text: Option<String> = node.agent.ask(Request::Read { path })?;
+    let text: Option<String> = node.agent()?.ask(Request::Read { path })?;
     let Some(text) = text else {
         return Err(Stop::Skip(format!(
             "{} has no {SUBNET_FILE}: it is no node of Flannel's",
-            node.agent.name()
+            node.name
         )));
     };
     let found = text
@@ -72,7 +72,7 @@ pub(super) fn keys(family: Family) -> [&'static str; 2] {
 
 pub(super) fn subnet(node: &Node, key: &str) -> Checked<(IpAddr, u8)> {
     let value = subnet_env(node, key)?;
-    let name = node.agent.name();
+    let name = &node.name;
     let value = value.ok_or_else(|| Stop::Skip(format!("{name}'s subnet file has no {key}")))?;
     Ok(parse(&value).with_context(|| format!("{name}: {key}={value}"))?)
 }
@@ -117,10 +117,13 @@ pub(super) fn device(family: Family) -> &'static str {
 /// # Errors
 /// Skips the case where there is no tunnel.
 pub(super) fn peer(look: &Look<'_>, node: &Node) -> Checked<Peer> {
-    let (name, device) = (node.agent.name(), device(look.family));
+    let (name, device) = (&node.name, device(look.family));
     let [_, subnet_key] = keys(look.family);
     let (vtep, length) = subnet(node, subnet_key)?;
-    let links = json(&node.agent, &["ip", "-j", "-d", "link", "show", "type", "vxlan"])?;
+    let links = json(
+        node.agent()?,
+        &["ip", "-j", "-d", "link", "show", "type", "vxlan"],
+    )?;
     let link = links.iter().find(|link| text(link, "ifname") == device);
     let link = link.ok_or_else(|| {
         Stop::Skip(format!(

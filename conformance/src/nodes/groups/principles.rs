@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use super::pairs::{Pair, all_of, ask, ping};
 use crate::nodes::bed::End;
 use crate::nodes::case::{Case, Look, case};
-use crate::nodes::protocol::{Pinged, Place, Request, Seen, Transport};
+use crate::nodes::protocol::{Pinged, Request, Seen, Transport};
 use crate::report::{Checked, differs};
 
 /// Of a packet without anything special, in bytes.
@@ -128,7 +128,7 @@ fn own_addresses(look: &Look<'_>) -> Checked<()> {
     let mut wrong = Vec::new();
     for pod in &look.bed.pods {
         let end = End::Pod(pod);
-        let place = Place::Pod(pod.name.clone());
+        let place = end.place();
         let all: Vec<(String, std::net::IpAddr)> = look.bed.agent(end)?.ask(Request::Addresses { place })?;
         let own = look
             .bed

@@ -159,7 +159,7 @@ fn dropped_when_busy(look: &Look<'_>) -> Checked<u64> {
     let mut largest = 0;
     for node in &look.bed.nodes {
         let path = "/proc/net/softnet_stat".to_owned();
-        let text: Option<String> = node.agent.ask(Request::Read { path })?;
+        let text: Option<String> = node.agent()?.ask(Request::Read { path })?;
         let text = text.unwrap_or_default();
         let numbers = text.lines().filter_map(|line| line.split_whitespace().nth(1));
         let dropped = numbers.filter_map(|number| u64::from_str_radix(number, 16).ok());
@@ -173,12 +173,12 @@ fn restarts(look: &Look<'_>) -> Checked<()> {
         let node = look.bed.node(from.node)?;
         let (took, traffic) = counted(look, from, to, || {
             let start = Instant::now();
-            look.inventory.restart_daemon(from.node, &node.agent)?;
+            look.inventory.restart_daemon(from.node, node.agent()?)?;
             let took = start.elapsed();
             std::thread::sleep(AFTERWARDS);
             Ok(took)
         })?;
-        let name = node.agent.name();
+        let name = &node.name;
         look.measured(format!("{name}: restarted in {:.2} s", took.as_secs_f64()));
         expect(
             traffic.lost() <= traffic.dropped,
@@ -203,7 +203,7 @@ fn repaired(
     by_the_tunnel(look, node, &peer)?;
     let before = table(look, node)?;
     if !before.contains(&entry(&peer)) {
-        let name = node.agent.name();
+        let name = &node.name;
         return differs(
             format!("{name} has {}", entry(&peer)),
             format!("it has {before:?}"),
@@ -241,7 +241,7 @@ fn rules_repaired(look: &Look<'_>) -> Checked<()> {
         ),
     ];
     for (list, empty) in ways {
-        let listed = node.agent.run(&list)?;
+        let listed = node.agent()?.run(&list)?;
         // Where both are there, one may be empty, and to empty it would take nothing away.
         if listed.status == Some(0) && !hiding(look, node, &listed.stdout)?.is_empty() {
             run(node, &empty)?;
@@ -264,17 +264,12 @@ fn tunnel(look: &Look<'_>, node: &Node) -> Checked<BTreeSet<String>> {
 type Table = fn(&Look<'_>, &Node) -> Checked<BTreeSet<String>>;
 
 fn run(node: &Node, argv: &[&str]) -> Checked<()> {
-    let output = node.agent.run(argv)?;
+    let output = node.agent()?.run(argv)?;
     if output.status == Some(0) {
         return Ok(());
     }
     let line = argv.join(" ");
-    Err(anyhow::anyhow!(
-        "`{line}` on {} failed: {}",
-        node.agent.name(),
-        output.stderr.trim()
-    )
-    .into())
+    Err(anyhow::anyhow!("`{line}` on {} failed: {}", node.name, output.stderr.trim()).into())
 }
 
 /// How long it takes until a table is as before.

@@ -63,14 +63,11 @@ pub(super) const CASES: &[Case] = &[
             Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
         };
         for node in &look.bed.nodes {
-            let value: Option<String> = node.agent.ask(Request::Read {
+            let value: Option<String> = node.agent()?.ask(Request::Read {
                 path: path.to_owned(),
             })?;
             let value = value.unwrap_or_default();
-            let (expected, observed) = (
-                format!("{path} is 1"),
-                format!("{}: {value:?}", node.agent.name()),
-            );
+            let (expected, observed) = (format!("{path} is 1"), format!("{}: {value:?}", node.name));
             expect(value.trim() == "1", expected, observed)?;
         }
         Ok(())
@@ -82,7 +79,7 @@ fn subnet_files(look: &Look<'_>) -> Checked<()> {
     let mtus = pod_mtus(look)?;
     let mut subnets = BTreeSet::new();
     for (index, node) in look.bed.nodes.iter().enumerate() {
-        let name = node.agent.name();
+        let name = &node.name;
         let (network, network_length) = subnet(node, network_key)?;
         let (own, length) = subnet(node, subnet_key)?;
         let inside = length >= network_length && masked(own, network_length) == network;
@@ -130,7 +127,7 @@ fn equal(
             .iter()
             .try_for_each(|peer| by_the_tunnel(look, node, peer))?;
         let (there, asked) = sides(node, &others)?;
-        let name = node.agent.name();
+        let name = &node.name;
         wrong.extend(
             asked
                 .difference(&there)
@@ -161,14 +158,14 @@ fn equal(
 pub(super) fn by_the_tunnel(look: &Look<'_>, node: &Node, peer: &Peer) -> Checked<()> {
     let subnet = peer.subnet();
     let argv = ["ip", "-j", flag(look.family), "route", "show", "exact", &subnet];
-    let routes = json(&node.agent, &argv)?;
+    let routes = json(node.agent()?, &argv)?;
     let is_direct =
         |route: &&Value| text(route, "gateway") == peer.outer && text(route, "dev") != device(look.family);
     match routes.iter().find(is_direct) {
         None => Ok(()),
         Some(route) => Err(Stop::Skip(format!(
             "{} reaches {subnet} by {} and not by the tunnel (DirectRouting)",
-            node.agent.name(),
+            node.name,
             text(route, "dev")
         ))),
     }
@@ -192,7 +189,7 @@ pub(super) fn routes(look: &Look<'_>, node: &Node) -> Checked<BTreeSet<String>> 
         "dev",
         device(look.family),
     ];
-    let routes = json(&node.agent, &argv)?;
+    let routes = json(node.agent()?, &argv)?;
     let beyond = routes.iter().filter(|route| !text(route, "gateway").is_empty());
     Ok(beyond
         .map(|route| format!("{} via {}", text(route, "dst"), text(route, "gateway")))
@@ -213,7 +210,7 @@ pub(super) fn neighbours(look: &Look<'_>, node: &Node) -> Checked<BTreeSet<Strin
         "dev",
         device(look.family),
     ];
-    let entries = json(&node.agent, &argv)?;
+    let entries = json(node.agent()?, &argv)?;
     Ok(entries
         .iter()
         .map(|entry| format!("{} is {}", text(entry, "dst"), text(entry, "lladdr")))
@@ -223,7 +220,7 @@ pub(super) fn neighbours(look: &Look<'_>, node: &Node) -> Checked<BTreeSet<Strin
 /// The forwarding entries of the tunnel that lead to another node.
 pub(super) fn forwarding(look: &Look<'_>, node: &Node) -> Checked<BTreeSet<String>> {
     let entries = json(
-        &node.agent,
+        node.agent()?,
         &["bridge", "-j", "fdb", "show", "dev", device(look.family)],
     )?;
     let beyond = entries.iter().filter(|entry| !text(entry, "dst").is_empty());
@@ -243,7 +240,7 @@ fn masquerading(look: &Look<'_>) -> Checked<()> {
         expect(
             !hiding_rules(look, node)?.is_empty(),
             format!("a rule that masquerades {network}/{length}"),
-            format!("{}: none among all rules", node.agent.name()),
+            format!("{}: none among all rules", node.name),
         )?;
         looked += 1;
     }
@@ -282,16 +279,13 @@ fn rules(family: Family, node: &Node) -> Checked<String> {
     let listings = [&["nft", "--stateless", "list", "ruleset"][..], &[save]];
     let mut outputs = Vec::new();
     for argv in listings {
-        let output = node.agent.run(argv)?;
+        let output = node.agent()?.run(argv)?;
         if output.status == Some(0) {
             outputs.push(output.stdout);
         }
     }
     if outputs.is_empty() {
-        return Err(Stop::Skip(format!(
-            "{} has neither nft nor {save}",
-            node.agent.name()
-        )));
+        return Err(Stop::Skip(format!("{} has neither nft nor {save}", node.name)));
     }
     Ok(outputs.concat())
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::lab::POD_LINK;
 use crate::nodes::bed::{End, Pod};
 use crate::nodes::case::Look;
-use crate::nodes::protocol::{NOT_FOUND, Place};
+use crate::nodes::protocol::{NOT_FOUND, Place, Request};
 use crate::nodes::remote::Remote;
 use crate::report::{Checked, Stop};
 
@@ -53,6 +53,9 @@ pub(super) fn json(agent: &Remote, argv: &[&str]) -> Checked<Vec<Value>> {
 pub(super) fn pod_mtus(look: &Look<'_>) -> Checked<Vec<u16>> {
     let mtu = |pod: &Pod| {
         let end = End::Pod(pod);
+        if pod.has_own_agent() {
+            return mtu_of_link(look, pod);
+        }
         let links = json_in(
             look.bed.agent(end)?,
             end.place(),
@@ -63,6 +66,17 @@ pub(super) fn pod_mtus(look: &Look<'_>) -> Checked<Vec<u16>> {
         Ok(u16::try_from(mtu).with_context(|| format!("{} has an MTU of {mtu}", pod.name))?)
     };
     look.bed.pods.iter().map(mtu).collect()
+}
+
+/// The MTU of the interface of a pod that has files of its own, which may have no iproute2.
+fn mtu_of_link(look: &Look<'_>, pod: &Pod) -> Checked<u16> {
+    let path = format!("/sys/class/net/{POD_LINK}/mtu");
+    let text: Option<String> = look.bed.agent(End::Pod(pod))?.ask(Request::Read { path })?;
+    let text = text.with_context(|| format!("{} has no {POD_LINK}", pod.name))?;
+    Ok(text
+        .trim()
+        .parse()
+        .with_context(|| format!("{} has an MTU of {text:?}", pod.name))?)
 }
 
 /// The first pod of each node with the first one of the next, so that each is a sender and a receiver once.
