@@ -50,6 +50,11 @@ need_rust() {
     command -v cargo >/dev/null || fail "cargo is missing: install Rust with rustup and run this again (under sudo? run it without: it calls sudo itself)"
 }
 
+# Installs a cargo command where it is missing.
+need_cargo_command() {
+    command -v "$1" >/dev/null || { echo "installing $1, which takes minutes" && cargo install --locked "$1"; }
+}
+
 rust_host() {
     rustc -vV | sed -n 's/^host: //p'
 }
@@ -57,6 +62,17 @@ rust_host() {
 # Where build_static leaves the programs.
 static_dir() {
     printf '%s/%s/release\n' "${CARGO_TARGET_DIR:-$project/target}" "$(rust_host)"
+}
+
+# Ends unless a directory has both programs, static: one that needs an interpreter needs libraries, which are not there
+# where it is going.
+need_static_programs() {
+    local program
+    for program in flanneld flannel; do
+        [ -x "$1/$program" ] || fail "there is no program $1/$program"
+        ! readelf --program-headers --wide "$1/$program" | grep -q INTERP \
+            || fail "$1/$program is not static: leave --bin-dir out, so that it is built"
+    done
 }
 
 # Builds packages as static release programs.

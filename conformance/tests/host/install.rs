@@ -1,12 +1,3 @@
-//! `scripts/install` on a system in a directory.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    missing_docs,
-    reason = "test code: a panic is a failed test"
-)]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -14,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use conformance::lab::Binaries;
+
+use crate::PROJECT;
 
 const CONFLIST: &str = "etc/cni/net.d/10-flannel.conflist";
 
@@ -39,11 +32,11 @@ fn what_install_puts_on_a_host_uninstall_takes_away_again() {
     let text = |name: &str| String::from_utf8(installed[name].1.clone()).unwrap();
     assert_eq!(
         text(CONFLIST),
-        include_str!("../../deploy/cni/10-flannel.conflist")
+        include_str!("../../../deploy/cni/10-flannel.conflist")
     );
     assert_eq!(
         text("etc/systemd/system/flanneld.service"),
-        include_str!("../../deploy/systemd/flanneld.service")
+        include_str!("../../../deploy/systemd/flanneld.service")
     );
     assert_eq!(text(&format!("{CONFLIST}.kept")), "another network");
     assert!(text("etc/passwd").contains("flannel:"));
@@ -93,7 +86,7 @@ fn what_install_puts_on_a_host_uninstall_takes_away_again() {
 }
 
 fn install(root: &Path, arguments: &[&str]) {
-    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/install"))
+    let output = Command::new(format!("{PROJECT}/scripts/install"))
         .arg("--root")
         .arg(root)
         .args(arguments)
