@@ -18,7 +18,9 @@ mod leases;
 mod machine;
 mod memory;
 mod net;
+mod page;
 mod peer_watch;
+mod plot;
 mod profile;
 mod report;
 mod rtnl;
@@ -77,6 +79,10 @@ pub struct BenchConfig {
     pub peer_dir: Option<PathBuf>,
     /// Where the report is written as JSON, too.
     pub json: Option<PathBuf>,
+    /// Where it is written as a page of HTML, too.
+    pub html: Option<PathBuf>,
+    /// The commit that ours were built from, where that is known.
+    pub commit: Option<String>,
     /// Instead of measuring the plugin, show what its time is spent on.
     pub profile: bool,
     /// Measure scale at the smaller sizes, the data plane on one wire, and both in fewer runs.
@@ -95,7 +101,8 @@ pub fn run(config: &BenchConfig) -> Result<bool> {
             .context("writing the profile")?;
         return Ok(true);
     }
-    let mut machine = Machine::look(config.binaries.dir(), config.peer_dir.as_deref());
+    let (bin_dir, peer_dir) = (config.binaries.dir(), config.peer_dir.as_deref());
+    let mut machine = Machine::look(bin_dir, peer_dir, config.commit.as_deref());
     let mut sections: Vec<Section> = Vec::new();
     for subject in &config.subjects {
         match subject {
@@ -108,10 +115,12 @@ pub fn run(config: &BenchConfig) -> Result<bool> {
         }
     }
     machine.finish();
-    if let Some(path) = &config.json {
-        let text = format!("{:#}\n", as_json(&machine, &sections));
-        fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-    }
+    let write = |path: &Option<PathBuf>, text: String| match path {
+        Some(path) => fs::write(path, text).with_context(|| format!("writing {}", path.display())),
+        None => Ok(()),
+    };
+    write(&config.json, format!("{:#}\n", as_json(&machine, &sections)))?;
+    write(&config.html, page::html(&machine, &sections))?;
     let drawn: String = sections.iter().map(table::draw).collect();
     let head = "ratio: how many times better ours is than the peer, by the medians";
     let aims = aim::draw(&sections);

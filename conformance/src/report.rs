@@ -2,6 +2,7 @@
 //! forms are the same. A suite fills a [`Report`]; [`write()`] shows it.
 
 mod known;
+pub(crate) mod markup;
 mod outcome;
 mod output;
 mod render;

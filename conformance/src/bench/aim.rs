@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::report::{Figure, Section};
+use super::report::{Better, Figure, Peer, Section};
 
 /// What a figure is meant to reach.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,12 +38,49 @@ impl Aim {
 pub(super) const FLOOR: &str = "floor";
 pub(super) const PEER: &str = "peer";
 
-/// How a figure stands to one of its aims; `None` where what it needs wasn't measured.
-fn reached(figure: &Figure, aim: &Aim, percent: u8) -> Option<f64> {
-    let paired = |name: &str| figure.peers.iter().find(|peer| peer.name() == name);
+/// How a figure stands to one of its aims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Judged {
+    /// What is aimed at, in words.
+    pub(super) wanted: String,
+    /// What was reached and whether that is enough; `None` where what it needs wasn't measured.
+    pub(super) reached: Option<(String, bool)>,
+}
+
+/// Judges a figure by each of its aims; `percent` is the section's high percentile.
+pub(super) fn judge(figure: &Figure, percent: u8) -> Vec<Judged> {
+    let judged = figure.aims.iter().map(|aim| Judged {
+        wanted: wanted(figure, aim, percent),
+        reached: reached(figure, aim, percent).map(|value| (words(aim, value), is_met(aim, value))),
+    });
+    judged.collect()
+}
+
+/// The value that a figure's median must not miss, by an aim at the median.
+pub(super) fn bound(figure: &Figure, aim: &Aim) -> Option<f64> {
     match aim {
-        Aim::Ratio { peer, .. } => figure.ratio(paired(peer)?),
-        Aim::TailRatio { peer, .. } => Some(paired(peer)?.tail(percent)? / figure.ours.tail(percent)?),
+        Aim::Most(most) => Some(*most),
+        Aim::Ratio { peer, least } => {
+            let theirs = paired(figure, peer)?.median()?;
+            Some(match figure.better {
+                Better::Lower => theirs / least,
+                Better::Higher => theirs * least,
+            })
+        }
+        Aim::TailRatio { .. } | Aim::TailMost(_) => None,
+    }
+}
+
+fn paired<'a>(figure: &'a Figure, name: &str) -> Option<&'a Peer> {
+    figure.peers.iter().find(|peer| peer.name() == name)
+}
+
+fn reached(figure: &Figure, aim: &Aim, percent: u8) -> Option<f64> {
+    match aim {
+        Aim::Ratio { peer, .. } => figure.ratio(paired(figure, peer)?),
+        Aim::TailRatio { peer, .. } => {
+            Some(paired(figure, peer)?.tail(percent)? / figure.ours.tail(percent)?)
+        }
         Aim::Most(_) => figure.ours.median(),
         Aim::TailMost(_) => figure.ours.tail(percent),
     }
@@ -56,23 +93,23 @@ fn is_met(aim: &Aim, value: f64) -> bool {
     }
 }
 
-/// The reached value and the aim, in words; a multiple of the floor is told as such.
-fn words(figure: &Figure, aim: &Aim, value: f64, percent: u8) -> (String, String) {
+/// The reached value; a multiple of the floor is told as such.
+fn words(aim: &Aim, value: f64) -> String {
     match aim {
-        Aim::Ratio { peer, least } if *peer == FLOOR => (
-            format!("{:.2}", 1.0 / value),
-            format!("≤ {:.1} × {FLOOR}", 1.0 / least),
-        ),
-        Aim::Ratio { peer, least } => (format!("×{value:.1}"), format!("≥ ×{} {peer}", shortest(*least))),
-        Aim::TailRatio { peer, least } => (
-            format!("×{value:.1}"),
-            format!("≥ ×{least:.0} {peer}, p{percent}"),
-        ),
-        Aim::Most(most) => (format!("{value:.2}"), format!("≤ {most} {}", figure.unit)),
-        Aim::TailMost(most) => (
-            format!("{value:.1}"),
-            format!("≤ {most} {}, p{percent}", figure.unit),
-        ),
+        Aim::Ratio { peer, .. } if *peer == FLOOR => format!("{:.2}", 1.0 / value),
+        Aim::Ratio { .. } | Aim::TailRatio { .. } => format!("×{value:.1}"),
+        Aim::Most(_) => format!("{value:.2}"),
+        Aim::TailMost(_) => format!("{value:.1}"),
+    }
+}
+
+fn wanted(figure: &Figure, aim: &Aim, percent: u8) -> String {
+    match aim {
+        Aim::Ratio { peer, least } if *peer == FLOOR => format!("≤ {:.1} × {FLOOR}", 1.0 / least),
+        Aim::Ratio { peer, least } => format!("≥ ×{} {peer}", shortest(*least)),
+        Aim::TailRatio { peer, least } => format!("≥ ×{least:.0} {peer}, p{percent}"),
+        Aim::Most(most) => format!("≤ {most} {}", figure.unit),
+        Aim::TailMost(most) => format!("≤ {most} {}, p{percent}", figure.unit),
     }
 }
 
@@ -90,12 +127,11 @@ pub(super) fn draw(sections: &[Section]) -> String {
     let mut text = String::new();
     for section in sections {
         for figure in &section.figures {
-            for aim in &figure.aims {
-                let Some(value) = reached(figure, aim, section.tail) else {
+            for Judged { wanted, reached } in judge(figure, section.tail) {
+                let Some((now, met)) = reached else {
                     continue;
                 };
-                let verdict = if is_met(aim, value) { "met" } else { "NOT MET" };
-                let (now, wanted) = words(figure, aim, value, section.tail);
+                let verdict = if met { "met" } else { "NOT MET" };
                 let name = format!("{}, {}", figure.name, section.short);
                 // Writing to a string cannot fail.
                 writeln!(text, "{verdict:>8} {now:>7}  {wanted:<20}  {name}").ok();
@@ -110,17 +146,18 @@ pub(super) fn draw(sections: &[Section]) -> String {
 
 /// A figure's aims as JSON.
 pub(super) fn as_json(figure: &Figure, percent: u8) -> Value {
-    let aims = figure.aims.iter().map(|aim| {
-        let value = reached(figure, aim, percent);
-        let (now, wanted) = value.map_or_else(Default::default, |value| words(figure, aim, value, percent));
-        json!({"aim": wanted, "reached": now, "met": value.map(|value| is_met(aim, value))})
-    });
+    let aims = judge(figure, percent)
+        .into_iter()
+        .map(|Judged { wanted, reached }| {
+            let (now, met) = reached.map_or((None, None), |(now, met)| (Some(now), Some(met)));
+            json!({"aim": wanted, "reached": now, "met": met})
+        });
     Value::Array(aims.collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Peer;
+    use super::super::report::Plot;
     use super::super::stats::Summary;
     use super::*;
 
@@ -130,6 +167,7 @@ mod tests {
             short: "alone",
             notes: Vec::new(),
             tail: 95,
+            plot: Plot::None,
             figures: vec![figure],
         }
     }

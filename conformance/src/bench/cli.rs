@@ -48,6 +48,13 @@ pub(crate) fn command() -> Command {
                 .help("Measure scale at up to 1,000 peers, the data plane in IPv4 at MTU 1500 only, both in few runs"),
         )
         .arg(path("json", "FILE").help("Write the report, with every sample, as JSON too"))
+        .arg(path("html", "FILE").help("Write the report as one HTML page with plots too"))
+        .arg(
+            Arg::new("commit")
+                .long("commit")
+                .value_name("ID")
+                .help("What the programs were built from, for the report"),
+        )
         .arg(
             path("bin-dir", "DIR")
                 .help("Directory of flanneld and flannel [default: found near this program]"),
@@ -94,6 +101,8 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
             .map_or_else(Binaries::find, Binaries::in_dir)?,
         peer_dir: path("peer-dir").filter(is_peer),
         json: path("json"),
+        html: path("html"),
+        commit: arguments.get_one("commit").cloned(),
         profile: arguments.get_flag("profile"),
         quick: arguments.get_flag("quick"),
     })

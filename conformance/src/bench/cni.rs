@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::aim::{self, Aim};
 use super::baseline;
 use super::cost;
-use super::report::{Figure, Peer, Section};
+use super::report::{Figure, Peer, Plot, Section};
 use super::sample::{Sample, millis};
 use super::side::{Chain, Load, Operation, PROOF, PodSeat, Side, netns};
 use super::stats::Summary;
@@ -141,6 +141,7 @@ fn sequential(config: &BenchConfig, load: Load) -> Result<Section> {
         short: load.name(),
         notes: notes(config),
         tail: 95,
+        plot: Plot::Distributions,
         figures: figures.into_iter().flatten().collect(),
     })
 }
@@ -226,6 +227,7 @@ fn parallel(config: &BenchConfig, load: Load) -> Result<Section> {
         short: load.name(),
         notes: notes(config),
         tail: 99,
+        plot: Plot::Distributions,
         figures,
     })
 }

@@ -7,7 +7,7 @@ use super::baseline;
 use super::cni::{Stand, sides};
 use super::footprint::mebibytes;
 use super::memory::peak_of;
-use super::report::{Figure, Peer, Section};
+use super::report::{Figure, Peer, Plot, Section};
 use super::side::{Load, Operation, Side};
 use super::stats::Summary;
 use super::{BenchConfig, progress};
@@ -35,6 +35,7 @@ pub(super) fn measure(config: &BenchConfig, loads: &[Load]) -> Result<Section> {
                 .to_owned(),
         ],
         tail: 95,
+        plot: Plot::None,
         figures,
     })
 }

@@ -12,7 +12,7 @@ use super::baseline;
 use super::echo::first_answer;
 use super::leases::{self, MadeUp};
 use super::peer_watch::{Change, PeerWatch};
-use super::report::{Figure, Section};
+use super::report::{Figure, Plot, Section};
 use super::sample::millis;
 use super::start::{LIMIT, Started, start, start_all};
 use super::{BenchConfig, progress};
@@ -61,6 +61,7 @@ pub(super) fn measure(config: &BenchConfig) -> Result<Section> {
             baseline::DAEMON_NOTE.to_owned(),
         ],
         tail: 95,
+        plot: Plot::Distributions,
         figures: vec![
             figure("start → subnet.env, cold", cold, vec![baseline::READY]),
             figure("start → subnet.env, warm", warm, vec![baseline::READY]),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::aim::Aim;
 use super::baseline;
-use super::report::{Figure, Peer, Section};
+use super::report::{Figure, Peer, Plot, Section};
 use super::start::start_all;
 use super::stats::Summary;
 use super::usage::Usage;
@@ -41,6 +41,7 @@ pub(super) fn measure(config: &BenchConfig) -> Result<Section> {
                 .to_owned(),
         ],
         tail: 95,
+        plot: Plot::None,
         figures,
     })
 }

@@ -106,6 +106,21 @@ impl Figure {
     }
 }
 
+/// How the figures of a section are drawn, beside the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plot {
+    /// The table tells all.
+    None,
+    /// How the samples of each figure are distributed, ours beside the peers'.
+    Distributions,
+    /// The samples of each figure in the order in which they were taken.
+    Course,
+    /// The section is of so many peers, one of several sizes: each figure by the number of peers.
+    Size(u16),
+    /// The ratios to the peers of the same run.
+    Ratios,
+}
+
 /// Figures that belong together, with what a reader has to know about them.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Section {
@@ -115,6 +130,7 @@ pub(super) struct Section {
     pub(super) notes: Vec<String>,
     /// The high percentile that is told beside the medians.
     pub(super) tail: u8,
+    pub(super) plot: Plot,
     pub(super) figures: Vec<Figure>,
 }
 

@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 
 use super::aim::Aim;
 use super::footprint::mebibytes;
-use super::report::{Figure, Section};
+use super::report::{Figure, Plot, Section};
 use super::stats::Summary;
 use super::usage::Usage;
 use super::{BenchConfig, progress};
@@ -215,6 +215,7 @@ fn churn(mut cluster: Cluster, rounds: u32) -> Result<Section> {
             "all leases get another public IP, {rounds} times, each time waited for; growth: from the highest of the first fifth to the highest of the rest"
         )],
         tail: 95,
+        plot: Plot::Course,
         figures: vec![
             figure("RSS after each thousand", "MiB", Summary::of(all)),
             figure("growth of RSS", "MiB", Summary::single(growth)).with(vec![Aim::Most(1.0)]),

@@ -81,12 +81,13 @@ fn line(text: &mut String, width: usize, cells: [&str; 9]) {
     writeln!(text, "{}", drawn.trim_end()).ok();
 }
 
-fn number(value: Option<f64>) -> String {
+/// A figure, or that there is none.
+pub(super) fn number(value: Option<f64>) -> String {
     value.map_or_else(|| NONE.to_owned(), digits)
 }
 
 /// Three digits or so, whatever the size.
-fn digits(value: f64) -> String {
+pub(super) fn digits(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 100.0 => 0,
         size if size >= 10.0 => 1,
@@ -98,6 +99,7 @@ fn digits(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::report::Plot;
     use crate::bench::stats::Summary;
 
     #[test]
@@ -115,6 +117,7 @@ mod tests {
             short: "times",
             notes: vec!["of day".to_owned()],
             tail: 95,
+            plot: Plot::None,
             figures: vec![
                 Figure::low("ADD", "ms", Summary::single(2.5), peers),
                 Figure::low("alone", "MiB", Summary::of(vec![0.0; 20]), Vec::new()),

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::Wire;
 use super::backend::Backend;
 use super::iperf::{Carried, LOADS, SECONDS};
-use crate::bench::report::{Figure, Peer, Section};
+use crate::bench::report::{Figure, Peer, Plot, Section};
 use crate::bench::stats::Summary;
 
 /// The names of the peers.
@@ -102,6 +102,7 @@ pub(super) fn section(
             "flows: each end on a processor of its own; round trip: 64 bytes and their answer, both ends on one processor".to_owned(),
         ],
         tail: 95,
+        plot: Plot::Ratios,
         figures,
     }
 }

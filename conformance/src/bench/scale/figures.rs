@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::aim::{Aim, FLOOR};
 use super::super::baseline;
-use super::super::report::{Figure, Peer, Section};
+use super::super::report::{Figure, Peer, Plot, Section};
 use super::super::sample::millis;
 use super::super::stats::Summary;
 use super::{FEW, Measured};
@@ -29,6 +29,7 @@ pub(super) fn section(measured: &Measured, few: Option<&Measured>, quiet: Durati
         short,
         notes: if few.is_some() { Vec::new() } else { notes(quiet) },
         tail: 95,
+        plot: Plot::Size(measured.peers),
         figures,
     }
 }
@@ -70,6 +71,7 @@ pub(super) fn host_gw(ready: Vec<Duration>, programmed: Vec<Duration>, floor: Ve
             "leases in etcd, cold, all peers' addresses on the node's link; {FLOOR}: this program makes the same routes"
         )],
         tail: 95,
+        plot: Plot::Distributions,
         figures: vec![
             Figure::low("start → subnet.env", "ms", millis(ready), vec![baseline::READY]),
             Figure::low("start → all routes", "ms", millis(programmed), peers).with(vec![Aim::Most(600.0)]),

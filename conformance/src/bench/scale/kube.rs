@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::aim::Aim;
 use super::super::baseline;
 use super::super::footprint::mebibytes;
-use super::super::report::{Figure, Section};
+use super::super::report::{Figure, Plot, Section};
 use super::super::sample::millis;
 use super::super::start::{self, Started};
 use super::super::stats::Summary;
@@ -72,6 +72,7 @@ pub(in super::super) fn measure(config: &BenchConfig) -> Result<Section> {
             baseline::KUBE_NOTE.to_owned(),
         ],
         tail: 95,
+        plot: Plot::Distributions,
         figures: vec![
             low("start → subnet.env", "ms", millis(ready), vec![baseline::KUBE_READY])
                 .with(vec![Aim::Most(1000.0)]),

@@ -1,30 +1,14 @@
 use std::fmt::Write as _;
 
-use super::markup::escaped;
+use crate::report::markup::{escaped, page};
 use crate::report::{Report, Row};
-
-const STYLE: &str = "
-:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif; }
-body { margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #8884; }
-code { font: 13px/1.4 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
-dt { font-weight: 600; } dd { margin: 0 0 .3rem 1rem; }
-td:first-child { font-weight: 600; white-space: nowrap; }
-.pass { color: #188038; } .bad { color: #d93025; } .known { color: #b06000; } .skip { color: #888; }
-.small { font-size: 13px; opacity: .8; }
-";
 
 /// The report as one HTML page, which needs no other file.
 pub(in crate::report) fn html(report: &Report) -> String {
-    let title = format!("{} of {}", report.suite.title, report.of);
     let mut text = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
-         </head>\n<body>\n<h1>{title}</h1>\n<p><strong>{}</strong></p>\n<p>{}</p>\n<ul>\n",
+        "<p><strong>{}</strong></p>\n<p>{}</p>\n<ul>\n",
         escaped(&report.summary()),
         escaped(&report.headline),
-        title = escaped(&title),
     );
     // Writing to a string cannot fail.
     for (part, words) in &report.parts {
@@ -37,8 +21,7 @@ pub(in crate::report) fn html(report: &Report) -> String {
     }
     section(&mut text, report, "All cases", report.rows.iter());
     not_covered(&mut text, report);
-    text.push_str("</body>\n</html>\n");
-    text
+    page(&format!("{} of {}", report.suite.title, report.of), "", &text)
 }
 
 fn section<'a>(text: &mut String, report: &Report, title: &str, rows: impl Iterator<Item = &'a Row>) {

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use super::markup::escaped;
+use crate::report::markup::escaped;
 use crate::report::{Outcome, Report, Row};
 
 /// The report as JUnit XML, in the form that Jenkins, GitLab and GitHub's actions read. A known difference counts as

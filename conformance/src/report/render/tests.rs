@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{html, json, junit, table};
+use crate::report::markup::check::is_well_formed;
 use crate::report::{Asked, Level, Outcome, Report, Row, Suite};
 
 /// A text with everything that must not be taken for markup.
@@ -114,8 +115,9 @@ fn junit_counts_what_it_holds() {
 }
 
 #[test]
-fn the_page_needs_no_other_file() {
+fn the_page_is_well_formed_and_needs_no_other_file() {
     let text = html(&report());
+    assert_eq!(is_well_formed(&text), Ok(()), "{text}");
     for part in ["http:", "https:", "src=", "href=", "<link", "@import", "url("] {
         assert!(!text.contains(part), "{part}");
     }
