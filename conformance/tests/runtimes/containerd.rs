@@ -12,7 +12,7 @@ use crate::support::{
 
 /// The image of sandboxes and containers.
 const POD_IMAGE: &str = "docker.io/lab/pod:1";
-const DIR: &str = "/run/containerd-lab";
+pub(crate) const DIR: &str = "/run/containerd-lab";
 
 /// Without controllers of cgroup2 there can be no limits, and without `CAP_SYS_RESOURCE` no better score for the kernel's
 /// killer; neither concerns the network.
@@ -38,18 +38,19 @@ runtime_type = "io.containerd.runc.v2"
 "#;
 
 /// A containerd of a node's own; it ends with this value.
-struct Containerd<'a> {
-    cri: Cri,
+pub(crate) struct Containerd<'a> {
+    pub(crate) cri: Cri,
     node: &'a Node,
     _process: Process,
 }
 
 impl<'a> Containerd<'a> {
-    fn start(node: &'a Node) -> Self {
+    /// Starts one that finds plugins in this directory, and gives it the image of pods.
+    pub(crate) fn start(node: &'a Node, plugin_dir: &str) -> Self {
         let conf = CONF
             .replace("DIR", DIR)
             .replace("IMAGE", POD_IMAGE)
-            .replace("PLUGINS", PLUGIN_DIR);
+            .replace("PLUGINS", plugin_dir);
         fs::create_dir_all(node.file(DIR)).unwrap();
         fs::write(node.file("/run/containerd-lab/config.toml"), conf).unwrap();
         let process = node
@@ -87,7 +88,7 @@ impl<'a> Containerd<'a> {
     }
 
     /// Imports an image archive, as an administrator does.
-    fn import(&self, archive: &Path) {
+    pub(crate) fn import(&self, archive: &Path) {
         fs::copy(archive, self.node.file("/run/image.tar")).unwrap();
         let argv = [
             "ctr",
@@ -106,7 +107,7 @@ impl<'a> Containerd<'a> {
     }
 
     /// Starts a pod with a container that does nothing, and returns its id.
-    fn start_pod(&self, name: &str, ports: Vec<PortMapping>) -> String {
+    pub(crate) fn start_pod(&self, name: &str, ports: Vec<PortMapping>) -> String {
         let config = SandboxConfig {
             ports,
             ..sandbox(name)
@@ -118,7 +119,7 @@ impl<'a> Containerd<'a> {
     }
 }
 
-fn sandbox(name: &str) -> SandboxConfig {
+pub(crate) fn sandbox(name: &str) -> SandboxConfig {
     SandboxConfig {
         metadata: Some(Metadata {
             name: name.to_owned(),
@@ -131,7 +132,7 @@ fn sandbox(name: &str) -> SandboxConfig {
     }
 }
 
-fn container(name: &str, image: &str, command: &[String]) -> ContainerConfig {
+pub(crate) fn container(name: &str, image: &str, command: &[String]) -> ContainerConfig {
     ContainerConfig {
         name: Some(ContainerName {
             name: name.to_owned(),
@@ -141,6 +142,15 @@ fn container(name: &str, image: &str, command: &[String]) -> ContainerConfig {
         }),
         command: command.to_vec(),
         log_path: "log".to_owned(),
+        ..ContainerConfig::default()
+    }
+}
+
+/// The host's port that leads to a pod's server.
+pub(crate) fn published() -> PortMapping {
+    PortMapping {
+        container_port: PORT.into(),
+        host_port: HOST_PORT.into(),
     }
 }
 
@@ -148,7 +158,10 @@ fn container(name: &str, image: &str, command: &[String]) -> ContainerConfig {
 fn containerd_gives_a_container_its_network_and_takes_it_back() {
     let lab = nodes();
     let [near, far] = [0, 1].map(|index| &lab.nodes()[index]);
-    let (runtime, beyond) = (Containerd::start(near), Containerd::start(far));
+    let (runtime, beyond) = (
+        Containerd::start(near, PLUGIN_DIR),
+        Containerd::start(far, PLUGIN_DIR),
+    );
     assert!(
         !runtime.cri.network_is_ready().unwrap(),
         "kubelet would hold a node for ready that is not"
@@ -160,12 +173,7 @@ fn containerd_gives_a_container_its_network_and_takes_it_back() {
         })
         .unwrap();
     }
-    let published = || {
-        vec![PortMapping {
-            container_port: PORT.into(),
-            host_port: HOST_PORT.into(),
-        }]
-    };
+    let published = || vec![published()];
     // What the first pod leaves, bridge and tables, is there for all.
     let first = runtime.start_pod("first", published());
     runtime.cri.remove_sandbox(&first);

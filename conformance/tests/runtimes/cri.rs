@@ -1,5 +1,6 @@
-//! The part of Kubernetes' Container Runtime Interface that the tests need (cri-api `runtime/v1/api.proto`): messages with
-//! the fields that are used.
+//! The part of Kubernetes' Container Runtime Interface that the tests need.
+
+mod messages;
 
 use std::path::Path;
 
@@ -10,117 +11,15 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Metadata {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-    #[prost(string, tag = "2")]
-    pub(crate) uid: String,
-    #[prost(string, tag = "3")]
-    pub(crate) namespace: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct PortMapping {
-    #[prost(int32, tag = "2")]
-    pub(crate) container_port: i32,
-    #[prost(int32, tag = "3")]
-    pub(crate) host_port: i32,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct SandboxConfig {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) metadata: Option<Metadata>,
-    #[prost(string, tag = "2")]
-    pub(crate) hostname: String,
-    #[prost(string, tag = "3")]
-    pub(crate) log_directory: String,
-    #[prost(message, repeated, tag = "5")]
-    pub(crate) ports: Vec<PortMapping>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct RunSandbox {
-    #[prost(message, optional, tag = "1")]
-    config: Option<SandboxConfig>,
-}
-
-/// A message that is an id, or begins with one.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Id {
-    #[prost(string, tag = "1")]
-    id: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Nothing {}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct SandboxStatusAnswer {
-    #[prost(message, optional, tag = "1")]
-    status: Option<SandboxStatus>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct SandboxStatus {
-    #[prost(message, optional, tag = "5")]
-    network: Option<Id>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct ContainerConfig {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) name: Option<ContainerName>,
-    #[prost(message, optional, tag = "2")]
-    pub(crate) image: Option<Image>,
-    #[prost(string, repeated, tag = "3")]
-    pub(crate) command: Vec<String>,
-    #[prost(string, tag = "11")]
-    pub(crate) log_path: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct ContainerName {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Image {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct CreateContainer {
-    #[prost(string, tag = "1")]
-    sandbox: String,
-    #[prost(message, optional, tag = "2")]
-    config: Option<ContainerConfig>,
-    #[prost(message, optional, tag = "3")]
-    sandbox_config: Option<SandboxConfig>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct StatusAnswer {
-    #[prost(message, optional, tag = "1")]
-    status: Option<RuntimeStatus>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct RuntimeStatus {
-    #[prost(message, repeated, tag = "1")]
-    conditions: Vec<Condition>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Condition {
-    #[prost(string, tag = "1")]
-    kind: String,
-    #[prost(bool, tag = "2")]
-    holds: bool,
-}
+pub(crate) use messages::{
+    Capabilities, ContainerConfig, ContainerName, Image, LinuxContainer, LinuxSandbox, Metadata, Mount,
+    NamespaceMode, Namespaces, PortMapping, Sandbox, SandboxConfig, SeccompProfile, SecurityContext,
+    Variable,
+};
+use messages::{
+    ContainerStatusAnswer, CreateContainer, Executed, Execution, Id, Nothing, RunSandbox,
+    SandboxStatusAnswer, StatusAnswer, StopContainer,
+};
 
 /// A runtime, as kubelet talks to it.
 pub(crate) struct Cri {
@@ -188,6 +87,47 @@ impl Cri {
             .call("/runtime.v1.RuntimeService/StartContainer", created.clone())
             .unwrap();
         created.id
+    }
+
+    /// The exit status of a container, once it has ended.
+    pub(crate) fn exit_status(&self, container: &str) -> Option<i32> {
+        const EXITED: i32 = 2;
+        let id = container.to_owned();
+        let answer: ContainerStatusAnswer = self
+            .call("/runtime.v1.RuntimeService/ContainerStatus", Id { id })
+            .unwrap();
+        let status = answer.status.unwrap_or_default();
+        (status.state == EXITED).then_some(status.exit_code)
+    }
+
+    /// Asks a container to end, and removes it.
+    pub(crate) fn remove_container(&self, container: &str, patience_secs: i64) {
+        let id = container.to_owned();
+        let stop = StopContainer {
+            id: id.clone(),
+            patience_secs,
+        };
+        let _done: Nothing = self
+            .call("/runtime.v1.RuntimeService/StopContainer", stop)
+            .unwrap();
+        let _done: Nothing = self
+            .call("/runtime.v1.RuntimeService/RemoveContainer", Id { id })
+            .unwrap();
+    }
+
+    /// Runs a program in a container, which must succeed, and returns what it prints on both channels.
+    #[track_caller]
+    pub(crate) fn exec(&self, container: &str, command: &[&str]) -> String {
+        let request = Execution {
+            container: container.to_owned(),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            limit_secs: 30,
+        };
+        let done: Executed = self.call("/runtime.v1.RuntimeService/ExecSync", request).unwrap();
+        let said = [done.stdout, done.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert_eq!(done.exit_code, 0, "{command:?}: {said}");
+        said
     }
 
     fn call<Q, A>(&self, path: &'static str, question: Q) -> Result<A, Status>

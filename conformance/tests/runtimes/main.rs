@@ -1,5 +1,5 @@
 //! Real container runtimes on the lab's nodes: Debian's containerd with runc, driven over the interface that kubelet uses,
-//! and podman with CNI.
+//! and podman with CNI; and the images of `scripts/image`, run as the manifest has it.
 //!
 //! A runtime has its files below a node's `/run`. It needs to make control groups; the node has cgroup2 for that.
 #![allow(
@@ -13,5 +13,7 @@
 
 mod containerd;
 mod cri;
+mod image;
+mod manifest;
 mod podman;
 mod support;

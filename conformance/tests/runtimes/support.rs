@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use conformance::lab::{
-    BIN_DIR, Binaries, CNI_CONF_DIR, Flanneld, Lab, LabConfig, Namespaces, Node, wait_until,
+    BIN_DIR, Binaries, CNI_CONF_DIR, Flanneld, Lab, LabConfig, Namespaces, Node, Store, wait_until,
 };
 use nix::mount::{MsFlags, mount};
 
@@ -28,11 +28,24 @@ pub(crate) const HOST_PORT: u16 = 8080;
 
 /// Two nodes on which everything is there but the daemon.
 pub(crate) fn nodes() -> Lab {
-    let lab = Lab::new(&LabConfig {
+    let lab = nodes_on(Store::Directory);
+    for node in lab.nodes() {
+        fs::write(node.file("/run/list"), CONFLIST).unwrap();
+        run(
+            node,
+            &[&format!("{BIN_DIR}/flannel"), "install", "--dir", PLUGIN_DIR],
+        );
+    }
+    lab
+}
+
+/// Two nodes with what runtimes need of a host, and no network that they are told of.
+pub(crate) fn nodes_on(store: Store) -> Lab {
+    let config = LabConfig {
         nodes: 2,
         binaries: Binaries::find().unwrap(),
-    })
-    .unwrap();
+    };
+    let lab = Lab::on(store, &config).unwrap();
     for node in lab.nodes() {
         let mounted = node.namespaces().run(|| {
             let none = None::<&str>;
@@ -50,13 +63,13 @@ pub(crate) fn nodes() -> Lab {
         });
         mounted.unwrap();
         fs::remove_file(conflist(node)).unwrap();
-        fs::write(node.file("/run/list"), CONFLIST).unwrap();
-        run(
-            node,
-            &[&format!("{BIN_DIR}/flannel"), "install", "--dir", PLUGIN_DIR],
-        );
     }
     lab
+}
+
+/// Where the programs are that an image is made of.
+pub(crate) fn programs() -> PathBuf {
+    Binaries::find().unwrap().dir().to_owned()
 }
 
 /// Starts the daemons, and waits until they have told the runtimes of the network.
