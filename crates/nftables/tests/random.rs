@@ -90,7 +90,11 @@ fn random_rules_read_back_and_are_listed_as_they_print() {
             let written = write(&mut nftables, family, &mut random);
             assert!(written.len() > RULES / 5);
             let read = nftables.table(&key(family, "t")).unwrap().unwrap();
-            assert_eq!(read.table.chains["c"].rules, written);
+            let read = &read.table.chains["c"].rules;
+            assert_eq!(read.len(), written.len());
+            for (read, written) in read.iter().zip(&written) {
+                assert_eq!(read, written, "{}", RuleIn(family, written));
+            }
             let listed = ruleset();
             let (_, listed) = listed.split_once("chain c {\n").unwrap();
             for (line, rule) in listed.lines().zip(&written) {

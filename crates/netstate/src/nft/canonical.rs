@@ -60,7 +60,12 @@ impl Rule {
                     if always_holds(family, *comparison, *proto) {
                         continue;
                     }
-                    network = Some((statements.len(), *proto)).filter(|_| *comparison == Comparison::Is);
+                    if *comparison == Comparison::Is {
+                        if network.is_some_and(|(_, known)| known == *proto) {
+                            continue;
+                        }
+                        network = Some((statements.len(), *proto));
+                    }
                 }
                 Statement::Match(Comparison::Is, Match::L4Proto(number)) => {
                     if protocol.replace(*number) == Some(*number) {

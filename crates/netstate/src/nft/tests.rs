@@ -142,6 +142,14 @@ fn the_canonical_form_leaves_out_what_is_implied() {
             "meta nfproto ipv4 counter ip saddr 1.2.3.4",
         ),
         (
+            "meta nfproto ipv4 meta nfproto != ipv6 ip saddr 1.2.3.4",
+            "meta nfproto != ipv6 ip saddr 1.2.3.4",
+        ),
+        (
+            "meta nfproto ipv4 tcp dport 80 meta nfproto ipv4 ip saddr 1.2.3.4",
+            "tcp dport 80 ip saddr 1.2.3.4",
+        ),
+        (
             "meta nfproto ipv6 ip saddr 1.2.3.4",
             "meta nfproto ipv6 ip saddr 1.2.3.4",
         ),
