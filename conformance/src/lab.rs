@@ -22,6 +22,7 @@ pub mod observe;
 pub mod ping;
 mod pod;
 mod process;
+pub mod rules;
 pub mod runtime;
 pub mod traffic;
 mod underlay;

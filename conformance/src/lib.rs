@@ -9,6 +9,7 @@
 //! subcommand `cni` judges plugins one call at a time.
 
 pub mod bench;
+pub mod captures;
 pub mod cli;
 mod cni;
 pub mod demo;

@@ -19,8 +19,10 @@ use nix::sched::{CloneFlags, unshare};
 const FLANNELD: &str = env!("CARGO_BIN_EXE_flanneld");
 
 /// What upstream made for a node in captures.
-const UPSTREAM_NFT: &str = include_str!("data/upstream-nft-ruleset.txt");
-const UPSTREAM_IPTABLES: &str = include_str!("data/upstream-iptables-save.txt");
+const UPSTREAM_NFT: &str =
+    include_str!("../../conformance/data/captures/vxlan-dualstack-nftables/node1-nft-ruleset.txt");
+const UPSTREAM_IPTABLES: &str =
+    include_str!("../../conformance/data/captures/vxlan-iptables/node1-iptables-save.txt");
 
 /// Others' things, some of which look like flannel's.
 const STRANGERS: &[&str] = &[

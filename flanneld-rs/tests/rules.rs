@@ -27,8 +27,10 @@ const IPTABLES_LEGACY: FilterMode = FilterMode::Iptables(IptablesVariant::Legacy
 const MODES: [FilterMode; 3] = [NFT, IPTABLES_NFT, IPTABLES_LEGACY];
 
 /// What upstream made for this node in one capture, and for another in the other.
-const UPSTREAM_NFT: &str = include_str!("data/upstream-nft-ruleset.txt");
-const UPSTREAM_IPTABLES: &str = include_str!("data/upstream-iptables-save.txt");
+const UPSTREAM_NFT: &str =
+    include_str!("../../conformance/data/captures/vxlan-dualstack-nftables/node1-nft-ruleset.txt");
+const UPSTREAM_IPTABLES: &str =
+    include_str!("../../conformance/data/captures/vxlan-iptables/node1-iptables-save.txt");
 
 #[test]
 fn rules_are_made_as_wanted_in_one_go_and_stay() {

@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 
 use super::base64::{base64, base64_bytes};
 use super::http::{ANSWER_LIMIT, Request};
+use super::iproute::text;
 use super::mounts::{LOG_DIR, SHARED_DIR};
 use super::namespaces::command;
 use super::process::Process;
 use super::underlay::GATEWAY;
 use super::wait::wait_until;
 use super::{Lab, NET_CONF};
+use crate::captures::Entry;
 
 /// The port of etcd's clients (IANA).
 const PORT: u16 = 2379;
@@ -120,6 +122,42 @@ impl Lab {
         let value = answer.pointer("/kvs/0/value").and_then(Value::as_str);
         let text = |encoded| String::from_utf8(base64_bytes(encoded)?).context("a value of etcd is no text");
         value.map(text).transpose()
+    }
+
+    /// All keys below the prefix, in their order.
+    ///
+    /// # Errors
+    /// Fails when etcd does not answer.
+    pub fn entries_in_etcd(&self) -> Result<Vec<Entry>> {
+        let below = format!("{PREFIX}/");
+        // The first key behind all of them: `0` follows `/`.
+        let behind = format!("{PREFIX}0");
+        let range = json!({ "key": base64(below.as_bytes()), "range_end": base64(behind.as_bytes()) });
+        let answer = self.ask_etcd("/v3/kv/range", &range)?;
+        let found = answer.get("kvs").and_then(Value::as_array);
+        let entry = |object: &Value| {
+            let text = |key| {
+                let bytes = base64_bytes(text(object, key))?;
+                String::from_utf8(bytes).with_context(|| format!("a {key} of etcd is no text"))
+            };
+            let key = text("key")?;
+            Ok(Entry {
+                name: key.strip_prefix(&below).unwrap_or(&key).to_owned(),
+                value: text("value")?,
+                ttl_secs: self.granted_in_etcd(object.get("lease"))?,
+            })
+        };
+        found.into_iter().flatten().map(entry).collect()
+    }
+
+    /// How long an etcd lease was granted for, in seconds.
+    fn granted_in_etcd(&self, lease: Option<&Value>) -> Result<Option<u64>> {
+        let Some(id) = lease else { return Ok(None) };
+        let answer = self.ask_etcd("/v3/lease/timetolive", &json!({ "ID": id }))?;
+        let granted = text(&answer, "grantedTTL").parse();
+        granted
+            .map(Some)
+            .context("reading how long a lease of etcd lasts")
     }
 
     /// Writes a value below the prefix, as another daemon would: the configuration as `config`, a lease as

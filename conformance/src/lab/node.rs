@@ -11,6 +11,7 @@ use super::iproute::Ip;
 use super::mounts::{self, LEASE_DIR, LOG_DIR};
 use super::namespaces::{Namespaces, command};
 use super::process::Process;
+use super::underlay::NODE_LINK;
 use super::{Store, etcd, kube, underlay};
 
 /// One node of a lab: its own network and mount namespaces, held by a process of the lab.
@@ -73,6 +74,22 @@ impl Node {
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         underlay::node_address(self.number)
+    }
+
+    /// The node's address of IPv6 on the underlay, once [`Node::use_ipv6`] has given it.
+    #[must_use]
+    pub fn address_v6(&self) -> String {
+        underlay::node_address_v6(self.number)
+    }
+
+    /// Gives the node its address of IPv6 on the underlay.
+    ///
+    /// # Errors
+    /// Fails when iproute2 does.
+    pub fn use_ipv6(&self) -> Result<()> {
+        let address = format!("{}/64", self.address_v6());
+        self.ip(&["address", "add", &address, "dev", NODE_LINK, "nodad"])
+            .map(drop)
     }
 
     /// The process id, as the host sees it, of the process that holds the node's namespaces.

@@ -27,7 +27,9 @@ pub enum Verb {
 }
 
 impl Verb {
-    fn text(self) -> &'static str {
+    /// The verb as `CNI_COMMAND` has it.
+    #[must_use]
+    pub fn text(self) -> &'static str {
         match self {
             Self::Add => "ADD",
             Self::Del => "DEL",

@@ -22,6 +22,13 @@ pub(super) fn node_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, FIRST_HOST.saturating_add(number))
 }
 
+/// The address of a node beside the one of IPv4: the same number, read as hexadecimal digits.
+#[must_use]
+pub(super) fn node_address_v6(number: u8) -> String {
+    let [.., last] = node_address(number).octets();
+    format!("fd00:77::{last}")
+}
+
 /// Makes the bridge that all nodes are plugged into.
 ///
 /// # Errors

@@ -1,6 +1,5 @@
 use std::fs;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,8 +13,7 @@ use super::inventory::{Host, Inventory};
 use super::remote::{Remote, side_by_side};
 use crate::lab::runtime::install_conflist;
 use crate::lab::{
-    Binaries, CNI_BIN_DIR, Flanneld, Lab, LabConfig, NODE_LINK, Namespaces, Node, TUNNEL, command,
-    copy_program,
+    Binaries, CNI_BIN_DIR, Flanneld, Lab, LabConfig, Namespaces, Node, TUNNEL, command, copy_program,
 };
 use crate::report::Checked;
 
@@ -51,8 +49,7 @@ impl LabNodes {
         let this = std::env::current_exe().context("finding the running program's own path")?;
         copy_program(&this, &lab.shared_file(AGENT))?;
         for node in lab.nodes() {
-            let address = format!("{}/64", underlay_v6(node.address()));
-            node.ip(&["address", "add", &address, "dev", NODE_LINK, "nodad"])?;
+            node.use_ipv6()?;
         }
         // Host ports are portmap's, which is the same program.
         symlink("flannel", lab.shared_file("bin/portmap"))
@@ -82,12 +79,6 @@ fn already_there(error: std::io::Error) -> std::io::Result<()> {
     } else {
         Err(error)
     }
-}
-
-/// A node's address of IPv6 beside the one of IPv4.
-fn underlay_v6(address: Ipv4Addr) -> String {
-    let [.., last] = address.octets();
-    format!("fd00:77::{last}")
 }
 
 impl Inventory for LabNodes {

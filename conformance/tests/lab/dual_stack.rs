@@ -49,7 +49,7 @@ fn pods_in_dual_stack_reach_each_other_in_both_families_up_to_their_full_mtu() {
         .json(&["ip", "-j", "-d", "link", "show", "dev", "flannel-v6.1"])
         .unwrap()[0];
     assert_eq!(link["mtu"], POD_MTU);
-    assert_eq!(link["linkinfo"]["info_data"]["local6"], underlay_v6(bed.node(1)));
+    assert_eq!(link["linkinfo"]["info_data"]["local6"], bed.node(1).address_v6());
 }
 
 #[test]
@@ -131,11 +131,7 @@ pub(crate) fn with_ipv6(nodes: u8, conf: &str) -> Lab {
 
 /// Gives the nodes IPv6 on the underlay.
 pub(crate) fn add_underlay_v6(lab: &Lab) {
-    for node in lab.nodes() {
-        let address = format!("{}/64", underlay_v6(node));
-        node.ip(&["address", "add", &address, "dev", NODE_LINK, "nodad"])
-            .unwrap();
-    }
+    lab.nodes().iter().for_each(|node| node.use_ipv6().unwrap());
 }
 
 /// Gives the nodes of a lab another configuration.
@@ -144,10 +140,6 @@ pub(crate) fn configure(lab: &Lab, conf: &str) {
     let new = path.with_file_name("config.new");
     fs::write(&new, conf).unwrap();
     fs::rename(&new, &path).unwrap();
-}
-
-pub(crate) fn underlay_v6(node: &Node) -> String {
-    format!("fd00:77::{}", node.address().octets()[3])
 }
 
 /// The first address of a node's IPv6 subnet, which its tunnel has.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use conformance::lab::{BIN_DIR, Lab, NET_CONF, Node, TUNNEL, bare_kube_node, wait_until};
 use serde_json::{Value, json};
 
-use crate::dual_stack::{DUAL, V6_HEADERS, add_underlay_v6, reaches, tunnel_address, underlay_v6};
+use crate::dual_stack::{DUAL, V6_HEADERS, add_underlay_v6, reaches, tunnel_address};
 use crate::etcd::wait_for_route;
 use crate::support::{
     self, Bed, LONG, assert_same, bare_on_kube, pinging_during, run_all, running_in, stays, tunnel,
@@ -309,7 +309,7 @@ fn an_annotation_of_one_family_that_is_removed_does_not_cost_the_other_family() 
     bed.assert_all_ping_between(&[1]);
     assert_eq!(
         annotation(&bed.lab, "node1", "public-ipv6").unwrap(),
-        underlay_v6(bed.node(1))
+        bed.node(1).address_v6()
     );
 }
 

@@ -2,18 +2,17 @@
 //!
 //! The captures are of flannel v0.28.9 on three nodes with the addresses that a lab's first three nodes have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use conformance::captures::{Captures, Entry};
+use conformance::lab::rules::{iptables_lines, nft_lines};
 use conformance::lab::{Lab, Node, SUBNET_FILE};
 
 use crate::rules::Mode;
 use crate::support::run_all;
 
-/// How long upstream's leases last (flannel `pkg/subnet/etcd`).
-const LEASE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Where rules are put for a program to read, on a node.
 const RULES_FILE: &str = "/run/upstream-rules";
 
@@ -28,13 +27,20 @@ impl Upstream {
         Self { mode }
     }
 
-    fn text(self, name: &str) -> String {
-        let folder = match self.mode {
+    fn configuration(self) -> &'static str {
+        match self.mode {
             Mode::Nftables => "vxlan-nftables",
             Mode::IptablesNft | Mode::IptablesLegacy => "vxlan-iptables",
-        };
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/upstream");
-        fs::read_to_string(path.join(folder).join(name)).unwrap()
+        }
+    }
+
+    fn text(self, name: &str) -> String {
+        let captures = Captures::built_in();
+        captures.text(self.configuration(), name).unwrap().to_owned()
+    }
+
+    fn entries(self) -> Vec<Entry> {
+        Captures::built_in().etcd(self.configuration()).unwrap()
     }
 
     fn of_node(self, node: &Node, name: &str) -> String {
@@ -43,32 +49,18 @@ impl Upstream {
 
     /// Puts the configuration and the leases into etcd.
     pub(crate) fn rebuild_etcd(self, lab: &Lab) {
-        for (name, value) in self.keys() {
-            let ttl = (name != "config").then_some(LEASE_TTL);
-            lab.put_in_etcd(&name, &value, ttl).unwrap();
+        for entry in self.entries() {
+            let ttl = entry.ttl_secs.map(Duration::from_secs);
+            lab.put_in_etcd(&entry.name, &entry.value, ttl).unwrap();
         }
-    }
-
-    /// Names below the prefix, with their values.
-    fn keys(self) -> Vec<(String, String)> {
-        let text = self.text("etcd-keys.txt");
-        let lines: Vec<_> = text.lines().collect();
-        let pairs = lines.windows(2).filter_map(|pair| {
-            let name = pair[0].strip_prefix("/coreos.com/network/")?;
-            Some((name.to_owned(), pair[1].to_owned()))
-        });
-        pairs.collect()
     }
 
     /// The name and the value of a node's lease.
     pub(crate) fn lease(self, node: &Node) -> (String, String) {
         let address = format!("\"{}\"", node.address());
-        let found = self
-            .keys()
-            .into_iter()
-            .find(|(_, value)| value.contains(&address));
-        let (name, value) = found.unwrap();
-        (name.trim_start_matches("subnets/").to_owned(), value)
+        let mut entries = self.entries().into_iter();
+        let found = entries.find(|entry| entry.value.contains(&address)).unwrap();
+        (found.name.trim_start_matches("subnets/").to_owned(), found.value)
     }
 
     /// Makes a node's device, its content, the rules and the subnet file as they were captured.
@@ -165,11 +157,16 @@ impl Upstream {
             captured = captured.replace(theirs, ours);
         }
         let live = run_all(node, &[command]);
-        let chains = match self.mode {
-            Mode::Nftables => nft_chains,
-            Mode::IptablesNft | Mode::IptablesLegacy => iptables_chains,
+        let lines = |text: &str| match self.mode {
+            Mode::Nftables => nft_lines(text),
+            // The node has rules of others as well.
+            Mode::IptablesNft | Mode::IptablesLegacy => {
+                let mut lines = iptables_lines(text);
+                lines.retain(|line| line.contains("FLANNEL"));
+                lines
+            }
         };
-        assert_eq!(chains(&live), chains(&captured), "{}", node.name());
+        assert_eq!(lines(&live), lines(&captured), "{}", node.name());
     }
 
     /// The routes through the device that were left after upstream's daemon had ended, on the first node.
@@ -209,41 +206,4 @@ fn essence(text: &str) -> BTreeSet<String> {
     // What `ip link` prints behind the address says how many others listen.
     let address = |line: String| line.split(" promiscuity").next().unwrap_or(&line).to_owned();
     lines.map(address).collect()
-}
-
-/// What stands in each chain of each table, in order.
-type Chains = BTreeMap<(String, String), Vec<String>>;
-
-fn nft_chains(text: &str) -> Chains {
-    let mut chains = Chains::new();
-    let (mut table, mut chain) = (String::new(), String::new());
-    for line in text.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix("table ") {
-            (table, chain) = (name.to_owned(), String::new());
-        } else if let Some(name) = line.strip_prefix("chain ") {
-            name.clone_into(&mut chain);
-        } else if line == "}" {
-            chain.clear();
-        } else if !line.is_empty() {
-            let key = (table.clone(), chain.clone());
-            chains.entry(key).or_default().push(line.to_owned());
-        }
-    }
-    chains
-}
-
-/// Our chains, and the rules of others that lead into them.
-fn iptables_chains(text: &str) -> Chains {
-    let mut chains = Chains::new();
-    let mut table = String::new();
-    for line in text.lines() {
-        if let Some(name) = line.strip_prefix('*') {
-            name.clone_into(&mut table);
-        } else if let Some(rule) = line.strip_prefix("-A ").filter(|rule| rule.contains("FLANNEL")) {
-            let (chain, rule) = rule.split_once(' ').unwrap();
-            let key = (table.clone(), chain.to_owned());
-            chains.entry(key).or_default().push(rule.to_owned());
-        }
-    }
-    chains
 }

@@ -27,13 +27,21 @@ macro_rules! capture {
         Capture {
             name: $name,
             backend: $backend,
-            etcd_keys: include_str!(concat!("captures/", $name, ".etcd-keys.txt")),
+            etcd_keys: include_str!(concat!(
+                "../../../conformance/data/captures/",
+                $name,
+                "/etcd-keys.txt"
+            )),
             subnet_env: None,
         }
     };
     ($name:literal, $backend:literal) => {
         Capture {
-            subnet_env: Some(include_str!(concat!("captures/", $name, ".subnet.env"))),
+            subnet_env: Some(include_str!(concat!(
+                "../../../conformance/data/captures/",
+                $name,
+                "/node1-subnet.env"
+            ))),
             ..capture!($name, $backend, no_subnet_env)
         }
     };

@@ -42,9 +42,9 @@ fn the_first_lease_is_written_as_upstream_writes_it() {
 #[test]
 fn a_cluster_of_upstream_s_is_read_and_its_values_stay_as_they_are() {
     for capture in [
-        include_str!("../../../flannel-types/tests/captures/host-gw.etcd-keys.txt"),
-        include_str!("../../../flannel-types/tests/captures/vxlan-directrouting.etcd-keys.txt"),
-        include_str!("../../../flannel-types/tests/captures/vxlan-dualstack-nftables.etcd-keys.txt"),
+        include_str!("../../../../conformance/data/captures/host-gw/etcd-keys.txt"),
+        include_str!("../../../../conformance/data/captures/vxlan-directrouting/etcd-keys.txt"),
+        include_str!("../../../../conformance/data/captures/vxlan-dualstack-nftables/etcd-keys.txt"),
     ] {
         in_netns(adopts(capture));
     }
