@@ -11,6 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use crate::bench;
 use crate::cni;
 use crate::demo::{self, DemoConfig};
+use crate::interop;
 use crate::lab::{MAX_NODES, Store};
 use crate::nodes;
 use crate::soak;
@@ -36,6 +37,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match matches.subcommand() {
         Some(("bench", arguments)) => bench::cli::run(arguments),
         Some(("cni", arguments)) => cni::cli::run(arguments),
+        Some(("interop", arguments)) => interop::cli::run(arguments),
         Some(("agent", arguments)) => nodes::run_agent(arguments),
         Some(("nodes", arguments)) => nodes::cli::run(arguments),
         Some(("soak", arguments)) => soak::cli::run(arguments),
@@ -58,6 +60,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .subcommand(bench::cli::command())
         .subcommand(cni::cli::command())
+        .subcommand(interop::cli::command())
         .subcommand(nodes::cli::command())
         .subcommand(nodes::agent_command())
         .subcommand(soak::cli::command())
@@ -100,12 +103,17 @@ pub(crate) fn lab_arguments() -> [Arg; 2] {
             .value_parser(["directory", "etcd"])
             .default_value("directory")
             .help("Where the daemons keep their leases"),
-        Arg::new("bin-dir")
-            .long("bin-dir")
-            .value_name("DIR")
-            .value_parser(value_parser!(PathBuf))
-            .help("Directory of flanneld and flannel [default: found near this program]"),
+        bin_dir_argument(),
     ]
+}
+
+/// Where the programs are.
+pub(crate) fn bin_dir_argument() -> Arg {
+    Arg::new("bin-dir")
+        .long("bin-dir")
+        .value_name("DIR")
+        .value_parser(value_parser!(PathBuf))
+        .help("Directory of flanneld and flannel [default: found near this program]")
 }
 
 /// The store that [`lab_arguments`] chose.

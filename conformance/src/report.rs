@@ -6,6 +6,7 @@ pub(crate) mod markup;
 mod outcome;
 mod output;
 mod render;
+mod requirement;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 pub(crate) use known::Known;
 pub(crate) use outcome::{CannotRun, Checked, Outcome, Stop, differs, expect};
 pub(crate) use output::{arguments, only, write};
+pub(crate) use requirement::requirements;
 
 /// How binding a requirement is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

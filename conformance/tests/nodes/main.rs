@@ -10,6 +10,8 @@
 
 mod flaws;
 mod hosts;
+#[path = "../shared/report.rs"]
+mod report;
 mod support;
 
 use support::{judge, outcomes, program, told};

@@ -1,0 +1,159 @@
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, json};
+
+use super::compare::Findings;
+use super::deviation::{Deviations, OF_THIS_PROJECT};
+use super::golden::{self, CONFIGURATIONS, Configuration};
+use crate::captures::Captures;
+use crate::lab::Binaries;
+use crate::parallel::in_parallel;
+use crate::report::{self, Asked, Outcome, Report, Row, Suite};
+
+/// How the report calls what it judges.
+const SUITE: Suite = Suite {
+    name: "interop",
+    title: "Interoperability with the reference",
+    subject: "configuration",
+    column: "Configuration",
+};
+const REQUIREMENTS: &str = include_str!("requirements.txt");
+/// So many labs at a time; each has three nodes and a server.
+const AT_A_TIME: u8 = 6;
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub(super) bin_dir: Option<PathBuf>,
+    pub(super) captures: Option<PathBuf>,
+    pub(super) deviations: Option<PathBuf>,
+    /// Names of configurations; all if there is none.
+    pub(super) configurations: Vec<String>,
+    /// Beginnings of ids: only comparisons of these; all if there is none.
+    pub(super) only: Vec<String>,
+}
+
+/// Runs the programs in every configuration that was asked for, and compares.
+///
+/// # Errors
+/// Fails when nothing is left to run, or when programs or lists are not there.
+pub(super) fn run(config: &Config) -> Result<Report> {
+    let start = Instant::now();
+    let plan = Plan::of(config)?;
+    let rows = in_parallel(plan.configurations.len(), Some(AT_A_TIME), |index| {
+        let configuration = plan.configurations.get(index);
+        let configuration = configuration.context("a configuration without a place")?;
+        Ok(plan.rows_of(configuration))
+    })?;
+    let dir = plan.binaries.dir().display().to_string();
+    Ok(Report {
+        suite: SUITE,
+        of: dir.clone(),
+        headline: format!("the programs of {dir}, by what flannel v0.28.9 and its plugins v1.9.1 wrote"),
+        parts: Vec::new(),
+        facts: Map::from_iter([("programs".to_owned(), json!(dir))]),
+        rows: rows.into_iter().flatten().collect(),
+        not_covered: Vec::new(),
+        took: start.elapsed(),
+    })
+}
+
+struct Plan {
+    binaries: Binaries,
+    captures: Captures,
+    deviations: Deviations,
+    configurations: Vec<Configuration>,
+    asked: Vec<Asked>,
+}
+
+impl Plan {
+    fn of(config: &Config) -> Result<Self> {
+        let list = match &config.deviations {
+            Some(file) => fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?,
+            None => OF_THIS_PROJECT.to_owned(),
+        };
+        let names = &config.configurations;
+        let wanted =
+            |id: &str| config.only.is_empty() || config.only.iter().any(|start| id.starts_with(start));
+        let mut asked = report::requirements(REQUIREMENTS)?;
+        asked.retain(|asked| wanted(asked.id));
+        let mut configurations = if names.is_empty() {
+            CONFIGURATIONS.to_vec()
+        } else {
+            names
+                .iter()
+                .map(|name| golden::named(name))
+                .collect::<Result<_>>()?
+        };
+        configurations.retain(|one| one.ids.iter().any(|id| wanted(id)));
+        if configurations.is_empty() {
+            bail!("no configuration is about {}", config.only.join(" or "));
+        }
+        let bin_dir = config.bin_dir.as_deref();
+        Ok(Self {
+            binaries: bin_dir.map_or_else(Binaries::find, Binaries::in_dir)?,
+            captures: config
+                .captures
+                .as_deref()
+                .map_or_else(|| Ok(Captures::built_in()), Captures::in_dir)?,
+            deviations: Deviations::parse(&list)?,
+            configurations,
+            asked,
+        })
+    }
+
+    fn rows_of(&self, configuration: &Configuration) -> Vec<Row> {
+        let start = Instant::now();
+        let ended = configuration.run(&self.captures, &self.binaries);
+        let took = start.elapsed();
+        let findings = ended.map_err(|stop| Outcome::of(Err(stop)));
+        let asked = self
+            .asked
+            .iter()
+            .filter(|asked| configuration.ids.contains(&asked.id));
+        asked
+            .enumerate()
+            .map(|(index, asked)| Row {
+                asked: asked.clone(),
+                case: asked.text,
+                subject: configuration.name.to_owned(),
+                version: None,
+                measured: Vec::new(),
+                outcome: self.outcome(asked.id, configuration.name, &findings),
+                // A configuration is run once for all.
+                took: if index == 0 { took } else { Duration::ZERO },
+            })
+            .collect()
+    }
+
+    fn outcome(&self, id: &str, configuration: &str, findings: &Result<Findings, Outcome>) -> Outcome {
+        match findings {
+            Err(outcome) => outcome.clone(),
+            Ok(findings) => match findings.get(id) {
+                Some(compared) => self.deviations.judge(id, configuration, compared),
+                None => Outcome::Skipped {
+                    reason: "the capture has nothing of it".to_owned(),
+                },
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_requirement_is_compared_and_every_comparison_is_required() {
+        let asked = report::requirements(REQUIREMENTS).unwrap();
+        let ids: BTreeSet<_> = asked.iter().map(|asked| asked.id).collect();
+        assert_eq!(ids.len(), asked.len());
+        let compared: BTreeSet<_> = CONFIGURATIONS.iter().flat_map(|one| one.ids).copied().collect();
+        assert_eq!(ids, compared);
+    }
+}
