@@ -10,6 +10,7 @@ mod bed;
 mod carry;
 mod case;
 pub(crate) mod cli;
+mod cluster;
 mod connection;
 mod groups;
 mod hosts;

@@ -30,7 +30,7 @@ const KEPT: &str = "nodes.json";
 
 /// Where a node finds the API.
 #[must_use]
-pub(super) fn url() -> String {
+pub fn kube_url() -> String {
     format!("http://{GATEWAY}:{PORT}")
 }
 
@@ -165,7 +165,11 @@ impl Lab {
         self.api.as_ref().context("no API server runs")?.signal(signal)
     }
 
-    fn ask_api(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
+    /// Asks the API.
+    ///
+    /// # Errors
+    /// Fails when the server does not answer, or refuses.
+    pub fn ask_api(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
         let text = if body.is_null() {
             String::new()
         } else {

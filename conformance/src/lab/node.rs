@@ -124,7 +124,7 @@ impl Node {
             Store::Etcd => vec![format!("--etcd-endpoints={}", etcd::endpoint())],
             Store::Kube => vec![
                 "--kube-subnet-mgr".to_owned(),
-                format!("--kube-api-url={}", kube::url()),
+                format!("--kube-api-url={}", kube::kube_url()),
             ],
         }
     }

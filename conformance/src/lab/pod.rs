@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::iproute::{Ip, text};
 use super::namespaces::Namespaces;
 use super::node::Node;
-use super::runtime::{self, Attachment, Verb};
+use super::runtime::{self, Attachment, HostPort, Verb};
 
 /// The interface that the runtime asks for in a pod.
 pub const POD_LINK: &str = "eth0";
@@ -31,14 +31,22 @@ impl Node {
     /// # Errors
     /// Fails with [`runtime::PluginError`] when a plugin does, or when iproute2 does.
     pub fn add_pod(&self, name: &str) -> Result<Pod> {
+        self.add_pod_with(name, &[])
+    }
+
+    /// As [`Node::add_pod`], with ports of the node, where a plugin takes them.
+    ///
+    /// # Errors
+    /// As [`Node::add_pod`].
+    pub fn add_pod_with(&self, name: &str, ports: &[HostPort]) -> Result<Pod> {
         self.ip(&["netns", "add", name])?;
-        self.attach(name).inspect_err(|_| {
+        self.attach(name, ports).inspect_err(|_| {
             // The first error is the one to tell.
             self.ip(&["netns", "delete", name]).ok();
         })
     }
 
-    fn attach(&self, name: &str) -> Result<Pod> {
+    fn attach(&self, name: &str, ports: &[HostPort]) -> Result<Pod> {
         self.ip(&["-n", name, "link", "set", "lo", "up"])?;
         let netns = format!("/run/netns/{name}");
         let namespaces = Namespaces::of_netns_file(&self.file(&netns))?;
@@ -47,7 +55,10 @@ impl Node {
             netns,
             ifname: POD_LINK.to_owned(),
         };
-        let result = runtime::call(self, Verb::Add, &attachment, None)?;
+        let list = runtime::with_ports(runtime::list_of(self)?, ports);
+        let result = runtime::call_list(&list, Verb::Add, None, |plugin, conf| {
+            runtime::run_plugin(self, plugin, Verb::Add, &attachment, conf)
+        })?;
         let (address, host_link) = (address_in(&result)?, host_link_in(&result));
         let name = name.to_owned();
         Ok(Pod {
@@ -112,6 +123,17 @@ impl Pod {
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// All addresses that the plugin's result gave it.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let ips = self.result.get("ips").and_then(Value::as_array);
+        let texts = ips
+            .into_iter()
+            .flatten()
+            .filter_map(|ip| text(ip, "address").split_once('/'));
+        texts.filter_map(|(ip, _)| ip.parse().ok()).collect()
     }
 
     /// How a runtime names it to the plugins.

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::{Child, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::iproute::text;
@@ -47,6 +48,15 @@ pub struct Attachment {
     pub netns: String,
     /// The name of the interface in the container.
     pub ifname: String,
+}
+
+/// A port of the node that leads to a port of a pod, in TCP and UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPort {
+    /// The node's.
+    pub host_port: u16,
+    /// The pod's.
+    pub pod_port: u16,
 }
 
 /// What one plugin of the list answered.
@@ -247,4 +257,57 @@ pub(crate) fn start_program(
         .take()
         .map(|mut pipe| pipe.write_all(stdin.as_bytes()).ok());
     Ok(child)
+}
+
+/// The plugins of a list.
+pub(crate) fn plugins_of(list: &Value) -> impl Iterator<Item = &Value> {
+    list.get("plugins")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+}
+
+/// Whether a plugin declares that it takes ports of the node.
+pub(crate) fn takes_ports(plugin: &Value) -> bool {
+    plugin.pointer("/capabilities/portMappings") == Some(&Value::Bool(true))
+}
+
+/// Gives the ports to each plugin that declares that it takes them (CNI CONVENTIONS, `portMappings`).
+pub(crate) fn with_ports(mut list: Value, ports: &[HostPort]) -> Value {
+    let mapping = |port: &HostPort, protocol: &str| json!({"hostPort": port.host_port, "containerPort": port.pod_port, "protocol": protocol});
+    let mappings: Vec<_> = ports
+        .iter()
+        .flat_map(|port| [mapping(port, "tcp"), mapping(port, "udp")])
+        .collect();
+    let plugins = list.get_mut("plugins").and_then(Value::as_array_mut);
+    for plugin in plugins.into_iter().flatten() {
+        if let (true, false, Some(members)) =
+            (takes_ports(plugin), mappings.is_empty(), plugin.as_object_mut())
+        {
+            members.insert("runtimeConfig".to_owned(), json!({"portMappings": mappings}));
+        }
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plugins_that_declare_it_get_ports() {
+        let list = json!({"plugins": [{"type": "a"}, {"type": "b", "capabilities": {"portMappings": true}}]});
+        let ports = [HostPort {
+            host_port: 7,
+            pod_port: 8,
+        }];
+        let given = with_ports(list.clone(), &ports);
+        assert_eq!(given["plugins"][0].get("runtimeConfig"), None);
+        let mappings = &given["plugins"][1]["runtimeConfig"]["portMappings"];
+        assert_eq!(
+            mappings[1],
+            json!({"hostPort": 7, "containerPort": 8, "protocol": "udp"})
+        );
+        assert_eq!(with_ports(list.clone(), &[]), list);
+    }
 }

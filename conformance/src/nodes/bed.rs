@@ -5,8 +5,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::inventory::{Host, Inventory, OwnPod};
-use super::protocol::{Attached, HostPort, Place, Request};
+use super::protocol::{Attached, Place, Request};
 use super::remote::{Remote, side_by_side};
+use crate::lab::runtime::HostPort;
 use crate::report::CannotRun;
 
 /// The port of the node that leads to the first pod of each: below the range of Kubernetes' node ports (30000 to 32767,
@@ -33,7 +34,7 @@ impl Family {
         }
     }
 
-    fn has(self, ip: IpAddr) -> bool {
+    pub(super) fn has(self, ip: IpAddr) -> bool {
         match self {
             Self::V4 => ip.is_ipv4(),
             Self::V6 => ip.is_ipv6(),

@@ -1,9 +1,11 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
+use super::cluster::{self, Cluster};
 use super::hosts::{self, Hosts};
 use super::lab::{Flaw, LabNodes};
 use super::runner::{self, Config, Judged, Plan};
@@ -17,22 +19,27 @@ pub(crate) fn command() -> Command {
         let number = text(name, "N").default_value(default);
         number.value_parser(RangedU64ValueParser::<u8>::new().range(1..=max))
     };
+    let path =
+        |name: &'static str, value: &'static str| text(name, value).value_parser(value_parser!(PathBuf));
     let switch = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     Command::new("nodes")
-        .about("Proves a pod network: the Kubernetes network model over a lab, or over hosts by SSH")
+        .about("Proves a pod network: the Kubernetes network model over a lab, hosts by SSH, or a cluster")
         .arg(switch("lab").help("Judge this project's programs on nodes in namespaces of this machine"))
         .arg(text("hosts", "HOSTS").help("Judge these: user@host,… or a file with one a line"))
-        .group(ArgGroup::new("inventory").args(["lab", "hosts"]).required(true))
+        .arg(
+            path("kubeconfig", "FILE")
+                .help("Judge the cluster of this kubeconfig, with pods made there for it"),
+        )
+        .group(
+            ArgGroup::new("inventory")
+                .args(["lab", "hosts", "kubeconfig"])
+                .required(true),
+        )
         .arg(number("nodes", "3", MAX_NODES.into()).help("Number of the lab's nodes"))
         .arg(number("pods", "2", 100).help("Number of pods that are made on each node"))
+        .arg(path("bin-dir", "DIR").help("The lab's flanneld and flannel [default: found near this program]"))
         .arg(
-            text("bin-dir", "DIR")
-                .value_parser(value_parser!(PathBuf))
-                .help("The lab's flanneld and flannel [default: found near this program]"),
-        )
-        .arg(
-            text("net-conf", "FILE")
-                .value_parser(value_parser!(PathBuf))
+            path("net-conf", "FILE")
                 .help("The lab's network configuration [default: VXLAN in both families]"),
         )
         .arg(
@@ -45,19 +52,15 @@ pub(crate) fn command() -> Command {
             text("conf", "PATH")
                 .help("Network configuration on the hosts [default: the first of /etc/cni/net.d]"),
         )
-        .arg(
-            text("ssh-config", "FILE")
-                .value_parser(value_parser!(PathBuf))
-                .help("Configuration of ssh instead of your own"),
-        )
+        .arg(path("ssh-config", "FILE").help("Configuration of ssh instead of your own"))
+        .args(cluster_arguments())
         .arg(
             text("restart", "COMMAND")
-                .help("What restarts a host's daemon, such as `systemctl restart flanneld`"),
+                .help("What restarts a node's daemon, such as `systemctl restart flanneld`"),
         )
-        .arg(switch("disruptive").help("Also break things on the hosts for a moment, to see them repaired"))
+        .arg(switch("disruptive").help("Also break things on the nodes for a moment, to see them repaired"))
         .arg(
-            text("known", "FILE")
-                .value_parser(value_parser!(PathBuf))
+            path("known", "FILE")
                 .help("Cases that are known to fail: lines of `ID | family | case | reason`"),
         )
         .arg(
@@ -67,6 +70,45 @@ pub(crate) fn command() -> Command {
                 .help("Only requirements whose ids begin so, such as NET or MTU-01"),
         )
         .args(report::arguments())
+}
+
+/// How a cluster is reached and what is made there.
+fn cluster_arguments() -> [Arg; 4] {
+    let text = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
+    [
+        text("context", "NAME").help("Context of the kubeconfig [default: its current one]"),
+        text("image", "IMAGE")
+            .default_value("busybox:1.37")
+            .help("What the pods in a cluster are made of: anything with sh, sleep, mktemp, head, nsenter"),
+        text("ready-secs", "N")
+            .default_value("180")
+            .value_parser(value_parser!(u16).range(1..))
+            .help("How long those pods may take to be ready"),
+        Arg::new("unprivileged")
+            .long("unprivileged")
+            .action(ArgAction::SetTrue)
+            .help("Make no privileged pods in the cluster: what takes the nodes themselves is skipped"),
+    ]
+}
+
+fn cluster_options(arguments: &ArgMatches, kubeconfig: PathBuf) -> cluster::Options {
+    let text = |name: &str| arguments.get_one::<String>(name).cloned();
+    cluster::Options {
+        kubeconfig,
+        context: text("context"),
+        image: text("image").unwrap_or_default(),
+        unprivileged: arguments.get_flag("unprivileged"),
+        ready_limit: Duration::from_secs(arguments.get_one("ready-secs").copied().map_or(180, u16::into)),
+        restart: restart(arguments),
+        may_break: arguments.get_flag("disruptive"),
+    }
+}
+
+/// The words of the command that restarts a node's daemon.
+fn restart(arguments: &ArgMatches) -> Vec<String> {
+    let line = arguments.get_one::<String>("restart");
+    let words = line.map_or("", String::as_str).split_whitespace();
+    words.map(str::to_owned).collect()
 }
 
 /// Runs the subcommand; true when no case failed.
@@ -83,23 +125,22 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
     };
     // Before a lab is made for nothing.
     let plan = Plan::of(&config)?;
-    let Judged { report, ended } = match text("hosts") {
-        Some(listed) => {
+    let Judged { report, ended } = match (text("hosts"), path("kubeconfig")) {
+        (None, Some(kubeconfig)) => {
+            cluster::judge(Cluster::find(cluster_options(arguments, kubeconfig))?, plan)?
+        }
+        (Some(listed), _) => {
             let hosts = Hosts {
                 destinations: hosts::destinations(&listed)?,
                 ssh_config: path("ssh-config"),
                 plugin_dir: text("plugin-dir"),
                 conf: text("conf"),
-                restart: text("restart")
-                    .unwrap_or_default()
-                    .split_whitespace()
-                    .map(str::to_owned)
-                    .collect(),
+                restart: restart(arguments),
                 may_break: arguments.get_flag("disruptive"),
             };
             runner::run(&hosts, &plan, || Ok(()))?
         }
-        None => {
+        (None, None) => {
             let nodes = arguments.get_one("nodes").copied().unwrap_or(1);
             let lab = LabNodes::start(nodes, path("bin-dir"), path("net-conf").as_deref())?;
             let flaw = text("flaw").and_then(|name| Flaw::named(&name));
@@ -122,6 +163,8 @@ mod tests {
             &["--lab", "--hosts=a"],
             &["--lab", "--nodes=0"],
             &["--lab", "--flaw=none"],
+            &["--lab", "--kubeconfig=config"],
+            &["--kubeconfig=config", "--ready-secs=0"],
         ] {
             let arguments = ["nodes"].iter().chain(wrong);
             assert!(command().try_get_matches_from(arguments).is_err(), "{wrong:?}");
@@ -129,6 +172,7 @@ mod tests {
         for right in [
             &["--lab", "--only", "NET,MTU-01"][..],
             &["--hosts=root@a,b", "--disruptive"],
+            &["--kubeconfig=config", "--context=mine", "--unprivileged"],
         ] {
             let arguments = ["nodes"].iter().chain(right);
             assert!(command().try_get_matches_from(arguments).is_ok(), "{right:?}");

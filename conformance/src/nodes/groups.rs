@@ -1,5 +1,6 @@
 //! The cases, a file for each group of requirements.
 
+mod kube;
 mod pairs;
 mod paths;
 mod peers;
@@ -25,6 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
         sizes::CASES,
         paths::CASES,
         tables::CASES,
+        kube::CASES,
         repair::CASES,
     ]
     .concat()

@@ -1,9 +1,10 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use super::remote::Remote;
-use crate::report::Checked;
+use crate::report::{Checked, Stop};
 
 /// A node as an inventory hands it over.
 pub(super) struct Host {
@@ -58,4 +59,22 @@ pub(super) trait Inventory {
 
     /// Whether things may be broken on the nodes to see them repaired.
     fn may_break(&self) -> bool;
+
+    /// A node as the Kubernetes API has it.
+    ///
+    /// # Errors
+    /// Skips the case where there is no API.
+    fn node_object(&self, _name: &str) -> Checked<Value> {
+        Err(Stop::Skip(NO_API.to_owned()))
+    }
+
+    /// A pod as the Kubernetes API has it.
+    ///
+    /// # Errors
+    /// Skips the case where there is no API.
+    fn pod_object(&self, _name: &str) -> Checked<Value> {
+        Err(Stop::Skip(NO_API.to_owned()))
+    }
 }
+
+const NO_API: &str = "these nodes were not named by a Kubernetes API (--kubeconfig)";

@@ -7,18 +7,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::lab::runtime::HostPort;
+
 /// Where something is done: on the node itself, or in one of the pods that the agent made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Place {
     Node,
     Pod(String),
-}
-
-/// A port of the node that leads to a port of a pod, in TCP and UDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct HostPort {
-    pub(super) host_port: u16,
-    pub(super) pod_port: u16,
 }
 
 /// How bytes are carried.

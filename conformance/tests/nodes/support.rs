@@ -1,8 +1,10 @@
 //! Runs the judge of networks, and reads its report.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::Command;
 
+use conformance::lab::Node;
 use serde_json::Value;
 
 pub(crate) use crate::report::{Run, program, told};
@@ -15,4 +17,23 @@ pub(crate) fn judge(program: Command, arguments: &[&str]) -> Run {
 /// The cases that ended so, as id, family and name.
 pub(crate) fn outcomes(report: &Value, outcome: &str) -> BTreeSet<String> {
     ended_so(report, outcome, &["id", "family", "case"])
+}
+
+/// The ports of a node's bridge, which lead to pods.
+pub(crate) fn pod_links(node: &Node) -> Vec<String> {
+    let links = node.ip(&["-o", "link", "show", "type", "veth"]).unwrap();
+    let ports = links.lines().filter(|link| link.contains("master cni0"));
+    ports.map(str::to_owned).collect()
+}
+
+/// What a run may have left on a node, in words.
+pub(crate) fn left_on(node: &Node) -> Vec<String> {
+    let mut left = pod_links(node);
+    for dir in ["/tmp", "/var/lib/cni/networks/cbr0"] {
+        let entries = fs::read_dir(node.file(dir)).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let own = ["lock", "last_reserved_ip.0", "last_reserved_ip.1"];
+        left.extend(names.filter(|name| !own.contains(&name.as_str())));
+    }
+    left
 }

@@ -61,7 +61,10 @@ pub(crate) struct State {
     pub(crate) history: VecDeque<Change>,
     /// Watches and lists from earlier revisions are refused.
     pub(crate) oldest: u64,
-    pub(crate) pods: BTreeMap<String, String>,
+    /// By `namespace/name`.
+    pub(crate) pods: BTreeMap<String, Value>,
+    pub(crate) namespaces: BTreeMap<String, Value>,
+    pub(crate) events: Vec<Value>,
     /// Who is known; everybody may do everything while nobody is.
     pub(crate) tokens: BTreeMap<String, Role>,
     pub(crate) faults: Faults,
@@ -106,6 +109,8 @@ impl Cluster {
             history: VecDeque::new(),
             oldest: 1,
             pods: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            events: Vec::new(),
             tokens: BTreeMap::new(),
             faults: Faults::default(),
             log: Vec::new(),
@@ -188,9 +193,12 @@ impl Cluster {
         value.as_str().map(str::to_owned)
     }
 
-    /// Puts a pod, `namespace/name`, on a Node.
+    /// Puts a pod, `namespace/name`, on a Node; whether there is such a namespace is not asked.
     pub fn put_pod(&self, pod: &str, node: &str) {
-        self.lock().pods.insert(pod.to_owned(), node.to_owned());
+        let (namespace, name) = pod.split_once('/').unwrap_or(("default", pod));
+        let object = json!({ "kind": "Pod", "apiVersion": "v1",
+            "metadata": { "name": name, "namespace": namespace }, "spec": { "nodeName": node } });
+        self.lock().pods.insert(format!("{namespace}/{name}"), object);
     }
 
     /// Makes a bearer token known; from the first one on, nobody without one may do anything.

@@ -1,14 +1,16 @@
-//! Test support: a Kubernetes API server that knows Nodes, and pods by the Node that they run on.
+//! Test support: a Kubernetes API server that knows Nodes, and namespaces with pods in them.
 //!
 //! It answers as a kube-apiserver 1.36 with etcd 3.6 was measured to: lists in chunks, watches with bookmarks and
 //! streaming lists, 410 in either form, strategic-merge patches with their merge keys, the status subresource, write-once
-//! fields, conflicts, and rights. And it fails on demand. It has no controllers: nobody gives Nodes their subnets but who
-//! makes them. Below `/stand-in/` it is told what to do; those requests need no rights.
+//! fields, conflicts, and rights. And it fails on demand. It has no controllers and no kubelets: nobody gives Nodes their
+//! subnets but who makes them, and pods run if somebody runs them; a command in a pod is handed on to where its Node says
+//! that its kubelet is. Below `/stand-in/` it is told what to do; those requests need no rights.
 //!
 //! Start at [`Server::start`], or run the binary, which a lab of namespaces uses.
 
 mod cluster;
 mod control;
+mod exec;
 mod faults;
 mod merge;
 mod node;
@@ -16,6 +18,7 @@ mod reply;
 mod serve;
 mod tls;
 mod watch;
+mod workloads;
 
 use std::io;
 use std::net::SocketAddr;
@@ -148,6 +151,7 @@ async fn serve_one(stream: TcpStream, acceptor: Option<TlsAcceptor>, cluster: Ar
         None => drop(
             http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades()
                 .await,
         ),
         Some(acceptor) => {
@@ -155,6 +159,7 @@ async fn serve_one(stream: TcpStream, acceptor: Option<TlsAcceptor>, cluster: Ar
                 drop(
                     http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
+                        .with_upgrades()
                         .await,
                 );
             }

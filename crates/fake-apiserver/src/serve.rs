@@ -17,7 +17,7 @@ use crate::cluster::{Cluster, Logged, Refusal, Role, State};
 use crate::faults::Trouble;
 use crate::merge::{Strategy, merge};
 use crate::reply::{self, Reply};
-use crate::{control, watch};
+use crate::{control, exec, watch, workloads};
 
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const MERGE: &str = "application/merge-patch+json";
@@ -32,12 +32,15 @@ pub(crate) async fn answer(cluster: Arc<Cluster>, request: Request<Incoming>) ->
         .await
         .map(|body| body.to_bytes())
         .unwrap_or_default();
-    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let header = |name| {
+        let value = parts.headers.get(name).and_then(|value| value.to_str().ok());
+        value.map(str::to_owned)
+    };
     let path = parts.uri.path().to_owned();
     if let Some(order) = path.strip_prefix("/stand-in/") {
         return Ok(control::obey(&cluster, order, &body));
     }
-    let content_type = header(CONTENT_TYPE).unwrap_or_default().to_owned();
+    let (content_type, authorization) = (header(CONTENT_TYPE).unwrap_or_default(), header(AUTHORIZATION));
     cluster.note(Logged {
         method: parts.method.to_string(),
         uri: parts.uri.to_string(),
@@ -55,18 +58,21 @@ pub(crate) async fn answer(cluster: Arc<Cluster>, request: Request<Incoming>) ->
         }
         Some(Trouble::Cut(_)) | None => {}
     }
-    let token = header(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    let token = authorization.as_deref();
+    let token = token.and_then(|value| value.strip_prefix("Bearer "));
     let call = Call {
-        method: parts.method,
+        method: parts.method.clone(),
         path: &path,
         query,
         content_type: &content_type,
         body: &body,
     };
-    let reply = match call.allowed(&cluster, token) {
-        Ok(()) => call.route(&cluster).unwrap_or_else(refused),
-        Err(refusal) => refused(refusal),
+    let answered = match (call.allowed(&cluster, token), exec::target(&path)) {
+        (Ok(()), Some(target)) => exec::hand_on(&cluster, &target, parts).await,
+        (Ok(()), None) => call.route(&cluster),
+        (Err(refusal), _) => Err(refusal),
     };
+    let reply = answered.unwrap_or_else(refused);
     Ok(match trouble {
         Some(Trouble::Cut(bytes)) => cut(reply, bytes),
         _ => reply,
@@ -125,19 +131,30 @@ impl Call<'_> {
                     Bytes::from_static(b"{\"kind\":\"Status\",\"status\":\"Success\"}"),
                 ))
             }
-            ("GET", ["api", "v1", "namespaces", namespace, "pods", name]) => {
-                let state = cluster.lock();
-                let node = state.pods.get(&format!("{namespace}/{name}"));
-                let node = node.ok_or_else(|| not_found("pods", name))?;
-                let pod = json!({ "kind": "Pod", "apiVersion": "v1",
-                    "metadata": { "name": name, "namespace": namespace }, "spec": { "nodeName": node } });
-                Ok(reply::json(200, Bytes::from(pod.to_string())))
+            (_, ["api", "v1", "pods" | "namespaces", ..]) => self.workloads(cluster, &parts),
+            _ => Err(no_resource()),
+        }
+    }
+
+    fn workloads(&self, cluster: &Cluster, parts: &[&str]) -> Result<Reply, Refusal> {
+        match (self.method.as_str(), parts.get(2..).unwrap_or_default()) {
+            ("GET", ["pods"]) => Ok(workloads::pods(cluster, None, &self.query)),
+            ("POST", ["namespaces"]) => workloads::create_namespace(cluster, self.json()?),
+            ("GET", ["namespaces"]) => Ok(workloads::namespaces(cluster)),
+            ("GET", ["namespaces", name]) => workloads::namespace(cluster, name),
+            ("DELETE", ["namespaces", name]) => workloads::delete_namespace(cluster, name),
+            ("GET", ["namespaces", space, "pods"]) => Ok(workloads::pods(cluster, Some(space), &self.query)),
+            ("POST", ["namespaces", space, "pods"]) => workloads::create_pod(cluster, space, self.json()?),
+            ("GET", ["namespaces", space, "pods", name]) => workloads::pod(cluster, space, name),
+            ("PATCH", ["namespaces", space, "pods", name, "status"]) => {
+                workloads::patch_pod_status(cluster, space, name, &self.json()?)
             }
-            _ => Err((
-                404,
-                "NotFound",
-                "the server could not find the requested resource".to_owned(),
-            )),
+            ("DELETE", ["namespaces", space, "pods", name]) => {
+                workloads::delete_pod(cluster, space, name, &self.query)
+            }
+            ("GET", ["namespaces", space, "events"]) => Ok(workloads::events(cluster, space, &self.query)),
+            ("POST", ["namespaces", _, "events"]) => Ok(workloads::create_event(cluster, self.json()?)),
+            _ => Err(no_resource()),
         }
     }
 
@@ -301,11 +318,16 @@ fn invalid(name: &str, what: &str) -> Refusal {
     (422, "Invalid", format!("Node {name:?} is invalid: {what}"))
 }
 
-fn not_found(kind: &str, name: &str) -> Refusal {
+fn no_resource() -> Refusal {
+    let message = "the server could not find the requested resource";
+    (404, "NotFound", message.to_owned())
+}
+
+pub(crate) fn not_found(kind: &str, name: &str) -> Refusal {
     (404, "NotFound", format!("{kind} {name:?} not found"))
 }
 
-fn bad_request(message: &str) -> Refusal {
+pub(crate) fn bad_request(message: &str) -> Refusal {
     (400, "BadRequest", message.to_owned())
 }
 

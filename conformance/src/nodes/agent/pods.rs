@@ -10,9 +10,11 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, gettid};
 use serde_json::{Value, json};
 
-use crate::lab::runtime::{Attachment, Verb, call_list, run_program};
+use crate::lab::runtime::{
+    Attachment, HostPort, Verb, call_list, plugins_of, run_program, takes_ports, with_ports,
+};
 use crate::lab::{Namespaces, POD_LINK};
-use crate::nodes::protocol::{Attached, HostPort};
+use crate::nodes::protocol::Attached;
 
 /// The pods that the agent has made.
 pub(super) struct Pods {
@@ -208,35 +210,6 @@ fn first_of(dir: &Path) -> Result<PathBuf> {
     Ok(first)
 }
 
-fn plugins_of(list: &Value) -> impl Iterator<Item = &Value> {
-    list.get("plugins")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-}
-
-fn takes_ports(plugin: &Value) -> bool {
-    plugin.pointer("/capabilities/portMappings") == Some(&Value::Bool(true))
-}
-
-/// Gives the ports to each plugin that declares that it takes them (CNI CONVENTIONS, `portMappings`).
-fn with_ports(mut list: Value, ports: &[HostPort]) -> Value {
-    let mapping = |port: &HostPort, protocol: &str| json!({"hostPort": port.host_port, "containerPort": port.pod_port, "protocol": protocol});
-    let mappings: Vec<_> = ports
-        .iter()
-        .flat_map(|port| [mapping(port, "tcp"), mapping(port, "udp")])
-        .collect();
-    let plugins = list.get_mut("plugins").and_then(Value::as_array_mut);
-    for plugin in plugins.into_iter().flatten() {
-        if let (true, false, Some(members)) =
-            (takes_ports(plugin), mappings.is_empty(), plugin.as_object_mut())
-        {
-            members.insert("runtimeConfig".to_owned(), json!({"portMappings": mappings}));
-        }
-    }
-    list
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,22 +230,5 @@ mod tests {
             (&list["name"], &list["plugins"][0]["type"]),
             (&json!("a"), &json!("bridge"))
         );
-    }
-
-    #[test]
-    fn only_plugins_that_declare_it_get_ports() {
-        let list = json!({"plugins": [{"type": "a"}, {"type": "b", "capabilities": {"portMappings": true}}]});
-        let ports = [HostPort {
-            host_port: 7,
-            pod_port: 8,
-        }];
-        let given = with_ports(list.clone(), &ports);
-        assert_eq!(given["plugins"][0].get("runtimeConfig"), None);
-        let mappings = &given["plugins"][1]["runtimeConfig"]["portMappings"];
-        assert_eq!(
-            mappings[1],
-            json!({"hostPort": 7, "containerPort": 8, "protocol": "udp"})
-        );
-        assert_eq!(with_ports(list.clone(), &[]), list);
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn subnet(node: &Node, key: &str) -> Checked<(IpAddr, u8)> {
 }
 
 /// The first address and the length of a subnet, whichever address of it the text names.
-fn parse(text: &str) -> Result<(IpAddr, u8)> {
+pub(super) fn parse(text: &str) -> Result<(IpAddr, u8)> {
     let (ip, length) = text.split_once('/').context("no subnet")?;
     let (ip, length): (IpAddr, u8) = (
         ip.parse().context("no address")?,

@@ -1,0 +1,367 @@
+//! A Kubernetes cluster, by its API alone. In a namespace of its own a run makes a privileged pod on each node, from which
+//! the agent gets onto the node, and the pods to be judged, in each of which runs an agent of its own; the program gets
+//! there through the input of an exec. The namespace goes when the run ends, also by SIGINT, SIGTERM or SIGHUP.
+
+mod api;
+mod exec;
+mod manifest;
+mod run;
+mod wait;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::carry::{self, carry};
+use super::hosts::restart_by;
+use super::inventory::{Host, Inventory, OwnPod};
+use super::remote::{Remote, side_by_side};
+use crate::report::Checked;
+use api::Api;
+use exec::Execs;
+use manifest::Role;
+use wait::{State, events_in_words, is_ready, state};
+
+pub(in crate::nodes) use run::judge;
+pub(in crate::nodes) use wait::{addresses, condition};
+
+/// How often the pods are looked at while they start or end.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long the namespace may take to be gone.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
+
+/// What is asked of a cluster.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) kubeconfig: PathBuf,
+    pub(super) context: Option<String>,
+    /// What the pods are made of: anything with `sh`, `sleep`, `mktemp`, `head` and, for nodes, `nsenter`.
+    pub(super) image: String,
+    /// No privileged pods are made, so that nothing is asked of the nodes themselves.
+    pub(super) unprivileged: bool,
+    /// How long the pods may take to be ready.
+    pub(super) ready_limit: Duration,
+    /// The program and arguments that restart a node's daemon.
+    pub(super) restart: Vec<String>,
+    pub(super) may_break: bool,
+}
+
+/// A cluster, and what a run has made in it.
+pub(super) struct Cluster {
+    api: Api,
+    options: Options,
+    namespace: String,
+    nodes: Vec<Node>,
+    /// How many nodes the cluster has, with those that are not judged.
+    all_nodes: usize,
+    execs: Execs,
+    /// What becomes of the namespace; held while it is being made.
+    stage: tokio::sync::Mutex<Stage>,
+    /// The names of pods in the API by those in the report.
+    names: Mutex<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Empty,
+    Made,
+    Over,
+}
+
+/// A node on which pods are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Node {
+    name: String,
+    addresses: Vec<IpAddr>,
+}
+
+impl Cluster {
+    /// Looks for the nodes: those that run Linux, are ready, and take pods.
+    ///
+    /// # Errors
+    /// Fails when the API cannot be reached or refuses, or when there is no such node.
+    pub(super) fn find(options: Options) -> Result<Self> {
+        let api = Api::new(&options.kubeconfig, options.context.clone())?;
+        let list = api
+            .wait(api.get("/api/v1/nodes"))
+            .context("asking the Kubernetes API for its nodes")?;
+        let items = list.get("items").and_then(Value::as_array);
+        let all: Vec<_> = items.into_iter().flatten().collect();
+        let nodes: Vec<_> = all
+            .iter()
+            .filter(|node| takes_pods(node))
+            .map(|node| Node::of(node))
+            .collect();
+        if nodes.is_empty() {
+            bail!(
+                "none of {}'s {} nodes runs Linux, is ready and takes pods",
+                api.name,
+                all.len()
+            );
+        }
+        // Of two runs at the same time neither may meet the other's.
+        let random = RandomState::new().hash_one(std::process::id());
+        Ok(Self {
+            all_nodes: all.len(),
+            namespace: format!("flannel-conformance-{:08x}", random & 0xffff_ffff),
+            api,
+            options,
+            nodes,
+            execs: Execs::default(),
+            stage: tokio::sync::Mutex::new(Stage::Empty),
+            names: Mutex::default(),
+        })
+    }
+
+    async fn make_namespace(&self) -> Result<()> {
+        let mut stage = self.stage.lock().await;
+        if *stage == Stage::Over {
+            bail!("the run is about to end");
+        }
+        // Before it is known, because an answer may be lost.
+        *stage = Stage::Made;
+        let object = manifest::namespace(&self.namespace, self.options.unprivileged);
+        self.api.create("/api/v1/namespaces", &object).await
+    }
+
+    fn pods_path(&self) -> String {
+        format!("/api/v1/namespaces/{}/pods", self.namespace)
+    }
+
+    /// Makes all pods.
+    async fn make_pods(&self, pods_per_node: u8) -> Result<()> {
+        let path = self.pods_path();
+        for (index, node) in self.nodes.iter().enumerate() {
+            for (name, role) in self.roles(index, pods_per_node) {
+                let pod = manifest::pod(&name, &node.name, &self.options.image, role);
+                self.api.create(&path, &pod).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pods of a node, by their names in the API.
+    fn roles(&self, index: usize, pods_per_node: u8) -> Vec<(String, Role)> {
+        let node = (!self.options.unprivileged).then(|| (node_pod(index), Role::Node));
+        let pods = (1..=pods_per_node).map(|number| {
+            let has_host_port = number == 1 && !self.options.unprivileged;
+            (pod_name(index, number), Role::Pod { has_host_port })
+        });
+        node.into_iter().chain(pods).collect()
+    }
+
+    /// Waits until every pod is ready, and returns them all by their names.
+    async fn ready_pods(&self, count: usize) -> Result<BTreeMap<String, Vec<IpAddr>>> {
+        let start = Instant::now();
+        loop {
+            let list = self.api.get(&self.pods_path()).await?;
+            let items = list.get("items").and_then(Value::as_array);
+            let mut ready = BTreeMap::new();
+            let mut late = None;
+            for pod in items.into_iter().flatten() {
+                let name = pod.pointer("/metadata/name").and_then(Value::as_str);
+                let name = name.unwrap_or_default();
+                match state(pod) {
+                    State::Ready(addresses) => drop(ready.insert(name.to_owned(), addresses)),
+                    State::Waits(why) => late = Some((pod, name, why)),
+                    State::Over(why) => bail!("{}", self.told(pod, name, &why).await),
+                }
+            }
+            if ready.len() == count {
+                return Ok(ready);
+            }
+            if start.elapsed() >= self.options.ready_limit {
+                let Some((pod, name, why)) = late else {
+                    bail!("of {count} pods only {} are there", ready.len());
+                };
+                let secs = self.options.ready_limit.as_secs();
+                bail!("{} after {secs} s", self.told(pod, name, &why).await);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// What is wrong with a pod, with what its events say; who may not read them gets the rest.
+    async fn told(&self, pod: &Value, name: &str, why: &str) -> String {
+        let node = pod.pointer("/spec/nodeName").and_then(Value::as_str);
+        let path = format!(
+            "/api/v1/namespaces/{}/events?fieldSelector=involvedObject.name={name}",
+            self.namespace
+        );
+        let events = self.api.get(&path).await.unwrap_or_default();
+        let events = events_in_words(&events);
+        let separator = if events.is_empty() { "" } else { "; " };
+        format!(
+            "the pod {name} on {} is not ready: {why}{separator}{events}",
+            node.unwrap_or("no node")
+        )
+    }
+
+    /// Starts the agents of a node and its pods.
+    fn host(
+        &self,
+        index: usize,
+        pods_per_node: u8,
+        ready: &BTreeMap<String, Vec<IpAddr>>,
+        program: &[u8],
+    ) -> Result<Host> {
+        let node = self.nodes.get(index).context("a node that there is not")?;
+        let script = carry(program.len(), &["agent"]);
+        let start = |name: &str, pod: &str, way: &[&str]| {
+            let argv = [way, &["sh", "-c", &script]].concat();
+            let argv: Vec<_> = argv.into_iter().map(str::to_owned).collect();
+            let connection = self.execs.start(&self.api, &self.namespace, pod, &argv)?;
+            Remote::start(name, connection, program)
+        };
+        let mut host = Host {
+            name: node.name.clone(),
+            agent: Err("no privileged pod was to be made there (--unprivileged)".to_owned()),
+            told: node.addresses.clone(),
+            pods: None,
+        };
+        let mut pods = Vec::new();
+        for (pod, role) in self.roles(index, pods_per_node) {
+            match role {
+                // Into the network and the files of the node's first process.
+                Role::Node => {
+                    let way = ["nsenter", "-t", "1", "-m", "-n", "--"];
+                    host.agent = Ok(start(&node.name, &pod, &way)?);
+                }
+                Role::Pod { has_host_port } => {
+                    let name = format!("{}/{pod}", node.name);
+                    let agent = start(&name, &pod, &[])?;
+                    let addresses = ready.get(&pod).cloned().unwrap_or_default();
+                    self.names
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(name, pod);
+                    pods.push(OwnPod {
+                        agent,
+                        addresses,
+                        has_host_port,
+                    });
+                }
+            }
+        }
+        host.pods = Some(pods);
+        Ok(host)
+    }
+
+    /// Ends all agents and removes the namespace, with all that is in it; there may be none.
+    async fn remove(&self) -> Result<()> {
+        let was = std::mem::replace(&mut *self.stage.lock().await, Stage::Over);
+        self.execs.end().await;
+        if was != Stage::Made {
+            return Ok(());
+        }
+        let path = format!("/api/v1/namespaces/{}", self.namespace);
+        let way_out = || {
+            format!(
+                "the namespace {} may be left: kubectl delete namespace {}",
+                self.namespace, self.namespace
+            )
+        };
+        self.api.delete(&path).await.with_context(way_out)?;
+        let start = Instant::now();
+        while self.api.find(&path).await.with_context(way_out)?.is_some() {
+            if start.elapsed() >= REMOVAL_LIMIT {
+                let secs = REMOVAL_LIMIT.as_secs();
+                return Err(anyhow!("it is still there after {secs} s")).with_context(way_out);
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    fn of(object: &Value) -> Self {
+        let name = object.pointer("/metadata/name").and_then(Value::as_str);
+        let all = object.pointer("/status/addresses").and_then(Value::as_array);
+        let internal = all
+            .into_iter()
+            .flatten()
+            .filter(|one| one.get("type").and_then(Value::as_str) == Some("InternalIP"));
+        let texts = internal.filter_map(|one| one.get("address")?.as_str());
+        Self {
+            name: name.unwrap_or_default().to_owned(),
+            addresses: texts.filter_map(|text| text.parse().ok()).collect(),
+        }
+    }
+}
+
+fn takes_pods(node: &Value) -> bool {
+    let os = node
+        .pointer("/metadata/labels/kubernetes.io~1os")
+        .and_then(Value::as_str);
+    let is_cordoned = node.pointer("/spec/unschedulable") == Some(&Value::Bool(true));
+    is_ready(node) && !is_cordoned && os.is_none_or(|os| os == "linux")
+}
+
+fn node_pod(index: usize) -> String {
+    format!("node-{}", index + 1)
+}
+
+fn pod_name(index: usize, number: u8) -> String {
+    format!("pod-{}-{number}", index + 1)
+}
+
+impl Inventory for Cluster {
+    fn title(&self) -> String {
+        let (judged, name) = (self.nodes.len(), &self.api.name);
+        if self.is_whole() {
+            format!("{judged} nodes of {name}")
+        } else {
+            format!("{judged} of {} nodes of {name}", self.all_nodes)
+        }
+    }
+
+    fn start(&self, pods_per_node: u8) -> Result<Vec<Host>> {
+        let program = carry::program()?;
+        let per_node = self.roles(0, pods_per_node).len();
+        let ready = self.api.wait(async {
+            self.make_namespace().await?;
+            self.make_pods(pods_per_node).await?;
+            self.ready_pods(per_node * self.nodes.len()).await
+        })?;
+        side_by_side(0..self.nodes.len(), |index| {
+            self.host(index, pods_per_node, &ready, &program)
+        })
+    }
+
+    fn restart_daemon(&self, _node: usize, agent: &Remote) -> Checked<()> {
+        restart_by(&self.options.restart, agent)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.nodes.len() == self.all_nodes
+    }
+
+    fn may_break(&self) -> bool {
+        self.options.may_break
+    }
+
+    fn node_object(&self, name: &str) -> Checked<Value> {
+        Ok(self.api.wait(self.api.get(&format!("/api/v1/nodes/{name}")))?)
+    }
+
+    fn pod_object(&self, name: &str) -> Checked<Value> {
+        let own = self
+            .names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned();
+        let own = own.with_context(|| format!("{name} is no pod of ours"))?;
+        Ok(self
+            .api
+            .wait(self.api.get(&format!("{}/{own}", self.pods_path())))?)
+    }
+}

@@ -1,0 +1,95 @@
+//! The objects that a run makes.
+
+use serde_json::{Value, json};
+
+use crate::nodes::bed::{HOST_PORT, POD_PORT};
+
+/// By this label everything that any run made is found.
+pub(super) const LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "flannel-conformance");
+/// The container in which commands are run.
+pub(super) const CONTAINER: &str = "agent";
+/// The pods end by themselves, should nobody delete them.
+const LIFE_SECS: &str = "7200";
+/// How long a pod may take to end.
+const GRACE_SECS: u8 = 1;
+
+/// What a pod is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It leads to its node: to its network, its processes and through them to its files.
+    Node,
+    /// It is one of those between which the network is judged.
+    Pod { has_host_port: bool },
+}
+
+/// A namespace in which privileged pods are allowed (Kubernetes, "Pod Security Standards").
+pub(super) fn namespace(name: &str, unprivileged: bool) -> Value {
+    let (label, value) = LABEL;
+    let level = if unprivileged { "baseline" } else { "privileged" };
+    json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": { "name": name, "labels": { label: value, "pod-security.kubernetes.io/enforce": level } },
+    })
+}
+
+/// A pod on a node, whatever keeps others away from it.
+pub(super) fn pod(name: &str, node: &str, image: &str, role: Role) -> Value {
+    let (label, value) = LABEL;
+    let port =
+        |protocol: &str| json!({ "containerPort": POD_PORT, "hostPort": HOST_PORT, "protocol": protocol });
+    let (is_node, security, ports) = match role {
+        Role::Node => (true, json!({ "privileged": true, "runAsUser": 0 }), Vec::new()),
+        // Some runtimes do not give it by itself; an echo request takes a raw socket.
+        Role::Pod { has_host_port: true } => (
+            false,
+            json!({ "capabilities": { "add": ["NET_RAW"] }, "runAsUser": 0 }),
+            vec![port("TCP"), port("UDP")],
+        ),
+        Role::Pod { has_host_port: false } => (false, json!({ "runAsUser": 0 }), Vec::new()),
+    };
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "labels": { label: value } },
+        "spec": {
+            "nodeName": node,
+            "hostNetwork": is_node, "hostPID": is_node,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": GRACE_SECS,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "tolerations": [{ "operator": "Exists" }],
+            "containers": [{
+                "name": CONTAINER, "image": image, "command": ["sleep", LIFE_SECS],
+                "ports": ports, "securityContext": security,
+            }],
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_nodes_own_pod_is_privileged_and_only_the_first_of_the_others_has_a_port_of_it() {
+        let of = |role| pod("a", "node1", "busybox:1.37", role);
+        let security = "/spec/containers/0/securityContext";
+        let node = of(Role::Node);
+        assert_eq!(node.pointer("/spec/hostPID"), Some(&json!(true)));
+        assert_eq!(
+            node.pointer(&format!("{security}/privileged")),
+            Some(&json!(true))
+        );
+        for has_host_port in [true, false] {
+            let pod = of(Role::Pod { has_host_port });
+            assert_eq!(pod.pointer("/spec/hostNetwork"), Some(&json!(false)));
+            assert_eq!(pod.pointer(&format!("{security}/privileged")), None);
+            let ports = pod
+                .pointer("/spec/containers/0/ports")
+                .unwrap()
+                .as_array()
+                .unwrap();
+            assert_eq!(ports.len(), if has_host_port { 2 } else { 0 });
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What the Kubernetes API says of nodes and pods, against what they are.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::peers::{masked, parse, peer};
+use crate::nodes::bed::{End, Family, Node};
+use crate::nodes::case::{Case, Look, case};
+use crate::nodes::cluster::{addresses, condition};
+use crate::nodes::protocol::Request;
+use crate::report::{Checked, Stop, differs, expect};
+
+/// What flanneld writes on its Node (flannel pkg/subnet/kube/annotations.go).
+const PREFIX: &str = "flannel.alpha.coreos.com";
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "KUB-01",
+        "each node has a podCIDR that overlaps no other's, and its pods have addresses of it",
+        pod_cidrs,
+    ),
+    case(
+        "KUB-02",
+        "each pod's status has the addresses that the pod has, and no other",
+        pod_status,
+    ),
+    case(
+        "KUB-03",
+        "each node's annotations tell where its tunnel is, and what it is",
+        annotations,
+    ),
+    case(
+        "KUB-04",
+        "each node's condition NetworkUnavailable is false, because of flanneld",
+        network_available,
+    ),
+];
+
+/// A subnet: its first address and its length.
+type Subnet = (IpAddr, u8);
+
+fn pod_cidrs(look: &Look<'_>) -> Checked<()> {
+    let mut known: Vec<(&str, Subnet)> = Vec::new();
+    let mut without = Vec::new();
+    let objects = look
+        .bed
+        .nodes
+        .iter()
+        .map(|node| look.inventory.node_object(&node.name));
+    let objects = objects.collect::<Checked<Vec<_>>>()?;
+    if !objects.iter().any(is_flannels) {
+        return Err(Stop::Skip(format!(
+            "no node has annotations of {PREFIX}: other networks need not give pods addresses of podCIDR"
+        )));
+    }
+    for (index, (node, object)) in look.bed.nodes.iter().zip(&objects).enumerate() {
+        let Some(own) = pod_cidr(object, look.family)? else {
+            without.push(&*node.name);
+            continue;
+        };
+        if let Some((other, _)) = known.iter().find(|(_, other)| overlap(own, *other)) {
+            return differs(
+                "a podCIDR of its own",
+                format!("{} and {other} overlap at {}/{}", node.name, own.0, own.1),
+            );
+        }
+        known.push((&node.name, own));
+        for pod in look.bed.pods.iter().filter(|pod| pod.node == index) {
+            let ip = look.bed.address(End::Pod(pod), look.family)?;
+            expect(
+                masked(ip, own.1) == own.0,
+                format!("{}: an address of {}/{}", pod.name, own.0, own.1),
+                ip.to_string(),
+            )?;
+        }
+    }
+    if known.is_empty() {
+        let family = look.family.name();
+        return Err(Stop::Skip(format!("no node has a podCIDR of {family}")));
+    }
+    expect(
+        without.is_empty(),
+        "a podCIDR on every node",
+        format!("{} have none", without.join(", ")),
+    )
+}
+
+/// A node's subnet of a family, and that the older member of one subnet agrees (Kubernetes `core/v1/types.go`, `NodeSpec`).
+fn pod_cidr(node: &Value, family: Family) -> Checked<Option<Subnet>> {
+    let text = |path: &str| node.pointer(path).and_then(Value::as_str);
+    let (first, only) = (text("/spec/podCIDRs/0"), text("/spec/podCIDR"));
+    expect(
+        first == only,
+        "podCIDR is the first of podCIDRs",
+        format!("{} and {}", only.unwrap_or("none"), first.unwrap_or("none")),
+    )?;
+    let all = node.pointer("/spec/podCIDRs").and_then(Value::as_array);
+    let texts = all.into_iter().flatten().filter_map(Value::as_str);
+    let subnets = texts.map(|text| parse(text).with_context(|| format!("the podCIDR {text}")));
+    let subnets = subnets.collect::<Result<Vec<_>>>()?;
+    Ok(subnets.into_iter().find(|(ip, _)| family.has(*ip)))
+}
+
+fn overlap((one, long): Subnet, (other, short): Subnet) -> bool {
+    let length = long.min(short);
+    one.is_ipv4() == other.is_ipv4() && masked(one, length) == masked(other, length)
+}
+
+fn pod_status(look: &Look<'_>) -> Checked<()> {
+    for pod in &look.bed.pods {
+        let (object, end) = (look.inventory.pod_object(&pod.name)?, End::Pod(pod));
+        let told = addresses(&object);
+        let first = object.pointer("/status/podIP").and_then(Value::as_str);
+        expect(
+            first.map(str::to_owned) == told.first().map(ToString::to_string),
+            "podIP is the first of podIPs",
+            format!("{}: {} and {told:?}", pod.name, first.unwrap_or("none")),
+        )?;
+        let inside: Vec<(String, IpAddr)> = look
+            .bed
+            .agent(end)?
+            .ask(Request::Addresses { place: end.place() })?;
+        let is_global = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => !ip.is_link_local(),
+            IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+        };
+        let of_family = |all: Vec<IpAddr>| -> Vec<IpAddr> {
+            let mine = all.into_iter().filter(|ip| look.family.has(*ip) && is_global(ip));
+            mine.collect()
+        };
+        let (told, inside) = (
+            of_family(told),
+            of_family(inside.into_iter().map(|(_, ip)| ip).collect()),
+        );
+        let (expected, observed) = (
+            format!("{}: the status has {inside:?}, as the pod itself", pod.name),
+            format!("{told:?}"),
+        );
+        expect(told == inside, expected, observed)?;
+    }
+    Ok(())
+}
+
+/// One of a node's annotations.
+fn annotation<'a>(node: &'a Value, name: &str) -> Option<&'a str> {
+    let all = node.pointer("/metadata/annotations")?;
+    all.get(format!("{PREFIX}/{name}"))?.as_str()
+}
+
+fn is_flannels(node: &Value) -> bool {
+    annotation(node, "kube-subnet-manager") == Some("true")
+}
+
+fn annotations(look: &Look<'_>) -> Checked<()> {
+    let mut without = Vec::new();
+    for node in &look.bed.nodes {
+        let object = look.inventory.node_object(&node.name)?;
+        if is_flannels(&object) {
+            annotations_of(look, node, &object)?;
+        } else {
+            without.push(&*node.name);
+        }
+    }
+    if without.len() == look.bed.nodes.len() {
+        return Err(Stop::Skip(format!("no node has annotations of {PREFIX}")));
+    }
+    expect(
+        without.is_empty(),
+        format!("{PREFIX}/kube-subnet-manager on every node"),
+        format!("{} have none", without.join(", ")),
+    )
+}
+
+fn annotations_of(look: &Look<'_>, node: &Node, object: &Value) -> Checked<()> {
+    let (ip_key, data_key) = match look.family {
+        Family::V4 => ("public-ip", "backend-data"),
+        Family::V6 => ("public-ipv6", "backend-v6-data"),
+    };
+    let told = annotation(object, ip_key).unwrap_or_default();
+    let ip: Option<IpAddr> = told.parse().ok().filter(|ip| look.family.has(*ip));
+    let (expected, observed) = (
+        format!("{}: {ip_key} is an address of it", node.name),
+        format!("{told:?}"),
+    );
+    // What an administrator says is the address may be a router's (flannel pkg/subnet/kube/kube.go).
+    let is_overwritten = annotation(object, &format!("{ip_key}-overwrite")).is_some();
+    let is_own = ip.is_some_and(|ip| is_overwritten || node.addresses.contains(&ip));
+    expect(is_own, expected, observed)?;
+    if annotation(object, "backend-type") != Some("vxlan") {
+        return Ok(());
+    }
+    let data: Value =
+        serde_json::from_str(annotation(object, data_key).unwrap_or_default()).unwrap_or_default();
+    let mac = data.get("VtepMAC").and_then(Value::as_str).unwrap_or_default();
+    let tunnel = peer(look, node)?;
+    expect(
+        mac == tunnel.mac,
+        format!(
+            "{}: {data_key} has the tunnel's MAC address {}",
+            node.name, tunnel.mac
+        ),
+        data.to_string(),
+    )
+}
+
+fn network_available(look: &Look<'_>) -> Checked<()> {
+    let mut looked = 0;
+    for node in &look.bed.nodes {
+        let object = look.inventory.node_object(&node.name)?;
+        let Some((status, reason)) = condition(&object, "NetworkUnavailable") else {
+            continue;
+        };
+        looked += 1;
+        let is_right = status == "False" && (reason == "FlannelIsUp" || !is_flannels(&object));
+        expect(
+            is_right,
+            format!(
+                "{}: False, with the reason FlannelIsUp where it is Flannel's",
+                node.name
+            ),
+            format!("{status} {reason}"),
+        )?;
+    }
+    if looked == 0 {
+        return Err(Stop::Skip(
+            "no node has the condition NetworkUnavailable".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_has_a_subnet_of_each_family_and_both_members_agree() {
+        let node = json!({"spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24", "fd00:1::/64"]}});
+        let of = |node: &Value, family| {
+            pod_cidr(node, family)
+                .unwrap()
+                .map(|(ip, length)| format!("{ip}/{length}"))
+        };
+        assert_eq!(of(&node, Family::V4).as_deref(), Some("10.1.0.0/24"));
+        assert_eq!(of(&node, Family::V6).as_deref(), Some("fd00:1::/64"));
+        assert_eq!(of(&json!({}), Family::V4), None);
+        let odd = json!({"spec": {"podCIDR": "10.2.0.0/24", "podCIDRs": ["10.1.0.0/24"]}});
+        assert!(matches!(pod_cidr(&odd, Family::V4), Err(Stop::Differs { .. })));
+    }
+
+    #[test]
+    fn subnets_overlap_when_one_is_in_the_other() {
+        let overlaps = |one, other| overlap(parse(one).unwrap(), parse(other).unwrap());
+        assert!(overlaps("10.1.0.0/16", "10.1.7.0/24") && overlaps("10.1.7.0/24", "10.1.0.0/16"));
+        assert!(!overlaps("10.1.0.0/24", "10.1.1.0/24"));
+        assert!(!overlaps("0.0.0.0/0", "fd00::/64"));
+    }
+}
