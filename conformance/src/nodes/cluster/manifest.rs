@@ -92,4 +92,24 @@ mod tests {
             assert_eq!(ports.len(), if has_host_port { 2 } else { 0 });
         }
     }
+
+    /// What is written as it should not be is lost on its way through the API's own types.
+    #[test]
+    fn what_is_made_is_written_as_the_api_has_it() {
+        use k8s_openapi::api::core::v1::{Namespace, Pod};
+        for unprivileged in [true, false] {
+            let made = namespace("mine", unprivileged);
+            let read: Namespace = serde_json::from_value(made.clone()).unwrap();
+            assert_eq!(serde_json::to_value(read).unwrap(), made);
+        }
+        for role in [
+            Role::Node,
+            Role::Pod { has_host_port: true },
+            Role::Pod { has_host_port: false },
+        ] {
+            let made = pod("a", "node1", "busybox:1.37", role);
+            let read: Pod = serde_json::from_value(made.clone()).unwrap();
+            assert_eq!(serde_json::to_value(read).unwrap(), made);
+        }
+    }
 }
