@@ -46,6 +46,15 @@ fn plain_routes_commands_and_both_families_follow_a_node_to_its_new_address() {
     }
 }
 
+#[test]
+fn of_two_families_one_may_get_another_address_alone() {
+    let bed = started(dual_stack::with_ipv6(2, DUAL), 1);
+    bed.assert_all_ping();
+    moves_by(&bed, &ipv6_readdressing());
+    let pod = dual_stack::v6_of(bed.pod_on(1));
+    dual_stack::reaches(bed.node(2).namespaces(), &pod, 1000);
+}
+
 /// For a while both leases have the same address, and the node that moves first may not take the other's.
 #[test]
 fn nodes_that_swap_their_addresses_keep_their_subnets() {
@@ -82,20 +91,34 @@ fn nodes_that_swap_their_addresses_keep_their_subnets() {
     }
 }
 
-/// Gives the first node other addresses, as a DHCP server does that forgot it, and waits until its pods are reached.
+/// What gives a node another address, as a DHCP server does that forgot it.
+fn readdressing() -> Vec<String> {
+    vec![
+        format!("ip -4 address flush dev {NODE_LINK} scope global"),
+        format!("ip address add {MOVED_TO}/24 dev {NODE_LINK}"),
+        format!("ip route replace default via 192.168.77.1 dev {NODE_LINK}"),
+    ]
+}
+
+/// The same in IPv6.
+fn ipv6_readdressing() -> Vec<String> {
+    vec![
+        format!("ip -6 address flush dev {NODE_LINK} scope global"),
+        format!("ip address add {MOVED_TO_V6}/64 dev {NODE_LINK} nodad"),
+    ]
+}
+
+/// Gives the first node other addresses, and waits until its pods are reached.
 fn moves(bed: &Bed) {
+    let both: Vec<_> = readdressing().into_iter().chain(ipv6_readdressing()).collect();
+    moves_by(bed, &both);
+}
+
+fn moves_by(bed: &Bed, commands: &[String]) {
     let node = bed.node(1);
     let file = || std::fs::read_to_string(node.file(SUBNET_FILE)).unwrap();
     let before = file();
-    run_all(
-        node,
-        &[
-            &format!("ip address flush dev {NODE_LINK} scope global"),
-            &format!("ip address add {MOVED_TO}/24 dev {NODE_LINK}"),
-            &format!("ip address add {MOVED_TO_V6}/64 dev {NODE_LINK} nodad"),
-            &format!("ip route replace default via 192.168.77.1 dev {NODE_LINK}"),
-        ],
-    );
+    run_all(node, &commands.iter().map(String::as_str).collect::<Vec<_>>());
     let says = "this node has another address, beginning anew with it";
     wait_until(says, LONG, || Ok(node.log("flanneld")?.contains(says))).unwrap();
     let is_back = || {
