@@ -151,8 +151,14 @@ impl Cluster {
     fn roles(&self, index: usize, pods_per_node: u8) -> Vec<(String, Role)> {
         let node = (!self.options.unprivileged).then(|| (node_pod(index), Role::Node));
         let pods = (1..=pods_per_node).map(|number| {
-            let has_host_port = number == 1 && !self.options.unprivileged;
-            (pod_name(index, number), Role::Pod { has_host_port })
+            let role = if self.options.unprivileged {
+                Role::PlainPod
+            } else {
+                Role::Pod {
+                    has_host_port: number == 1,
+                }
+            };
+            (pod_name(index, number), role)
         });
         node.into_iter().chain(pods).collect()
     }
@@ -234,7 +240,7 @@ impl Cluster {
                     let way = ["nsenter", "-t", "1", "-m", "-n", "--"];
                     host.agent = Ok(start(&node.name, &pod, &way)?);
                 }
-                Role::Pod { has_host_port } => {
+                Role::Pod { .. } | Role::PlainPod => {
                     let name = format!("{}/{pod}", node.name);
                     let agent = start(&name, &pod, &[])?;
                     let addresses = ready.get(&pod).cloned().unwrap_or_default();
@@ -245,7 +251,7 @@ impl Cluster {
                     pods.push(OwnPod {
                         agent,
                         addresses,
-                        has_host_port,
+                        has_host_port: role == Role::Pod { has_host_port: true },
                     });
                 }
             }

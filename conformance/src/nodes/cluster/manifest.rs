@@ -20,6 +20,8 @@ pub(super) enum Role {
     Node,
     /// It is one of those between which the network is judged.
     Pod { has_host_port: bool },
+    /// It is such a one, and asks for nothing that a policy may forbid.
+    PlainPod,
 }
 
 /// A namespace in which privileged pods are allowed (Kubernetes, "Pod Security Standards").
@@ -40,12 +42,16 @@ pub(super) fn pod(name: &str, node: &str, image: &str, role: Role) -> Value {
     let (is_node, security, ports) = match role {
         Role::Node => (true, json!({ "privileged": true, "runAsUser": 0 }), Vec::new()),
         // Some runtimes do not give it by itself; an echo request takes a raw socket.
-        Role::Pod { has_host_port: true } => (
+        Role::Pod { has_host_port } => (
             false,
             json!({ "capabilities": { "add": ["NET_RAW"] }, "runAsUser": 0 }),
-            vec![port("TCP"), port("UDP")],
+            if has_host_port {
+                vec![port("TCP"), port("UDP")]
+            } else {
+                Vec::new()
+            },
         ),
-        Role::Pod { has_host_port: false } => (false, json!({ "runAsUser": 0 }), Vec::new()),
+        Role::PlainPod => (false, json!({ "runAsUser": 0 }), Vec::new()),
     };
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -80,16 +86,22 @@ mod tests {
             node.pointer(&format!("{security}/privileged")),
             Some(&json!(true))
         );
-        for has_host_port in [true, false] {
-            let pod = of(Role::Pod { has_host_port });
+        for (role, ports) in [
+            (Role::Pod { has_host_port: true }, 2),
+            (Role::Pod { has_host_port: false }, 0),
+            (Role::PlainPod, 0),
+        ] {
+            let pod = of(role);
             assert_eq!(pod.pointer("/spec/hostNetwork"), Some(&json!(false)));
             assert_eq!(pod.pointer(&format!("{security}/privileged")), None);
-            let ports = pod
+            let adds = pod.pointer(&format!("{security}/capabilities")).is_some();
+            assert_eq!(adds, role != Role::PlainPod);
+            let listed = pod
                 .pointer("/spec/containers/0/ports")
                 .unwrap()
                 .as_array()
                 .unwrap();
-            assert_eq!(ports.len(), if has_host_port { 2 } else { 0 });
+            assert_eq!(listed.len(), ports);
         }
     }
 
@@ -102,11 +114,7 @@ mod tests {
             let read: Namespace = serde_json::from_value(made.clone()).unwrap();
             assert_eq!(serde_json::to_value(read).unwrap(), made);
         }
-        for role in [
-            Role::Node,
-            Role::Pod { has_host_port: true },
-            Role::Pod { has_host_port: false },
-        ] {
+        for role in [Role::Node, Role::Pod { has_host_port: true }, Role::PlainPod] {
             let made = pod("a", "node1", "busybox:1.37", role);
             let read: Pod = serde_json::from_value(made.clone()).unwrap();
             assert_eq!(serde_json::to_value(read).unwrap(), made);
