@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use cni_types::Version;
+use net_types::counted;
 
 use crate::install::Install;
 use crate::plugins::{Builtin, restore_all};
@@ -42,6 +43,9 @@ pub fn command(args: &[String]) -> Command {
         return Command::Plugin(program.to_owned());
     };
     match (first.as_str(), others) {
+        ("install", [word]) if ["--help", "-help", "-h", "help"].contains(&word.as_str()) => {
+            Command::Text(told(install_help()))
+        }
         ("install", options) => match Install::parse(options) {
             Some(install) => Command::Install(install),
             None => Command::Text(misunderstood(&rest.join(" "))),
@@ -91,6 +95,21 @@ fn version() -> String {
     )
 }
 
+/// What is said of the installation.
+const INSTALL: &str = "\
+  flannel install [--dir DIR] [--force]
+                          copies itself under every plugin's name into DIR, by
+                          default /opt/cni/bin, while pods start as ever; keeps
+                          what it replaces in DIR/.flannel/before; --force also
+                          replaces a newer version
+  flannel install --uninstall [--dir DIR]
+                          removes these files, and puts back what was there
+";
+
+fn install_help() -> String {
+    format!("Usage:\n{INSTALL}\nThe plugins: {}.\n", Builtin::names())
+}
+
 fn help() -> String {
     format!(
         "{}
@@ -101,14 +120,7 @@ Usage:
   flannel                 the plugin flannel
   flannel PLUGIN          another plugin, as under its own name: CNI_COMMAND and
                           the other variables of a call say what to do
-  flannel install [--dir DIR] [--force]
-                          copies itself under every plugin's name into DIR, by
-                          default /opt/cni/bin, while pods start as ever; keeps
-                          what it replaces in DIR/.flannel/before; --force also
-                          replaces a newer version
-  flannel install --uninstall [--dir DIR]
-                          removes these files, and puts back what was there
-  flannel portmap restore [DIRECTORY]
+{INSTALL}  flannel portmap restore [DIRECTORY]
                           puts back rules of mapped ports that were flushed, from
                           what portmap stored (its dataDir)
   flannel --version       what this is
@@ -123,7 +135,10 @@ Usage:
 #[must_use]
 pub fn restore_ports(dir: Option<&Path>) -> Output {
     match restore_all(dir) {
-        Ok(count) => told(format!("restored the mapped ports of {count} containers\n")),
+        Ok(count) => told(format!(
+            "restored the mapped ports of {}\n",
+            counted(count, "container")
+        )),
         Err(error) => Output {
             stderr: format!("flannel: {error}\n"),
             code: FAILURE,
@@ -198,6 +213,17 @@ mod tests {
             panic!("help")
         };
         assert!(output.stdout.contains("flannel PLUGIN"));
+        for words in ["flannel install --help", "flannel install -h"] {
+            let Command::Text(output) = asked(words) else {
+                panic!("{words} installs")
+            };
+            assert!(
+                output
+                    .stdout
+                    .contains("by\n                          default /opt/cni/bin")
+            );
+            assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        }
     }
 
     #[test]

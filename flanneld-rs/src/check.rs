@@ -259,6 +259,11 @@ impl Facts {
         self.state.links.iter().find(|(link, _)| link.as_str() == name)
     }
 
+    /// Whether there is no trace of flannel: neither a daemon that answers nor anything that one would leave.
+    fn is_no_node(&self) -> bool {
+        self.daemon.is_err() && self.subnet_file.is_none() && self.backend().is_none()
+    }
+
     /// What the daemon says of its backend, which it does once it holds its lease.
     fn told_backend(&self) -> Option<Backend> {
         let told = self.status()?.node.backend.as_ref()?;

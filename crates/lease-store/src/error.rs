@@ -13,6 +13,14 @@ pub enum StoreError {
         /// Where it should be.
         place: String,
     },
+    /// There is no directory of leases.
+    #[error(
+        "there is no directory {place}: make it, and write the network configuration to the file config in it"
+    )]
+    DirectoryMissing {
+        /// Where it should be.
+        place: String,
+    },
     /// The network configuration cannot be used.
     #[error("cannot use the network configuration in {place}")]
     BadConfig {
@@ -108,6 +116,7 @@ impl StoreError {
     pub const fn class(&self) -> ErrorClass {
         match self {
             Self::ConfigMissing { .. }
+            | Self::DirectoryMissing { .. }
             | Self::Unreachable { .. }
             | Self::NotYet { .. }
             | Self::Conflict(_) => ErrorClass::Retry,

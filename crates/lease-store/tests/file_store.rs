@@ -215,7 +215,10 @@ async fn what_is_missing_may_come_and_is_asked_for_again() {
         "{err}"
     );
     let absent = FileStore::open(lab.path("absent"));
-    assert_eq!(absent.read_config().await.unwrap_err().class(), ErrorClass::Retry);
+    let err = absent.read_config().await.unwrap_err();
+    assert_eq!(err.class(), ErrorClass::Retry);
+    let named = format!("there is no directory {}: ", lab.path("absent").display());
+    assert!(err.to_string().starts_with(&named), "{err}");
     assert_eq!(
         absent.acquire(&request(CONFIG, 1)).await.unwrap_err().class(),
         ErrorClass::Retry

@@ -7,6 +7,7 @@
 //! Start at [`IfName`] and [`SubnetKey`]; [`registry`] lists the marks, chain names and route protocols that we use
 //! or must avoid.
 
+mod counted;
 mod ifname;
 mod mac;
 pub mod registry;
@@ -15,6 +16,7 @@ mod subnet_key;
 mod vni;
 mod wireguard_key;
 
+pub use counted::counted;
 pub use ifname::{IfIndex, IfName, IfNameError};
 pub use mac::{MacAddr, MacAddrError};
 pub use sentence::sentence;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, Command};
-use net_types::sentence;
+use net_types::{counted, sentence};
 use serde_json::json;
 
 use super::read::Sources;
@@ -96,10 +96,10 @@ fn render(findings: &[Finding]) -> String {
     };
     let _infallible = writeln!(
         text,
-        "{} errors, {} warnings, {} notes",
-        count(Severity::Error),
-        count(Severity::Warning),
-        count(Severity::Note)
+        "{}, {}, {}",
+        counted(count(Severity::Error), "error"),
+        counted(count(Severity::Warning), "warning"),
+        counted(count(Severity::Note), "note")
     );
     text
 }

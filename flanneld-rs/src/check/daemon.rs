@@ -7,14 +7,7 @@ const MAX_NAMED: usize = 5;
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let (status, peers) = match &facts.daemon {
         Ok(told) => told,
-        Err(reason) => {
-            return vec![Finding::warning(
-                "daemon.silent",
-                reason.clone(),
-                "start flanneld, or name its files with --subnet-file or --status-socket; what only it knows is not \
-                 checked",
-            )];
-        }
+        Err(reason) => return vec![silent(facts, reason)],
     };
     let mut findings = Vec::new();
     if let Some(reason) = &status.node.reason {
@@ -72,4 +65,22 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         )
     }));
     findings
+}
+
+/// A daemon that does not answer, or none at all.
+fn silent(facts: &Facts, reason: &str) -> Finding {
+    if facts.is_no_node() {
+        return Finding::error(
+            "host.no-node",
+            format!(
+                "this host is no node of flannel's: there are neither a subnet file nor a device or routes of its, and {reason}"
+            ),
+            "start flanneld; if it runs, name its files with --subnet-file and --status-socket",
+        );
+    }
+    Finding::warning(
+        "daemon.silent",
+        reason.to_owned(),
+        "start flanneld, or name its files with --subnet-file or --status-socket; what only it knows is not checked",
+    )
 }

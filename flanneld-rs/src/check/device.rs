@@ -16,6 +16,7 @@ fn subnet_file(facts: &Facts) -> Option<Finding> {
     let path = facts.subnet_path.display();
     match &facts.subnet_file {
         Some(Ok(_)) => None,
+        None if facts.is_no_node() => None,
         Some(Err(reason)) => Some(Finding::error(
             "subnet-file.unreadable",
             format!("no pod can start: {reason}"),

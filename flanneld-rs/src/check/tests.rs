@@ -115,6 +115,11 @@ static TROUBLES: &[(&str, Severity, Break)] = &[
     ("daemon.silent", Severity::Warning, |facts| {
         facts.daemon = Err("flanneld does not answer".to_owned())
     }),
+    ("host.no-node", Severity::Error, |facts| {
+        facts.daemon = Err("flanneld does not answer".to_owned());
+        facts.subnet_file = None;
+        facts.state = State::default();
+    }),
     ("daemon.not-ready", Severity::Error, |facts| {
         node(facts).reason = Some("no lease".to_owned())
     }),

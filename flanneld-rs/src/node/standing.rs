@@ -7,7 +7,7 @@ use std::time::Duration;
 use flannel_types::Lease;
 use ipnetwork::IpNetwork;
 use lease_store::LeaseEvent;
-use net_types::SubnetKey;
+use net_types::{SubnetKey, counted};
 use netstate::{ObjectKey, Prune};
 use tracing::{info, warn};
 
@@ -47,7 +47,7 @@ pub enum NotReady {
     #[error("the kernel has not answered for {0} s")]
     Silent(u64),
     /// Something differs from what is desired.
-    #[error("{objects} objects in the kernel are not as they should be, the oldest for {secs} s: {example}")]
+    #[error("{} in the kernel {} not as it should be, the oldest for {secs} s: {example}", counted(*objects, "object"), if *objects == 1 { "is" } else { "are" })]
     Differs {
         /// How many.
         objects: usize,

@@ -2,6 +2,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use net_types::counted;
+
 use super::{CommandsStatus, KernelStatus, LeaseStatus, NodeStatus, PeerState, PeerStatus, PeerWay, Status};
 
 /// Of peers without trouble, so many are listed unless all are asked for.
@@ -91,7 +93,7 @@ fn data_plane(text: &mut String, node: &NodeStatus) {
             backend.name, backend.link, backend.pod_mtu_bytes
         );
         for (family, peers) in &backend.direct_peers {
-            let _infallible = write!(backend_line, ", {peers} peers direct in {family}");
+            let _infallible = write!(backend_line, ", {} direct in {family}", counted(*peers, "peer"));
         }
         line(text, &backend_line);
     }
@@ -143,13 +145,13 @@ fn lease(text: &mut String, lease: Option<&LeaseStatus>, now: SystemTime) {
 fn store(text: &mut String, status: &Status) {
     let store = &status.node.store;
     let mut store_line = format!(
-        "store     {}, {} leases",
+        "store     {}, {}",
         if store.connected {
             "in reach"
         } else {
             "out of reach"
         },
-        store.leases
+        counted(store.leases, "lease")
     );
     if store.held > 0 {
         let _infallible = write!(
@@ -172,9 +174,9 @@ fn kernel(text: &mut String, kernel: &KernelStatus) {
     line(
         text,
         &format!(
-            "          {} rounds, {} changes, {} refused, drift repaired {}",
-            kernel.counts.rounds.count,
-            sum(&kernel.counts.changes),
+            "          {}, {}, {} refused, drift repaired {}",
+            counted(kernel.counts.rounds.count, "round"),
+            counted(sum(&kernel.counts.changes), "change"),
             sum(&kernel.counts.refusals),
             sum(&kernel.counts.repaired)
         ),

@@ -74,7 +74,7 @@ fn readiness_is_lost_while_a_peer_cannot_be_programmed_and_comes_back() {
         assert_eq!(get("/healthz").0, 200);
         let text = node.print(&["status"]);
         assert!(
-            text.contains("ready     no: 1 objects in the kernel are not as they should be"),
+            text.contains("ready     no: 1 object in the kernel is not as it should be"),
             "{text}"
         );
         assert!(text.contains("route 10.244.0.48/28"), "{text}");

@@ -41,7 +41,12 @@ pub(super) fn parse_config(dir: &Path) -> Result<NetConf, StoreError> {
     let place = path.display().to_string();
     let text = statefile::read_text(&path).map_err(|err| file_error(&path, err))?;
     let Some(text) = text else {
-        return Err(StoreError::ConfigMissing { place });
+        return Err(match dir.try_exists() {
+            Ok(false) => StoreError::DirectoryMissing {
+                place: dir.display().to_string(),
+            },
+            Ok(true) | Err(_) => StoreError::ConfigMissing { place },
+        });
     };
     let parsed = NetConf::parse(&text).and_then(|conf| conf.validated().map(|_| conf));
     parsed.map_err(|source| StoreError::BadConfig { place, source })

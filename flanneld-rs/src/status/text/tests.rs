@@ -13,11 +13,11 @@ fn a_node_in_trouble_reads_at_a_glance() {
     let peers = vec![peer(1, PeerState::Programmed), peer(2, PeerState::Failing)];
     let expected = "\
 flanneld 0.1.0, process 7, up 1h 5s
-ready     no: 1 objects in the kernel are not as they should be
+ready     no: 1 object in the kernel is not as it should be
 lease     10.244.9.0/24 at 192.168.77.9, ends in 23h
           announced by another host, with the VTEP MAC 02:00:00:00:00:77
 store     out of reach, 3 leases, nothing is removed for now: no route to the store
-backend   vxlan over eth0, MTU of pods 1450, 1 peers direct in ipv4
+backend   vxlan over eth0, MTU of pods 1450, 1 peer direct in ipv4
 device    flannel.1 ok: VNI 1 port 8472 on eth0 (192.168.77.9), MTU 1450, MAC 02:00:00:00:00:09, checksum offload off
           0 rounds, 0 changes, 0 refused, drift repaired 0
           route 10.244.2.0/24 missing for 12 s: File exists
@@ -164,7 +164,7 @@ fn peer(n: u8, state: PeerState) -> PeerStatus {
 
 fn status() -> Status {
     let mut node = NodeStatus {
-        reason: Some("1 objects in the kernel are not as they should be".to_owned()),
+        reason: Some("1 object in the kernel is not as it should be".to_owned()),
         lease: Some(LeaseStatus {
             subnet: "10.244.9.0/24".to_owned(),
             public_ip: Some([192, 168, 77, 9].into()),
