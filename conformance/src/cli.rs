@@ -112,8 +112,55 @@ pub(crate) fn bin_dir_argument() -> Arg {
     Arg::new("bin-dir")
         .long("bin-dir")
         .value_name("DIR")
-        .value_parser(value_parser!(PathBuf))
+        .value_parser(directory)
         .help("Directory of flanneld and flannel [default: found near this program]")
+}
+
+/// A directory on the command line, which must be there.
+///
+/// # Errors
+/// Says what is there instead.
+pub(crate) fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_dir() {
+        Ok(path)
+    } else if path.exists() {
+        Err("it is no directory".to_owned())
+    } else {
+        Err("there is no such directory".to_owned())
+    }
+}
+
+/// A file on the command line that is to be read, which must be there.
+///
+/// # Errors
+/// Says what is there instead.
+pub(crate) fn file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_dir() {
+        Err("it is a directory".to_owned())
+    } else if path.exists() {
+        Ok(path)
+    } else {
+        Err("there is no such file".to_owned())
+    }
+}
+
+/// A file on the command line that is to be written: its directory must be there, which is better known before a long run
+/// than after it.
+///
+/// # Errors
+/// Says what is in the way.
+pub(crate) fn new_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    if path.is_dir() {
+        Err("it is a directory".to_owned())
+    } else if dir.is_none_or(std::path::Path::is_dir) {
+        Ok(path)
+    } else {
+        Err("its directory is not there".to_owned())
+    }
 }
 
 /// The store that [`lab_arguments`] chose.
@@ -146,6 +193,35 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn a_path_that_cannot_serve_is_a_wrong_command_line() {
+        assert_eq!(directory("/"), Ok("/".into()));
+        assert_eq!(directory("/proc/version"), Err("it is no directory".to_owned()));
+        assert_eq!(directory("/absent"), Err("there is no such directory".to_owned()));
+        assert_eq!(file("/proc/version"), Ok("/proc/version".into()));
+        assert_eq!(file("/"), Err("it is a directory".to_owned()));
+        assert_eq!(file("/absent"), Err("there is no such file".to_owned()));
+        assert_eq!(new_file("report.html"), Ok("report.html".into()));
+        assert_eq!(new_file("/report.html"), Ok("/report.html".into()));
+        assert_eq!(
+            new_file("/absent/r.html"),
+            Err("its directory is not there".to_owned())
+        );
+        assert_eq!(new_file("/"), Err("it is a directory".to_owned()));
+        for wrong in [
+            "cni --plugin-dir=/absent",
+            "cni --plugin-dir=/ --html=/absent/r",
+            "demo --bin-dir=/absent",
+        ] {
+            let arguments = ["conformance"].into_iter().chain(wrong.split(' '));
+            let error = command().try_get_matches_from(arguments).unwrap_err();
+            assert!(
+                error.use_stderr() && error.to_string().contains("/absent"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

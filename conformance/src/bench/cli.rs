@@ -5,6 +5,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{BenchConfig, MAX_RUNS, MIN_RUNS, Subject};
+use crate::cli;
 use crate::lab::Binaries;
 
 /// Where Debian's containernetworking-plugins are.
@@ -47,8 +48,8 @@ pub(crate) fn command() -> Command {
                 .action(clap::ArgAction::SetTrue)
                 .help("Measure scale at up to 1,000 peers, the data plane in IPv4 at MTU 1500 only, both in few runs"),
         )
-        .arg(path("json", "FILE").help("Write the report, with every sample, as JSON too"))
-        .arg(path("html", "FILE").help("Write the report as one HTML page with plots too"))
+        .arg(path("json", "FILE").value_parser(cli::new_file).help("Write the report, with every sample, as JSON too"))
+        .arg(path("html", "FILE").value_parser(cli::new_file).help("Write the report as one HTML page with plots too"))
         .arg(
             Arg::new("commit")
                 .long("commit")
@@ -57,6 +58,7 @@ pub(crate) fn command() -> Command {
         )
         .arg(
             path("bin-dir", "DIR")
+                .value_parser(cli::directory)
                 .help("Directory of flanneld and flannel [default: found near this program]"),
         )
         .arg(

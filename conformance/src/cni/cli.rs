@@ -2,26 +2,27 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::runner::{self, Config};
+use crate::cli;
 use crate::report;
 
 /// The subcommand `cni`.
 pub(crate) fn command() -> Command {
-    let path = |name: &'static str, value: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_name(value)
-            .value_parser(value_parser!(PathBuf))
-    };
+    let path = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
     Command::new("cni")
         .about("Proves CNI plugins: runs what the specification asks against the programs of a directory")
-        .arg(path("plugin-dir", "DIR").required(true).help("Directory of the plugins' programs"))
-        .arg(path("conf", "FILE").help(
+        .arg(
+            path("plugin-dir", "DIR")
+                .required(true)
+                .value_parser(cli::directory)
+                .help("Directory of the plugins' programs"),
+        )
+        .arg(path("conf", "FILE").value_parser(cli::file).help(
             "Network configuration (list) that they are called with [default: one for flannel or bridge, with portmap]",
         ))
-        .arg(path("known", "FILE").help("Cases that are known to fail: lines of `ID | plugin | case | reason`"))
+        .arg(path("known", "FILE").value_parser(cli::file).help("Cases that are known to fail: lines of `ID | plugin | case | reason`"))
         .arg(
             Arg::new("only")
                 .long("only")
@@ -62,11 +63,11 @@ mod tests {
 
     #[test]
     fn a_directory_is_needed_and_numbers_have_limits() {
-        for wrong in [&[][..], &["--plugin-dir=x", "--jobs=0"], &["--plugin-dir=x", "y"]] {
+        for wrong in [&[][..], &["--plugin-dir=/", "--jobs=0"], &["--plugin-dir=/", "y"]] {
             let arguments = ["cni"].iter().chain(wrong);
             assert!(command().try_get_matches_from(arguments).is_err(), "{wrong:?}");
         }
-        let right = ["cni", "--plugin-dir", "x", "--only", "DEL,ENV-01", "--only=GC"];
+        let right = ["cni", "--plugin-dir", "/", "--only", "DEL,ENV-01", "--only=GC"];
         assert!(command().try_get_matches_from(right).is_ok());
     }
 }

@@ -13,7 +13,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 pub struct Principle {
     /// The rule in words.
     pub claim: &'static str,
-    /// How many cases were looked at.
+    /// What was looked at, in words.
+    pub looked_at: &'static str,
+    /// How many of these there were.
     pub observations: usize,
     /// One case in words.
     pub example: String,
@@ -43,7 +45,10 @@ pub fn prove(nodes: &[Node], pods: &[Pod]) -> Result<Vec<Principle>> {
 }
 
 fn pods_reach_pods(pods: &[Pod]) -> Principle {
-    let mut principle = Principle::new("pods reach pods on every node without NAT");
+    let mut principle = Principle::new(
+        "pods reach pods on every node without NAT",
+        "TCP connections, one from each pod",
+    );
     for client in pods {
         let elsewhere = pods.iter().find(|pod| follows(pod, client, pods));
         let Some(server) = elsewhere.or_else(|| pods.iter().find(|pod| pod.name() != client.name())) else {
@@ -79,7 +84,10 @@ fn follows(pod: &Pod, client: &Pod, pods: &[Pod]) -> bool {
 }
 
 fn nodes_reach_pods(nodes: &[Node], pods: &[Pod]) -> Result<Principle> {
-    let mut principle = Principle::new("nodes reach pods at the pods' own addresses, without NAT");
+    let mut principle = Principle::new(
+        "nodes reach pods at the pods' own addresses, without NAT",
+        "TCP connections, from each node to one pod of every node",
+    );
     for node in nodes {
         let own = addresses_of(node)?;
         let here = |pod: &&Pod| pod.node_number() == node.number();
@@ -99,7 +107,7 @@ fn nodes_reach_pods(nodes: &[Node], pods: &[Pod]) -> Result<Principle> {
 }
 
 fn pods_see_themselves(pods: &[Pod]) -> Result<Principle> {
-    let mut principle = Principle::new("a pod sees itself at the address that others reach it at");
+    let mut principle = Principle::new("a pod sees itself at the address that others reach it at", "pods");
     for pod in pods {
         let own = pod.kernel_addresses()?;
         let name = format!("{}: others use {}", pod.name(), pod.address());
@@ -111,9 +119,10 @@ fn pods_see_themselves(pods: &[Pod]) -> Result<Principle> {
 }
 
 impl Principle {
-    fn new(claim: &'static str) -> Self {
+    fn new(claim: &'static str, looked_at: &'static str) -> Self {
         Self {
             claim,
+            looked_at,
             observations: 0,
             example: String::new(),
             failures: Vec::new(),

@@ -62,8 +62,8 @@ pub(super) fn principles(screen: &mut Screen, principles: &[Principle]) -> Resul
         };
         screen.line(&format!("  {number}. {}: {verdict}", principle.claim))?;
         screen.line(&format!(
-            "     seen {} times, for example:",
-            principle.observations
+            "     looked at: {} ({}), for example",
+            principle.observations, principle.looked_at
         ))?;
         screen.line(&format!("     {}", screen.dim(&principle.example)))?;
         for failure in &principle.failures {

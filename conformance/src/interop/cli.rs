@@ -1,27 +1,24 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::runner::{self, Config};
-use crate::cli::bin_dir_argument;
+use crate::cli;
 use crate::report;
 
 /// The subcommand `interop`.
 pub(crate) fn command() -> Command {
-    let path = |name: &'static str, value: &'static str| {
-        let path = Arg::new(name).long(name).value_name(value);
-        path.value_parser(value_parser!(PathBuf))
-    };
+    let path = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
     let several = |name: &'static str, value: &'static str| {
         let several = Arg::new(name).long(name).value_name(value);
         several.action(ArgAction::Append).value_delimiter(',')
     };
     Command::new("interop")
         .about("Compares what programs write with what the reference was captured to write")
-        .arg(bin_dir_argument())
-        .arg(path("captures", "DIR").help("Compare with these captures instead of the ones built in"))
-        .arg(path("deviations", "FILE").help(
+        .arg(cli::bin_dir_argument())
+        .arg(path("captures", "DIR").value_parser(cli::directory).help("Compare with these captures instead of the ones built in"))
+        .arg(path("deviations", "FILE").value_parser(cli::file).help(
             "What differs by decision and why, instead of this project's list; an empty file for the reference's own",
         ))
         .arg(several("configuration", "NAME").help("Only these configurations, such as host-gw or cni-v4"))

@@ -105,7 +105,8 @@ fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-const BUILD_ADVICE: &str = "run `cargo build --release -p flanneld-rs -p cni-plugin -p fake-apiserver`, or set FLANNEL_BIN_DIR to the directory that has them";
+const BUILD_ADVICE: &str = "scripts/demo builds them (as does `cargo build --release -p flanneld-rs -p cni-plugin`); \
+     name their directory with --bin-dir or in FLANNEL_BIN_DIR";
 
 /// The folders of a cargo target directory (it holds a `CACHEDIR.TAG`) where built programs may be, for any triple.
 fn profile_dirs(target: &Path) -> Vec<PathBuf> {

@@ -9,6 +9,7 @@ use super::cluster::{self, Cluster};
 use super::hosts::{self, Hosts};
 use super::lab::{Flaw, LabNodes};
 use super::runner::{self, Config, Judged, Plan};
+use crate::cli;
 use crate::lab::MAX_NODES;
 use crate::report;
 
@@ -19,17 +20,13 @@ pub(crate) fn command() -> Command {
         let number = text(name, "N").default_value(default);
         number.value_parser(RangedU64ValueParser::<u8>::new().range(1..=max))
     };
-    let path =
-        |name: &'static str, value: &'static str| text(name, value).value_parser(value_parser!(PathBuf));
+    let file = |name: &'static str| text(name, "FILE").value_parser(cli::file);
     let switch = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     Command::new("nodes")
         .about("Proves a pod network: the Kubernetes network model over a lab, hosts by SSH, or a cluster")
         .arg(switch("lab").help("Judge this project's programs on nodes in namespaces of this machine"))
         .arg(text("hosts", "HOSTS").help("Judge these: user@host,… or a file with one a line"))
-        .arg(
-            path("kubeconfig", "FILE")
-                .help("Judge the cluster of this kubeconfig, with pods made there for it"),
-        )
+        .arg(file("kubeconfig").help("Judge the cluster of this kubeconfig, with pods made there for it"))
         .group(
             ArgGroup::new("inventory")
                 .args(["lab", "hosts", "kubeconfig"])
@@ -37,11 +34,12 @@ pub(crate) fn command() -> Command {
         )
         .arg(number("nodes", "3", MAX_NODES.into()).help("Number of the lab's nodes"))
         .arg(number("pods", "2", 100).help("Number of pods that are made on each node"))
-        .arg(path("bin-dir", "DIR").help("The lab's flanneld and flannel [default: found near this program]"))
         .arg(
-            path("net-conf", "FILE")
-                .help("The lab's network configuration [default: VXLAN in both families]"),
+            text("bin-dir", "DIR")
+                .value_parser(cli::directory)
+                .help("The lab's flanneld and flannel [default: found near this program]"),
         )
+        .arg(file("net-conf").help("The lab's network configuration [default: VXLAN in both families]"))
         .arg(
             text("flaw", "FLAW")
                 .value_parser(Flaw::NAMES)
@@ -52,17 +50,14 @@ pub(crate) fn command() -> Command {
             text("conf", "PATH")
                 .help("Network configuration on the hosts [default: the first of /etc/cni/net.d]"),
         )
-        .arg(path("ssh-config", "FILE").help("Configuration of ssh instead of your own"))
+        .arg(file("ssh-config").help("Configuration of ssh instead of your own"))
         .args(cluster_arguments())
         .arg(
             text("restart", "COMMAND")
                 .help("What restarts a node's daemon, such as `systemctl restart flanneld`"),
         )
         .arg(switch("disruptive").help("Also break things on the nodes for a moment, to see them repaired"))
-        .arg(
-            path("known", "FILE")
-                .help("Cases that are known to fail: lines of `ID | family | case | reason`"),
-        )
+        .arg(file("known").help("Cases that are known to fail: lines of `ID | family | case | reason`"))
         .arg(
             text("only", "ID")
                 .action(ArgAction::Append)
@@ -163,8 +158,8 @@ mod tests {
             &["--lab", "--hosts=a"],
             &["--lab", "--nodes=0"],
             &["--lab", "--flaw=none"],
-            &["--lab", "--kubeconfig=config"],
-            &["--kubeconfig=config", "--ready-secs=0"],
+            &["--lab", "--kubeconfig=/proc/version"],
+            &["--kubeconfig=/proc/version", "--ready-secs=0"],
         ] {
             let arguments = ["nodes"].iter().chain(wrong);
             assert!(command().try_get_matches_from(arguments).is_err(), "{wrong:?}");
@@ -172,7 +167,7 @@ mod tests {
         for right in [
             &["--lab", "--only", "NET,MTU-01"][..],
             &["--hosts=root@a,b", "--disruptive"],
-            &["--kubeconfig=config", "--context=mine", "--unprivileged"],
+            &["--kubeconfig=/proc/version", "--context=mine", "--unprivileged"],
         ] {
             let arguments = ["nodes"].iter().chain(right);
             assert!(command().try_get_matches_from(arguments).is_ok(), "{right:?}");

@@ -3,15 +3,16 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::{Arg, ArgMatches, value_parser};
+use clap::{Arg, ArgMatches};
 
 use super::{Report, render};
+use crate::cli;
 
 /// The arguments by which the further forms are asked for.
 pub(crate) fn arguments() -> [Arg; 3] {
     let file = |name: &'static str, help: &'static str| {
         let file = Arg::new(name).long(name).value_name("FILE");
-        file.value_parser(value_parser!(PathBuf)).help(help)
+        file.value_parser(cli::new_file).help(help)
     };
     [
         file("json", "Write the report as JSON too"),
@@ -40,13 +41,18 @@ pub(crate) fn write(report: &Report, arguments: &ArgMatches) -> Result<bool> {
         ("junit", render::junit(report)),
         ("html", render::html(report)),
     ];
+    let mut written = Vec::new();
     for (name, text) in files {
         if let Some(file) = arguments.get_one::<PathBuf>(name) {
             fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
+            written.push(file.display().to_string());
         }
     }
+    let mut shown = render::table(report);
+    if !written.is_empty() {
+        shown += &format!("report written to {}\n", written.join(", "));
+    }
     let mut out = std::io::stdout().lock();
-    out.write_all(render::table(report).as_bytes())
-        .context("writing the report")?;
+    out.write_all(shown.as_bytes()).context("writing the report")?;
     Ok(report.is_good())
 }

@@ -99,10 +99,6 @@ fn what_cannot_be_judged_is_told() {
     let missing = list("missing", "{\"name\":\"a\",\"type\":\"macvlan\"}");
     let (broken, known) = (list("broken", "{"), list("known", "ENV-01 | * | sings | x"));
     for (arguments, words) in [
-        (
-            ["--plugin-dir=/nonexistent", "--jobs=1"],
-            "looking for /nonexistent",
-        ),
         (["--plugin-dir=/proc", "--jobs=1"], "give the configuration"),
         (
             [
@@ -135,4 +131,11 @@ fn what_cannot_be_judged_is_told() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(words), "{said}");
     }
+    let output = support::program()
+        .args(["cni", "--plugin-dir=/nonexistent"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("there is no such directory"), "{said}");
 }

@@ -45,9 +45,12 @@ pub(crate) fn judge(dir: &Path, arguments: &[&str]) -> Run {
     let output = judge.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.is_empty(), "{said}");
+    let table = String::from_utf8(output.stdout).unwrap();
+    let closing = format!("report written to {}", json.display());
+    assert!(table.lines().last().unwrap().starts_with(&closing), "{table}");
     Run {
         good: output.status.success(),
-        table: String::from_utf8(output.stdout).unwrap(),
+        table,
         report: serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap(),
     }
 }

@@ -210,10 +210,7 @@ fn what_cannot_be_compared_is_told() {
             "there is no configuration \"udp\" but vxlan-nftables",
         ),
         (&["--only=XYZ"], "no configuration is about XYZ"),
-        (
-            &["--captures=/nonexistent", "--configuration=host-gw"],
-            "/nonexistent",
-        ),
+        (&["--captures=/proc", "--configuration=host-gw"], "/proc/"),
     ] {
         let output = program().arg("interop").args(arguments).output().unwrap();
         let said = [output.stdout, output.stderr].concat();

@@ -38,6 +38,13 @@ fn the_demonstration_shows_every_ping_and_leaves_nothing() {
     assert!(output.status.success(), "{text}");
     assert!(text.ends_with("54 pings, 0 failed\n"), "{text}");
     assert_eq!(text.matches(": holds").count(), 3, "{text}");
+    for looked_at in [
+        "6 (TCP connections, one from each pod)",
+        "9 (TCP connections, from each node",
+        "6 (pods)",
+    ] {
+        assert!(text.contains(&format!("looked at: {looked_at}")), "{text}");
+    }
     assert!(!text.contains('\x1b'), "colours without a terminal");
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     wait_until("the daemons to be gone", LONG, || {
