@@ -77,14 +77,22 @@ need_static_programs() {
 
 # Builds packages as static release programs.
 build_static() {
-    local package arguments=()
+    local package plugin='' others=() arguments=()
     for package in "$@"; do
         case "$package" in
-            cni-plugin) build_plugin || return ;;
-            *) arguments+=(-p "$package") ;;
+            cni-plugin) plugin=yes ;;
+            *) others+=("$package") arguments+=(-p "$package") ;;
         esac
     done
-    [ ${#arguments[@]} -eq 0 ] || build_for "$(rust_host)" "" --release "${arguments[@]}"
+    # Each of two builds ends as if all were done.
+    if [ -n "$plugin" ]; then
+        echo "building the plugins$([ ${#others[@]} -eq 0 ] || echo ' (1 of 2)')"
+        build_plugin || return
+    fi
+    if [ ${#others[@]} -gt 0 ]; then
+        echo "building ${others[*]}${plugin:+ (2 of 2)}"
+        build_for "$(rust_host)" "" --release "${arguments[@]}"
+    fi
 }
 
 # Builds the plugin with musl where rustup has it: glibc asks the processor at each start what it can do, and in a
