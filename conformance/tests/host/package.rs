@@ -235,6 +235,7 @@ fn package() -> &'static Path {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("flannel-rs.deb");
         succeed(
             Command::new(format!("{PROJECT}/scripts/package"))
+                .env("PATH", path_with_cargo())
                 .arg("--bin-dir")
                 .arg(Binaries::find().unwrap().dir())
                 .arg("--out")
@@ -242,4 +243,14 @@ fn package() -> &'static Path {
         );
         file
     })
+}
+
+/// The search path with what built this test, which sudo leaves out of its own.
+fn path_with_cargo() -> String {
+    let toolchain = Path::new(env!("CARGO")).parent().unwrap().display();
+    let home = option_env!("CARGO_HOME").map_or_else(
+        || format!("{}/.cargo", option_env!("HOME").unwrap_or("/root")),
+        str::to_owned,
+    );
+    format!("{toolchain}:{home}/bin:{}", std::env::var("PATH").unwrap())
 }
