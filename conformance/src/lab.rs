@@ -48,6 +48,7 @@ pub use wait::wait_until;
 
 pub(crate) use base64::{base64, base64_bytes};
 pub(crate) use etcd::endpoint as etcd_endpoint;
+pub(crate) use iproute::printed;
 pub(crate) use mounts::{STAGE_PLUGINS, STAGE_VAR_LIB, prepare_stage};
 pub(crate) use namespaces::{command, on_own_thread};
 

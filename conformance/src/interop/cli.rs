@@ -1,8 +1,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::mixed::Terms;
 use super::runner::{self, Config};
 use crate::cli;
 use crate::report;
@@ -15,7 +17,7 @@ pub(crate) fn command() -> Command {
         several.action(ArgAction::Append).value_delimiter(',')
     };
     Command::new("interop")
-        .about("Compares what programs write with what the reference was captured to write")
+        .about("Compares what programs write with what the reference was captured to write, and mixes them with others")
         .arg(cli::bin_dir_argument())
         .arg(path("captures", "DIR").value_parser(cli::directory).help("Compare with these captures instead of the ones built in"))
         .arg(path("deviations", "FILE").value_parser(cli::file).help(
@@ -23,6 +25,25 @@ pub(crate) fn command() -> Command {
         ))
         .arg(several("configuration", "NAME").help("Only these configurations, such as host-gw or cni-v4"))
         .arg(several("only", "ID").help("Only requirements whose ids begin so, such as GLD or PLG-07"))
+        .arg(path("other-flanneld", "PATH").value_parser(cli::file).help("Another daemon, in one network with which nodes change sides"))
+        .arg(path("other-plugins", "DIR").value_parser(cli::directory).help("Other plugins for the nodes of the other side"))
+        .arg(path("net-conf", "FILE").value_parser(cli::file).help("The mixed network's configuration [default: VXLAN with nftables]"))
+        .arg(
+            Arg::new("nodes")
+                .long("nodes")
+                .value_name("N")
+                .default_value("2")
+                .value_parser(RangedU64ValueParser::<u8>::new().range(2..=6))
+                .help("Number of the mixed network's nodes"),
+        )
+        .arg(
+            Arg::new("max-lost")
+                .long("max-lost")
+                .value_name("N")
+                .default_value("100")
+                .value_parser(RangedU64ValueParser::<u16>::new())
+                .help("Packets that a way may lose while a node changes sides; one is sent each millisecond"),
+        )
         .args(report::arguments())
 }
 
@@ -39,6 +60,13 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         deviations: path("deviations"),
         configurations: names.into_iter().flatten().cloned().collect(),
         only: report::only(arguments),
+        terms: Terms {
+            flanneld: path("other-flanneld"),
+            plugins: path("other-plugins"),
+            net_conf: path("net-conf"),
+            nodes: arguments.get_one("nodes").copied().unwrap_or(2),
+            max_lost: arguments.get_one::<u16>("max-lost").copied().unwrap_or(0).into(),
+        },
     })?;
     report::write(&report, arguments)
 }
@@ -58,6 +86,9 @@ mod tests {
             "--only=PLG-01",
         ];
         assert!(command().try_get_matches_from(right).is_ok());
-        assert!(command().try_get_matches_from(["interop", "host-gw"]).is_err());
+        for wrong in [&["host-gw"][..], &["--nodes=1"], &["--max-lost=-1"]] {
+            let arguments = ["interop"].iter().chain(wrong);
+            assert!(command().try_get_matches_from(arguments).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -23,11 +23,23 @@ pub(super) struct Compared {
 /// By requirement, what was compared.
 pub(super) type Findings = BTreeMap<&'static str, Vec<Compared>>;
 
-/// Looks until all is ready and two looks are alike; after a limit it is what it is.
+/// Looks until all is ready and two looks are alike; after half a minute it is what it is.
 ///
 /// # Errors
 /// Fails when a look does.
 pub(super) fn settled<T: PartialEq>(
+    look: impl Fn() -> Result<T>,
+    is_ready: impl Fn(&T) -> bool,
+) -> Result<T> {
+    settled_within(LIMIT, look, is_ready)
+}
+
+/// The same with another limit.
+///
+/// # Errors
+/// Fails when a look does.
+pub(super) fn settled_within<T: PartialEq>(
+    limit: Duration,
     look: impl Fn() -> Result<T>,
     is_ready: impl Fn(&T) -> bool,
 ) -> Result<T> {
@@ -36,7 +48,7 @@ pub(super) fn settled<T: PartialEq>(
     loop {
         thread::sleep(PAUSE);
         let now = look()?;
-        if (is_ready(&now) && now == before) || start.elapsed() > LIMIT {
+        if (is_ready(&now) && now == before) || start.elapsed() > limit {
             return Ok(now);
         }
         before = now;

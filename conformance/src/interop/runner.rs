@@ -8,6 +8,7 @@ use serde_json::{Map, json};
 use super::compare::Findings;
 use super::deviation::{Deviations, OF_THIS_PROJECT};
 use super::golden::{self, CONFIGURATIONS, Configuration};
+use super::mixed::{self, Terms};
 use crate::captures::Captures;
 use crate::lab::Binaries;
 use crate::parallel::in_parallel;
@@ -34,6 +35,8 @@ pub(super) struct Config {
     pub(super) configurations: Vec<String>,
     /// Beginnings of ids: only comparisons of these; all if there is none.
     pub(super) only: Vec<String>,
+    /// What the programs are mixed with.
+    pub(super) terms: Terms,
 }
 
 /// Runs the programs in every configuration that was asked for, and compares.
@@ -48,6 +51,16 @@ pub(super) fn run(config: &Config) -> Result<Report> {
         let configuration = configuration.context("a configuration without a place")?;
         Ok(plan.rows_of(configuration))
     })?;
+    let mut rows: Vec<_> = rows.into_iter().flatten().collect();
+    // Apart, because lost packets count.
+    if plan.is_mixed {
+        rows.extend(mixed::rows(
+            &config.terms,
+            &plan.binaries,
+            &plan.deviations,
+            &plan.asked,
+        ));
+    }
     let dir = plan.binaries.dir().display().to_string();
     Ok(Report {
         suite: SUITE,
@@ -55,8 +68,8 @@ pub(super) fn run(config: &Config) -> Result<Report> {
         headline: format!("the programs of {dir}, by what flannel v0.28.9 and its plugins v1.9.1 wrote"),
         parts: Vec::new(),
         facts: Map::from_iter([("programs".to_owned(), json!(dir))]),
-        rows: rows.into_iter().flatten().collect(),
-        not_covered: Vec::new(),
+        rows,
+        not_covered: plan.not_covered(&config.terms),
         took: start.elapsed(),
     })
 }
@@ -66,6 +79,7 @@ struct Plan {
     captures: Captures,
     deviations: Deviations,
     configurations: Vec<Configuration>,
+    is_mixed: bool,
     asked: Vec<Asked>,
 }
 
@@ -83,14 +97,17 @@ impl Plan {
         let mut configurations = if names.is_empty() {
             CONFIGURATIONS.to_vec()
         } else {
-            names
-                .iter()
-                .map(|name| golden::named(name))
-                .collect::<Result<_>>()?
+            let captured = names.iter().filter(|name| *name != mixed::NAME);
+            captured.map(|name| golden::named(name)).collect::<Result<_>>()?
         };
         configurations.retain(|one| one.ids.iter().any(|id| wanted(id)));
-        if configurations.is_empty() {
-            bail!("no configuration is about {}", config.only.join(" or "));
+        let is_mixed = config.terms.has_other()
+            && (names.is_empty() || names.iter().any(|name| name == mixed::NAME))
+            && mixed::IDS.iter().any(|id| wanted(id));
+        if configurations.is_empty() && !is_mixed {
+            bail!(
+                "nothing to compare: no configuration is about what was asked for, or there are no other programs to mix with"
+            );
         }
         let bin_dir = config.bin_dir.as_deref();
         Ok(Self {
@@ -101,8 +118,19 @@ impl Plan {
                 .map_or_else(|| Ok(Captures::built_in()), Captures::in_dir)?,
             deviations: Deviations::parse(&list)?,
             configurations,
+            is_mixed,
             asked,
         })
+    }
+
+    /// What needs other programs, where there are none.
+    fn not_covered(&self, terms: &Terms) -> Vec<(Asked, &'static str)> {
+        let reason = "needs other programs: --other-flanneld or --other-plugins";
+        let of_mixed = self.asked.iter().filter(|asked| mixed::IDS.contains(&asked.id));
+        of_mixed
+            .filter(|_| !terms.has_other())
+            .map(|asked| (asked.clone(), reason))
+            .collect()
     }
 
     fn rows_of(&self, configuration: &Configuration) -> Vec<Row> {
@@ -153,7 +181,12 @@ mod tests {
         let asked = report::requirements(REQUIREMENTS).unwrap();
         let ids: BTreeSet<_> = asked.iter().map(|asked| asked.id).collect();
         assert_eq!(ids.len(), asked.len());
-        let compared: BTreeSet<_> = CONFIGURATIONS.iter().flat_map(|one| one.ids).copied().collect();
+        let compared: BTreeSet<_> = CONFIGURATIONS
+            .iter()
+            .flat_map(|one| one.ids)
+            .chain(&mixed::IDS)
+            .copied()
+            .collect();
         assert_eq!(ids, compared);
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn batch(namespaces: &Namespaces, lines: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// Fails with the program's standard error when it exited non-zero.
-pub(super) fn printed(line: &str, output: Output) -> Result<String> {
+pub(crate) fn printed(line: &str, output: Output) -> Result<String> {
     if !output.status.success() {
         bail!(
             "`{line}` failed ({}): {}",

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
 use conformance::lab::{Binaries, copy_program};
 use serde_json::Value;
 
 use crate::report::{Run, ended_so, program, run_suite, told};
+use crate::support::write_script;
 
 const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/captures");
 
@@ -209,7 +208,8 @@ fn what_cannot_be_compared_is_told() {
             &["--configuration=udp"][..],
             "there is no configuration \"udp\" but vxlan-nftables",
         ),
-        (&["--only=XYZ"], "no configuration is about XYZ"),
+        (&["--only=XYZ"], "nothing to compare"),
+        (&["--only=MIX"], "no other programs to mix with"),
         (&["--captures=/proc", "--configuration=host-gw"], "/proc/"),
     ] {
         let output = program().arg("interop").args(arguments).output().unwrap();
@@ -218,9 +218,4 @@ fn what_cannot_be_compared_is_told() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(words), "{said}");
     }
-}
-
-fn write_script(path: &Path, text: &str) {
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }

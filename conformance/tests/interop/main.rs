@@ -1,5 +1,5 @@
 //! The comparison with the reference's captures is judged: by programs that write the same, by captures that were spoiled,
-//! and by programs that were.
+//! and by programs that were. So is the mixing with others.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,5 +10,7 @@
 )]
 
 mod golden;
+mod mixed;
 #[path = "../shared/report.rs"]
 mod report;
+mod support;

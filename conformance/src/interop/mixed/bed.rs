@@ -1,0 +1,451 @@
+//! The lab: nodes of both sides over etcd, each with a pod that stays.
+
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::state::{of_daemon, traces};
+use super::step::{Step, Stream, judge_loss, streams};
+use super::{ENDED_BY_OTHERS, NAME, Side, Terms};
+use crate::captures::Entry;
+use crate::interop::compare::{Compared, settled_within};
+use crate::interop::deviation::Deviations;
+use crate::interop::labels::Labels;
+use crate::lab::matrix::Matrix;
+use crate::lab::ping::Patience;
+use crate::lab::runtime::{install_conflist, list_of, write_conflist};
+use crate::lab::traffic::dropped_when_busy;
+use crate::lab::{
+    BIN_DIR, Binaries, CNI_BIN_DIR, Flanneld, Lab, LabConfig, Node, Pod, Store, copy_program, wait_until,
+};
+use crate::report::{Checked, Outcome, differs, expect};
+
+/// Unless a file has another.
+const NET_CONF: &str = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
+/// Of every daemon, beside those of the store.
+const FLAGS: [&str; 1] = ["--ip-masq"];
+/// The plugins that are needed of a side.
+const PLUGINS: [&str; 5] = ["flannel", "bridge", "host-local", "portmap", "loopback"];
+/// The directory of both sides' programs: below the one that nodes share, and as they see it.
+const SIDES: &str = "sides";
+const SIDES_ON_NODE: &str = "/run/lab/sides";
+/// How long a daemon may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// How long nodes may take until all pods reach each other, and until a node looks as it has to.
+const REACH_LIMIT: Duration = Duration::from_secs(10);
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+/// Nobody is asked for longer: it is asked again until the limit.
+const PATIENCE: Patience = Patience {
+    tries: 2,
+    timeout: Duration::from_millis(300),
+};
+/// How long traffic runs on after a change.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+/// The port of the node that leads to its newest pod.
+const HOST_PORT: u16 = 28_377;
+
+pub(super) struct Bed {
+    // Fields are dropped in this order: the daemons are reaped before the lab waits for its processes to end.
+    daemons: Vec<Flanneld>,
+    sides: Vec<Side>,
+    /// A pod of each node, made at the start.
+    kept: Vec<Pod>,
+    /// A pod of each node, made after its last change of sides.
+    newest: Vec<Option<Pod>>,
+    /// For each side, how a node looks on which its daemon was started first.
+    fresh: Vec<(Side, Vec<String>)>,
+    /// Whether somebody did not answer in time once; then nobody is waited for again.
+    is_cut: Cell<bool>,
+    /// The sides whose CHECK finds nothing wrong with their own pods.
+    checkers: Vec<Side>,
+    lab: Lab,
+    terms: Terms,
+}
+
+impl Bed {
+    /// Starts the daemons, the first node's being one's own, and every second one's the other; makes a pod on each.
+    ///
+    /// # Errors
+    /// Fails when the lab cannot be made, a daemon does not start, or a pod cannot be attached.
+    pub(super) fn start(terms: &Terms, binaries: &Binaries) -> Result<Self> {
+        let config = LabConfig {
+            nodes: terms.nodes,
+            binaries: binaries.clone(),
+        };
+        let lab = Lab::on(Store::Etcd, &config)?;
+        gather(&lab, Side::Own, None, None)?;
+        gather(
+            &lab,
+            Side::Other,
+            terms.flanneld.as_deref(),
+            terms.plugins.as_deref(),
+        )?;
+        let conf = match &terms.net_conf {
+            Some(file) => fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?,
+            None => NET_CONF.to_owned(),
+        };
+        lab.put_in_etcd("config", &conf, None)?;
+        let has_ipv6 = serde_json::from_str::<Value>(&conf)
+            .context("reading the network configuration")?
+            .get("EnableIPv6")
+            .is_some_and(|value| *value == Value::Bool(true));
+        let mut bed = Self {
+            daemons: Vec::new(),
+            sides: Vec::new(),
+            kept: Vec::new(),
+            newest: Vec::new(),
+            fresh: Vec::new(),
+            is_cut: Cell::new(false),
+            checkers: Vec::new(),
+            lab,
+            terms: terms.clone(),
+        };
+        for (node, side) in bed
+            .lab
+            .nodes()
+            .iter()
+            .zip([Side::Own, Side::Other].into_iter().cycle())
+        {
+            if has_ipv6 {
+                node.use_ipv6()?;
+            }
+            install(node, side)?;
+            bed.daemons.push(node.start_flanneld(&FLAGS)?);
+            bed.sides.push(side);
+            write_list(node, terms)?;
+            bed.kept.push(node.add_pod(&format!("{}-kept", node.name()))?);
+            bed.newest.push(None);
+        }
+        Ok(bed)
+    }
+
+    /// Looks at all nodes as they were started.
+    ///
+    /// # Errors
+    /// Fails when they cannot be looked at.
+    pub(super) fn first_look(&mut self) -> Result<Step> {
+        let mut step = Step::default();
+        step.add("MIX-01", self.all_reach_all());
+        for (index, side) in [(0, Side::Own), (1, Side::Other)] {
+            let node = self.lab.nodes().get(index).context("a side has no node")?;
+            let lines = settled_within(SETTLE_LIMIT, || self.look(node, index), |lines| is_quiet(lines))?;
+            self.fresh.push((side, lines));
+            let pod = self.kept.get(index).context("a node without a pod")?;
+            if node.check_pod(pod).is_ok() {
+                self.checkers.push(side);
+            }
+        }
+        Ok(step)
+    }
+
+    /// What is lost while nothing happens.
+    ///
+    /// # Errors
+    /// Fails when pods do not reach each other.
+    pub(super) fn idle(&self) -> Result<Vec<Stream>> {
+        let ((), streams) = streams(&self.kept, || thread::sleep(AFTERWARDS))?;
+        Ok(streams)
+    }
+
+    /// Has a node change sides while its pods speak, and looks what became of it.
+    ///
+    /// # Errors
+    /// Fails when a daemon does not start or end, and when the node cannot be looked at.
+    pub(super) fn change_sides(
+        &mut self,
+        number: u8,
+        deviations: &Deviations,
+        idle: &[Stream],
+    ) -> Result<Step> {
+        let index = index_of(number)?;
+        let to = self.side(number)?.opposite();
+        let lease = self.lease(number)?;
+        let dropped = dropped_when_busy()?;
+        let Self {
+            daemons, kept, lab, ..
+        } = self;
+        let node = lab.node(number)?;
+        let daemon = daemons.get_mut(index).context("a node without a daemon")?;
+        let (changed, streams) = streams(kept, || {
+            let changed = change(node, daemon, to);
+            thread::sleep(AFTERWARDS);
+            changed
+        })?;
+        changed?;
+        let dropped = dropped_when_busy()?.saturating_sub(dropped);
+        if let Some(side) = self.sides.get_mut(index) {
+            *side = to;
+        }
+        let mut step = Step::default();
+        let pods = self.renew_pod(number, deviations)?;
+        step.add("MIX-01", self.all_reach_all());
+        let after = self.lease(number)?;
+        let told = |lease: &Entry| format!("{} = {}", lease.name, lease.value);
+        step.add("MIX-02", expect(lease == after, told(&lease), told(&after)));
+        let (ended, told) = self.keeps_pod(number)?;
+        step.add_measured("MIX-03", ended, told);
+        let compared = self.looks_fresh(number, to)?;
+        let outcome = deviations.judge("MIX-04", NAME, &[compared]);
+        step.0.push(("MIX-04", outcome, Vec::new()));
+        let (ended, told) = judge_loss(&streams, idle, dropped, &self.terms);
+        step.add_measured("MIX-05", ended, told);
+        step.0.push(("MIX-06", pods, Vec::new()));
+        Ok(step)
+    }
+
+    /// Has the plugins of the other side end each pod of a node.
+    ///
+    /// # Errors
+    /// Fails when a node cannot be looked at.
+    pub(super) fn end_pods(&self, number: u8, deviations: &Deviations) -> Result<Step> {
+        let by = self.side(number)?.opposite();
+        install(self.lab.node(number)?, by)?;
+        let index = index_of(number)?;
+        let newest = self.newest.get(index).and_then(Option::as_ref);
+        let pods: Vec<_> = self.kept.get(index).into_iter().chain(newest).collect();
+        let outcome = self.end(number, by, &pods, deviations)?;
+        Ok(Step(vec![("MIX-06", outcome, Vec::new())]))
+    }
+
+    /// Which side's programs a node has.
+    ///
+    /// # Errors
+    /// Fails when there is no such node.
+    pub(super) fn side(&self, number: u8) -> Result<Side> {
+        let side = self.sides.get(index_of(number)?);
+        side.copied().context("a node without a side")
+    }
+
+    fn lease(&self, number: u8) -> Result<Entry> {
+        let address = format!("\"{}\"", self.lab.node(number)?.address());
+        let mut entries = self.lab.entries_in_etcd()?.into_iter();
+        let found = entries.find(|entry| entry.value.contains(&address));
+        found.with_context(|| format!("node{number} has no lease"))
+    }
+
+    fn look(&self, node: &Node, index: usize) -> Result<Vec<String>> {
+        let labels = Labels::of_leases(&self.lab.entries_in_etcd()?, index)?;
+        of_daemon(node, &labels)
+    }
+
+    /// The node beside one on which its side's daemon was started first.
+    fn looks_fresh(&self, number: u8, side: Side) -> Result<Compared> {
+        let node = self.lab.node(number)?;
+        let fresh = self.fresh.iter().find(|(other, _)| *other == side);
+        let (_, expected) = fresh.context("a side without a node")?;
+        let index = index_of(number)?;
+        let observed = settled_within(SETTLE_LIMIT, || self.look(node, index), |lines| lines == expected)?;
+        Ok(Compared {
+            place: node.name(),
+            expected: expected.clone(),
+            observed,
+        })
+    }
+
+    fn all_reach_all(&self) -> Checked<()> {
+        let mut told = String::new();
+        let limit = if self.is_cut.get() {
+            Duration::ZERO
+        } else {
+            REACH_LIMIT
+        };
+        let all = wait_until("all pods to reach each other", limit, || {
+            let matrix = Matrix::measure(self.lab.nodes(), &self.kept, PATIENCE)?;
+            let failures = matrix.failures();
+            let texts = failures.iter().map(|(from, to)| format!("{from} to {to}"));
+            told = texts.collect::<Vec<_>>().join(", ");
+            Ok(failures.is_empty())
+        });
+        let Err(error) = all else { return Ok(()) };
+        self.is_cut.set(true);
+        differs(
+            "every node and pod reaches every pod",
+            format!("{error:#}; no answer: {told}"),
+        )
+    }
+
+    /// The pod that was there before has its address, and the new side's CHECK finds it as it was, if it finds its own so.
+    fn keeps_pod(&self, number: u8) -> Result<(Checked<()>, Vec<String>)> {
+        let node = self.lab.node(number)?;
+        let pod = self.kept.get(index_of(number)?).context("a node without a pod")?;
+        let addresses = pod.kernel_addresses()?;
+        let has_address = expect(
+            addresses == [pod.address()],
+            format!("{} has {}", pod.name(), pod.address()),
+            format!("it has {addresses:?}"),
+        );
+        if !self.checkers.contains(&self.side(number)?) {
+            let why = "CHECK is not asked, because it finds fault with its own pods as well";
+            return Ok((has_address, vec![why.to_owned()]));
+        }
+        let checked = has_address.and_then(|()| match node.check_pod(pod) {
+            Ok(()) => Ok(()),
+            Err(error) => differs(format!("CHECK of {} succeeds", pod.name()), format!("{error:#}")),
+        });
+        Ok((checked, Vec::new()))
+    }
+
+    /// Has the new side end the pod that the former made last, and make another.
+    fn renew_pod(&mut self, number: u8, deviations: &Deviations) -> Result<Outcome> {
+        let index = index_of(number)?;
+        let former = self.newest.get_mut(index).and_then(Option::take);
+        let ended = match &former {
+            Some(pod) => self.end(number, self.side(number)?, &[pod], deviations)?,
+            None => Outcome::Passed,
+        };
+        let node = self.lab.node(number)?;
+        let pod = match with_port(node, || node.add_pod(&format!("{}-new", node.name()))) {
+            Ok(pod) => pod,
+            Err(error) => {
+                return Ok(Outcome::of(differs(
+                    "a new pod can be attached",
+                    format!("{error:#}"),
+                )));
+            }
+        };
+        let traces = traces(node, &pod)?;
+        if let Some(slot) = self.newest.get_mut(index) {
+            *slot = Some(pod);
+        }
+        // Otherwise nothing would be seen to be left, either.
+        let made = expect(
+            traces.len() > 2,
+            "a link, rules and files of a new pod",
+            traces.join("; "),
+        );
+        Ok(if made.is_ok() { ended } else { Outcome::of(made) })
+    }
+
+    /// Has a side's plugins end pods that the other's made.
+    fn end(&self, number: u8, by: Side, pods: &[&Pod], deviations: &Deviations) -> Result<Outcome> {
+        let node = self.lab.node(number)?;
+        let mut observed = Vec::new();
+        for pod in pods {
+            if let Err(error) = with_port(node, || node.detach_pod(pod)) {
+                let expected = format!("DEL of {} succeeds", pod.name());
+                return Ok(Outcome::of(differs(expected, format!("{error:#}"))));
+            }
+            node.end_pod(pod)?;
+            observed.extend(traces(node, pod)?);
+        }
+        let compared = Compared {
+            place: node.name(),
+            expected: Vec::new(),
+            observed,
+        };
+        let name = if by == Side::Other && self.terms.plugins.is_some() {
+            ENDED_BY_OTHERS
+        } else {
+            NAME
+        };
+        Ok(deviations.judge("MIX-06", name, &[compared]))
+    }
+}
+
+/// Puts a side's programs where the lab's are looked for.
+fn install(node: &Node, side: Side) -> Result<()> {
+    let dir = format!("{SIDES_ON_NODE}/{}", side.name());
+    for place in [BIN_DIR, CNI_BIN_DIR] {
+        let output = node.exec(&["mount", "--bind", &dir, place])?;
+        if !output.status.success() {
+            bail!(
+                "giving {} other programs: {}",
+                node.name(),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn change(node: &Node, daemon: &mut Flanneld, to: Side) -> Result<()> {
+    daemon.stop(STOP_LIMIT)?;
+    install(node, to)?;
+    *daemon = node.start_flanneld(&FLAGS)?;
+    Ok(())
+}
+
+/// Collects a side's programs in the lab: the ones that are given, and one's own where there are none.
+fn gather(lab: &Lab, side: Side, flanneld: Option<&Path>, plugins: Option<&Path>) -> Result<()> {
+    let dir = lab.shared_file(SIDES).join(side.name());
+    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    let own = |name: &str| lab.shared_file("bin").join(name);
+    let daemon = flanneld.map_or_else(|| own("flanneld"), Path::to_owned);
+    copy_program(&daemon, &dir.join("flanneld"))?;
+    match plugins {
+        Some(given) => {
+            for name in PLUGINS.into_iter().filter(|name| given.join(name).is_file()) {
+                copy_program(&given.join(name), &dir.join(name))?;
+            }
+        }
+        None => {
+            copy_program(&own("flannel"), &dir.join("flannel"))?;
+            for name in PLUGINS.into_iter().filter(|name| *name != "flannel") {
+                symlink("flannel", dir.join(name)).with_context(|| format!("adding {name}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes kube-flannel's list, or where the other side has no flannel, one that does the same by what the daemon wrote.
+/// Ports are mapped by iptables, which all plugins know.
+fn write_list(node: &Node, terms: &Terms) -> Result<()> {
+    install_conflist(node)?;
+    let mut list = list_of(node)?;
+    let lacks_flannel = terms
+        .plugins
+        .as_ref()
+        .is_some_and(|dir| !dir.join("flannel").is_file());
+    if lacks_flannel {
+        let (subnet, length) = node.subnet()?;
+        let mtu: u32 = node
+            .subnet_env("FLANNEL_MTU")?
+            .parse()
+            .context("reading the MTU")?;
+        let ipam = json!({
+            "type": "host-local",
+            "ranges": [[{"subnet": format!("{subnet}/{length}")}]],
+            "routes": [{"dst": node.subnet_env("FLANNEL_NETWORK")?}],
+        });
+        let bridge = json!({"type": "bridge", "bridge": "cni0", "mtu": mtu, "hairpinMode": true, "ipMasq": false,
+            "isGateway": true, "isDefaultGateway": true, "ipam": ipam});
+        if let Some(first) = list.pointer_mut("/plugins/0") {
+            *first = bridge;
+        }
+    }
+    if let Some(Value::Object(portmap)) = list.pointer_mut("/plugins/1") {
+        portmap.insert("backend".to_owned(), json!("iptables"));
+    }
+    write_conflist(node, &list)
+}
+
+/// Calls plugins with a port of the node's for the pod.
+fn with_port<T>(node: &Node, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    let list = list_of(node)?;
+    let mut with = list.clone();
+    if let Some(Value::Object(portmap)) = with.pointer_mut("/plugins/1") {
+        let mapping = json!({"hostPort": HOST_PORT, "containerPort": 80, "protocol": "tcp"});
+        portmap.insert("runtimeConfig".to_owned(), json!({"portMappings": [mapping]}));
+    }
+    write_conflist(node, &with)?;
+    let result = call();
+    write_conflist(node, &list)?;
+    result
+}
+
+fn index_of(number: u8) -> Result<usize> {
+    let index = usize::from(number).checked_sub(1);
+    index.context("nodes are counted from 1")
+}
+
+/// Whether the kernel has looked for others that have its addresses.
+fn is_quiet(lines: &[String]) -> bool {
+    !lines.iter().any(|line| line.contains("tentative"))
+}
