@@ -59,6 +59,19 @@ pub(super) struct Terms {
 }
 
 impl Terms {
+    /// What is mixed in, for a report.
+    pub(super) fn parts(&self) -> Vec<(String, String)> {
+        let part = |name: &str, path: &Option<PathBuf>| {
+            let path = path.as_ref()?.display().to_string();
+            Some((name.to_owned(), path))
+        };
+        let parts = [
+            part("mixed with the daemon", &self.flanneld),
+            part("mixed with the plugins", &self.plugins),
+        ];
+        parts.into_iter().flatten().collect()
+    }
+
     /// Whether there is anything to be mixed with.
     pub(super) fn has_other(&self) -> bool {
         self.flanneld.is_some() || self.plugins.is_some()

@@ -66,7 +66,7 @@ pub(super) fn run(config: &Config) -> Result<Report> {
         suite: SUITE,
         of: dir.clone(),
         headline: format!("the programs of {dir}, by what flannel v0.28.9 and its plugins v1.9.1 wrote"),
-        parts: Vec::new(),
+        parts: config.terms.parts(),
         facts: Map::from_iter([("programs".to_owned(), json!(dir))]),
         rows,
         not_covered: plan.not_covered(&config.terms),
