@@ -1,6 +1,7 @@
 //! Nodes with different programs in one network, and nodes that change sides while their pods speak.
 
 mod bed;
+mod programs;
 mod state;
 mod step;
 
