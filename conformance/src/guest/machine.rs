@@ -17,6 +17,9 @@ use crate::lab::{Namespaces, Process, base64, base64_bytes, command};
 const ACCELERATOR_VARIABLE: &str = "CONFORMANCE_ACCEL";
 /// A guest's memory in MiB. Its whole file system is in it.
 const MEMORY_MIB: u32 = 640;
+/// The kind of the guest's file system: of the two that an image can be unpacked into, the one that may take more than half of
+/// the memory (linux `init/do_mounts.c`, `init_rootfs`), as programs with their symbols do.
+const ROOT: &str = "rootfstype=ramfs";
 /// How long a guest may take until it runs commands; it takes 5 to 10 s under software emulation.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How long a command of [`Guest::sh`] may take.
@@ -213,7 +216,7 @@ fn arguments(number: u8, places: &Places<'_>) -> Vec<String> {
     let processor = if accelerator == "kvm" { "host" } else { "max" };
     let text = format!(
         "qemu-system-x86_64 -M pc -accel {accelerator} -cpu {processor} -smp 1 -m {MEMORY_MIB} -nodefaults \
-         -display none -no-reboot -serial file:{dir}/{console} -append console=ttyS0\u{a0}panic=-1\u{a0}quiet \
+         -display none -no-reboot -serial file:{dir}/{console} -append console=ttyS0\u{a0}panic=-1\u{a0}quiet\u{a0}{ROOT} \
          -device virtio-rng-pci -device virtio-serial-pci -chardev stdio,id=commands,signal=off \
          -device virtserialport,chardev=commands \
          -netdev dgram,id=wire,local.type=unix,local.path={dir}/{local},remote.type=unix,remote.path={dir}/{remote} \
