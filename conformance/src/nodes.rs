@@ -13,6 +13,7 @@ pub(crate) mod cli;
 mod cluster;
 mod connection;
 mod groups;
+mod guests;
 mod hosts;
 mod inventory;
 mod lab;
@@ -20,5 +21,6 @@ mod protocol;
 mod remote;
 mod requirement;
 mod runner;
+mod settle;
 
 pub(crate) use agent::{command as agent_command, run as run_agent};

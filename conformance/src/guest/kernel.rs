@@ -56,7 +56,9 @@ impl KernelPackage {
         let this = std::env::current_exe().context("finding the running program's own path")?;
         let is_target = |dir: &&Path| MARKS.iter().any(|mark| dir.join(mark).is_file());
         let target = this.ancestors().filter(is_target).last();
-        let target = target.context("this program is in no build directory")?;
+        let target = target.context(
+            "this program is in no build directory of cargo's, where the kernel is kept: run the one below `target`",
+        )?;
         Self::in_cache(&target.join("guest-kernels"))
     }
 

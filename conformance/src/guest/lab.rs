@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::image::Image;
 use super::kernel::KernelPackage;
-use super::machine::{Guest, Places};
+use super::machine::{Guest, Places, is_emulated};
 use super::wire::Wire;
 use crate::lab::{Binaries, GATEWAY, Lab, LabConfig, Store};
 
@@ -95,6 +95,12 @@ impl GuestLab {
     #[must_use]
     pub fn took(&self) -> Duration {
         self.took
+    }
+
+    /// Whether the guests are slow, because a program and not the processor runs their instructions.
+    #[must_use]
+    pub fn is_emulated(&self) -> bool {
+        is_emulated()
     }
 
     /// The guest with a number, from 1.

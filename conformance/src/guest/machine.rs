@@ -1,6 +1,7 @@
 //! One guest: a QEMU process, and the channel by which it runs commands.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -15,8 +16,8 @@ use crate::lab::{Namespaces, Process, base64, base64_bytes, command};
 /// Chooses what runs the guest's instructions; `kvm` is for hosts where it is known to work, because where it half
 /// works a guest hangs.
 const ACCELERATOR_VARIABLE: &str = "CONFORMANCE_ACCEL";
-/// A guest's memory in MiB. Its whole file system is in it.
-const MEMORY_MIB: u32 = 640;
+/// A guest's memory in MiB. Its whole file system is in it, and at the boot the image as well; the host gives what is used.
+const MEMORY_MIB: u32 = 1024;
 /// The kind of the guest's file system: of the two that an image can be unpacked into, the one that may take more than half of
 /// the memory (linux `init/do_mounts.c`, `init_rootfs`), as programs with their symbols do.
 const ROOT: &str = "rootfstype=ramfs";
@@ -35,7 +36,12 @@ pub struct Guest {
     lines: Receiver<String>,
     asked: u64,
     console: PathBuf,
+    /// The host's ends of the further ports.
+    pipes: [PathBuf; PIPES.len()],
 }
+
+/// The further serial ports of a guest, each a socket on the host.
+const PIPES: [&str; 2] = ["two", "three"];
 
 /// What a command left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +91,7 @@ impl Guest {
             lines,
             asked: 0,
             console: places.dir_outside.join(console(number)),
+            pipes: PIPES.map(|name| places.dir_outside.join(pipe(name, number))),
         })
     }
 
@@ -167,6 +174,19 @@ impl Guest {
         }
     }
 
+    /// Connects to the guest's second and third serial port, `/dev/vport*p2` and `/dev/vport*p3` in the guest. Who reads
+    /// such a port there before the connection has come about, or after its end, finds the end of the file.
+    ///
+    /// # Errors
+    /// Fails when QEMU does not answer.
+    pub fn pipes(&self) -> Result<[UnixStream; 2]> {
+        let [two, three] = &self.pipes;
+        let connect = |path: &PathBuf| {
+            UnixStream::connect(path).with_context(|| format!("connecting to {}", path.display()))
+        };
+        Ok([connect(two)?, connect(three)?])
+    }
+
     /// Writes a file into the guest.
     ///
     /// # Errors
@@ -208,11 +228,24 @@ fn console(number: u8) -> String {
     format!("console-{number}")
 }
 
+fn pipe(name: &str, number: u8) -> String {
+    format!("port-{name}-{number}")
+}
+
+/// Whether guests are slow, because a program and not the processor runs their instructions.
+pub(super) fn is_emulated() -> bool {
+    accelerator() == "tcg"
+}
+
+fn accelerator() -> String {
+    std::env::var(ACCELERATOR_VARIABLE).unwrap_or_else(|_| "tcg".to_owned())
+}
+
 fn arguments(number: u8, places: &Places<'_>) -> Vec<String> {
     let Places {
         kernel, image, dir, ..
     } = places;
-    let accelerator = std::env::var(ACCELERATOR_VARIABLE).unwrap_or_else(|_| "tcg".to_owned());
+    let accelerator = accelerator();
     let processor = if accelerator == "kvm" { "host" } else { "max" };
     let text = format!(
         "qemu-system-x86_64 -M pc -accel {accelerator} -cpu {processor} -smp 1 -m {MEMORY_MIB} -nodefaults \
@@ -231,6 +264,14 @@ fn arguments(number: u8, places: &Places<'_>) -> Vec<String> {
         .filter(|word| !word.is_empty())
         .map(|word| word.replace('\u{a0}', " "))
         .collect();
+    for name in PIPES {
+        let socket = format!(
+            "socket,id={name},path={dir}/{},server=on,wait=off",
+            pipe(name, number)
+        );
+        words.extend(["-chardev".to_owned(), socket]);
+        words.extend(["-device".to_owned(), format!("virtserialport,chardev={name}")]);
+    }
     words.extend(["-kernel".to_owned(), kernel.to_string_lossy().into_owned()]);
     words.extend(["-initrd".to_owned(), image.to_string_lossy().into_owned()]);
     words

@@ -14,7 +14,7 @@ use super::namespaces::command;
 use super::node::Node;
 
 /// The network configuration list that the runtime reads.
-const CONFLIST: &str = "/etc/cni/net.d/10-flannel.conflist";
+pub(crate) const CONFLIST: &str = "/etc/cni/net.d/10-flannel.conflist";
 
 /// A CNI operation on one container's interface (CNI SPEC 1.1.0 §Section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,14 +90,18 @@ impl std::error::Error for PluginError {}
 /// # Errors
 /// Fails when the file cannot be written.
 pub fn install_conflist(node: &Node) -> Result<()> {
+    write_conflist(node, &conflist(node.file(CNI_BIN_DIR).join("portmap").exists()))
+}
+
+/// Flannel's network configuration list, with portmap or without.
+pub(crate) fn conflist(has_portmap: bool) -> Value {
     // Pods shall see each other by their own addresses, on nodes whose flanneld does no masquerading as well.
     let delegate = json!({"hairpinMode": true, "isDefaultGateway": true, "ipMasq": false});
     let mut plugins = vec![json!({"type": "flannel", "delegate": delegate})];
-    if node.file(CNI_BIN_DIR).join("portmap").exists() {
+    if has_portmap {
         plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
     }
-    let list = json!({"name": "cbr0", "cniVersion": "1.0.0", "plugins": plugins});
-    write_conflist(node, &list)
+    json!({"name": "cbr0", "cniVersion": "1.0.0", "plugins": plugins})
 }
 
 /// Replaces the node's network configuration list.

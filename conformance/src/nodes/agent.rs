@@ -142,10 +142,14 @@ impl Agent {
             Request::RoundTrips { place, target, count } => {
                 told(self.within(&place, || exchange::round_trips(target, count))?)
             }
-            Request::StartStream { place, target } => {
+            Request::StartStream {
+                place,
+                target,
+                interval,
+            } => {
                 let number = self.next.fetch_add(1, Ordering::Relaxed);
                 let socket = self.within(&place, || stream::open(target))?;
-                self.streams.start(number, socket)?;
+                self.streams.start(number, socket, interval)?;
                 told(number)
             }
             Request::StopStream { stream } => told(self.streams.stop(stream)?),

@@ -1,11 +1,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
 use super::cluster::{self, Cluster};
+use super::guests::GuestNodes;
 use super::hosts::{self, Hosts};
 use super::lab::{Flaw, LabNodes};
 use super::runner::{self, Config, Judged, Plan};
@@ -23,23 +24,28 @@ pub(crate) fn command() -> Command {
     let file = |name: &'static str| text(name, "FILE").value_parser(cli::file);
     let switch = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     Command::new("nodes")
-        .about("Proves a pod network: the Kubernetes network model over a lab, hosts by SSH, or a cluster")
+        .about("Proves a pod network: the Kubernetes network model over a lab, guests, hosts by SSH, or a cluster")
         .arg(switch("lab").help("Judge this project's programs on nodes in namespaces of this machine"))
+        .arg(switch("guests").help("The same on QEMU guests with Debian's own kernel, from a build directory"))
         .arg(text("hosts", "HOSTS").help("Judge these: user@host,… or a file with one a line"))
         .arg(file("kubeconfig").help("Judge the cluster of this kubeconfig, with pods made there for it"))
         .group(
             ArgGroup::new("inventory")
-                .args(["lab", "hosts", "kubeconfig"])
+                .args(["lab", "guests", "hosts", "kubeconfig"])
                 .required(true),
         )
-        .arg(number("nodes", "3", MAX_NODES.into()).help("Number of the lab's nodes"))
+        .arg(
+            number("nodes", "3", MAX_NODES.into())
+                .default_value_if("guests", "true", "2")
+                .help("Number of the lab's nodes; of guests 2, if none is told"),
+        )
         .arg(number("pods", "2", 100).help("Number of pods that are made on each node"))
         .arg(
             text("bin-dir", "DIR")
                 .value_parser(cli::directory)
-                .help("The lab's flanneld and flannel [default: found near this program]"),
+                .help("The lab's or guests' flanneld and flannel [default: found near this program]"),
         )
-        .arg(file("net-conf").help("The lab's network configuration [default: VXLAN in both families]"))
+        .arg(file("net-conf").help("The lab's or guests' network configuration [default: VXLAN in both families]"))
         .arg(
             text("flaw", "FLAW")
                 .value_parser(Flaw::NAMES)
@@ -118,6 +124,8 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         known: path("known"),
         only: report::only(arguments),
     };
+    let nodes = arguments.get_one("nodes").copied().unwrap_or(1);
+    let flaw = text("flaw").and_then(|name| Flaw::named(&name));
     // Before a lab is made for nothing.
     let plan = Plan::of(&config)?;
     let Judged { report, ended } = match (text("hosts"), path("kubeconfig")) {
@@ -135,10 +143,15 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
             };
             runner::run(&hosts, &plan, || Ok(()))?
         }
+        (None, None) if arguments.get_flag("guests") => {
+            if !matches!(flaw, None | Some(Flaw::Masquerade)) {
+                bail!("guests can only have the flaw masquerade: try the others with --lab");
+            }
+            let guests = GuestNodes::start(nodes, path("bin-dir"), path("net-conf").as_deref())?;
+            runner::run(&guests, &plan, || flaw.map_or(Ok(()), |_| guests.hide()))?
+        }
         (None, None) => {
-            let nodes = arguments.get_one("nodes").copied().unwrap_or(1);
             let lab = LabNodes::start(nodes, path("bin-dir"), path("net-conf").as_deref())?;
-            let flaw = text("flaw").and_then(|name| Flaw::named(&name));
             runner::run(&lab, &plan, || flaw.map_or(Ok(()), |flaw| lab.spoil(flaw)))?
         }
     };
@@ -156,6 +169,7 @@ mod tests {
         for wrong in [
             &[][..],
             &["--lab", "--hosts=a"],
+            &["--lab", "--guests"],
             &["--lab", "--nodes=0"],
             &["--lab", "--flaw=none"],
             &["--lab", "--kubeconfig=/proc/version"],
@@ -167,6 +181,7 @@ mod tests {
         for right in [
             &["--lab", "--only", "NET,MTU-01"][..],
             &["--hosts=root@a,b", "--disruptive"],
+            &["--guests", "--nodes=3", "--flaw=masquerade"],
             &["--kubeconfig=/proc/version", "--context=mine", "--unprivileged"],
         ] {
             let arguments = ["nodes"].iter().chain(right);

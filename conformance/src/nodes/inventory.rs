@@ -54,6 +54,12 @@ pub(super) trait Inventory {
     /// Skips the case when the inventory does not know how to.
     fn restart_daemon(&self, node: usize, agent: &Remote) -> Checked<()>;
 
+    /// How many times slower than a machine of today the nodes are, at least 1: cases wait so much longer, and send so
+    /// much less.
+    fn slowdown(&self) -> u32 {
+        1
+    }
+
     /// Whether these are all nodes of their network.
     fn is_whole(&self) -> bool;
 

@@ -21,7 +21,7 @@ use crate::report::Checked;
 const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
     "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
 /// As in Flannel's manifest.
-const DAEMON_FLAGS: [&str; 1] = ["--ip-masq"];
+pub(super) const DAEMON_FLAGS: [&str; 1] = ["--ip-masq"];
 /// The agent's program, below the directory that all nodes of a lab share.
 const AGENT: &str = "bin/conformance";
 const AGENT_ON_NODE: &str = "/run/lab/bin/conformance";
@@ -42,7 +42,7 @@ impl LabNodes {
     /// # Errors
     /// Fails without root or without the programs, and when a daemon does not start.
     pub(super) fn start(nodes: u8, bin_dir: Option<PathBuf>, net_conf: Option<&Path>) -> Result<Self> {
-        let net_conf = net_conf.map_or_else(|| Ok(NET_CONF.to_owned()), read)?;
+        let net_conf = net_conf_of(net_conf)?;
         let binaries = bin_dir.as_deref().map_or_else(Binaries::find, Binaries::in_dir)?;
         let lab = Lab::new(&LabConfig { nodes, binaries })?;
         fs::write(lab.shared_file("leases/config"), net_conf).context("writing the network configuration")?;
@@ -69,8 +69,13 @@ impl LabNodes {
     }
 }
 
-fn read(file: &Path) -> Result<String> {
-    fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
+/// A file's network configuration, or the one of both families and VXLAN.
+///
+/// # Errors
+/// Fails when the file cannot be read.
+pub(super) fn net_conf_of(file: Option<&Path>) -> Result<String> {
+    let read = |file: &Path| fs::read_to_string(file).with_context(|| format!("reading {}", file.display()));
+    file.map_or_else(|| Ok(NET_CONF.to_owned()), read)
 }
 
 fn already_there(error: std::io::Error) -> std::io::Result<()> {
@@ -119,6 +124,10 @@ impl Inventory for LabNodes {
     }
 }
 
+/// Rules that hide pods from pods elsewhere, whatever the tunnel is called.
+pub(super) const HIDING: &str = "table ip flaw { chain postrouting { type nat hook postrouting priority 0; \
+    ip saddr 10.244.0.0/16 ip daddr 10.244.0.0/16 oifname \"flannel*\" masquerade; }; }";
+
 /// Something that is wrong with the lab's network on purpose, to see that it is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flaw {
@@ -155,11 +164,7 @@ impl LabNodes {
             bail!("a lab without nodes");
         };
         match flaw {
-            Flaw::Masquerade => {
-                let rules = "table ip flaw { chain postrouting { type nat hook postrouting priority 0; \
-                    ip saddr 10.244.0.0/16 ip daddr 10.244.0.0/16 oifname flannel.1 masquerade; }; }";
-                run(first.namespaces(), &["nft", rules])
-            }
+            Flaw::Masquerade => run(first.namespaces(), &["nft", HIDING]),
             Flaw::BlackHole => {
                 let port = format!("port{}", first.number());
                 let lab = self.lab.namespaces();

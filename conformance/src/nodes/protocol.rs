@@ -81,8 +81,12 @@ pub(super) enum Request {
         target: SocketAddr,
         count: u32,
     },
-    /// A packet is sent and answered each millisecond from now on: a number for `StopStream`.
-    StartStream { place: Place, target: SocketAddr },
+    /// A packet is sent and answered at each interval from now on: a number for `StopStream`.
+    StartStream {
+        place: Place,
+        target: SocketAddr,
+        interval: Duration,
+    },
     /// The stream ends: [`Counted`].
     StopStream { stream: u64 },
 }

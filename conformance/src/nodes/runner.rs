@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::bed::{Bed, Family};
 use super::case::{Case, Harm, Look};
 use super::inventory::Inventory;
+use super::settle::settle;
 use super::{groups, requirement};
 use crate::report::{Asked, Known, Outcome, Report, Row, Suite};
 
@@ -79,6 +80,7 @@ pub(super) fn run(
 ) -> Result<Judged> {
     let start = Instant::now();
     let bed = Bed::make(inventory, plan.pods)?;
+    settle(&bed, inventory.slowdown());
     before()?;
     let mut rows = Vec::new();
     for case in &plan.cases {
@@ -91,7 +93,7 @@ pub(super) fn run(
     let report = Report {
         suite: SUITE,
         of: inventory.title(),
-        headline: format!("{}, {} pods on each node", inventory.title(), plan.pods),
+        headline: headline(inventory, plan.pods),
         parts,
         facts,
         rows,
@@ -99,6 +101,16 @@ pub(super) fn run(
         took: start.elapsed(),
     };
     Ok(Judged { report, ended })
+}
+
+fn headline(inventory: &dyn Inventory, pods: u8) -> String {
+    let what = format!("{}, {pods} pods on each node", inventory.title());
+    match inventory.slowdown() {
+        0 | 1 => what,
+        times => format!(
+            "{what}; as these are slow, limits are {times} times the usual ones, and flows and streams a {times}th"
+        ),
+    }
 }
 
 fn rows_of(case: &Case, asked: &Asked, known: &Known, bed: &Bed, inventory: &dyn Inventory) -> Vec<Row> {

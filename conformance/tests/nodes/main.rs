@@ -11,6 +11,7 @@
 mod cluster;
 mod exec;
 mod flaws;
+mod heavy;
 mod hosts;
 mod kubelet;
 #[path = "../shared/report.rs"]
@@ -57,6 +58,7 @@ fn what_cannot_be_judged_is_told() {
     for (arguments, words) in [
         (&["--lab", "--only=XYZ"][..], "no case has an id"),
         (&["--hosts=,"], "names no host"),
+        (&["--guests", "--flaw=no-fdb"], "only have the flaw masquerade"),
         (&["--hosts=a,a"], "named twice"),
         (&["--hosts=-oProxyCommand=true"], "is no host"),
         (

@@ -13,8 +13,6 @@ use super::exchange::datagram_socket;
 use super::server::make_room;
 use crate::nodes::protocol::Counted;
 
-/// Between two packets.
-const INTERVAL: Duration = Duration::from_millis(1);
 /// How long the receiver waits before it looks whether to end.
 const TURN: Duration = Duration::from_millis(20);
 /// How long packets on their way may take after the last one was sent.
@@ -52,16 +50,16 @@ pub(super) fn open(target: SocketAddr) -> Result<UdpSocket> {
 }
 
 impl Streams {
-    /// Starts a stream.
+    /// Starts a stream, with this long between two packets.
     ///
     /// # Errors
     /// Fails when the process has no descriptor left.
-    pub(super) fn start(&self, number: u64, socket: UdpSocket) -> Result<()> {
+    pub(super) fn start(&self, number: u64, socket: UdpSocket, interval: Duration) -> Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let sending = socket.try_clone().context("duplicating a socket")?;
         let (stop_sender, stop_receiver) = (Arc::clone(&stop), Arc::clone(&stop));
         let stream = Stream {
-            sender: thread::spawn(move || send(&sending, &stop_sender)),
+            sender: thread::spawn(move || send(&sending, interval, &stop_sender)),
             receiver: thread::spawn(move || receive(&socket, &stop_receiver)),
             stop,
         };
@@ -95,7 +93,7 @@ impl Streams {
     }
 }
 
-fn send(socket: &UdpSocket, stop: &AtomicBool) -> u64 {
+fn send(socket: &UdpSocket, interval: Duration, stop: &AtomicBool) -> u64 {
     let (mut next, mut sent) = (Instant::now(), 0_u64);
     while !stop.load(Ordering::Relaxed) {
         let mut packet = [ECHO; 9];
@@ -108,7 +106,7 @@ fn send(socket: &UdpSocket, stop: &AtomicBool) -> u64 {
         socket.send(&packet).ok();
         sent += 1;
         // What was missed while the machine was busy elsewhere is not made up for: that would be a burst.
-        next = (next + INTERVAL).max(Instant::now());
+        next = (next + interval).max(Instant::now());
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     sent

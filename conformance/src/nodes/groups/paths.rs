@@ -160,7 +160,7 @@ fn latency(look: &Look<'_>) -> Checked<()> {
             p99.as_secs_f64() * 1e6
         ));
         expect(
-            ratio <= MAX_RATIO || median <= FINE,
+            ratio <= MAX_RATIO || median <= FINE * look.inventory.slowdown(),
             format!("at most {MAX_RATIO} times what it takes from node to node"),
             format!("{name}: x{ratio:.2}"),
         )?;
@@ -174,7 +174,7 @@ fn throughput(look: &Look<'_>) -> Checked<()> {
         let seconds = fastest(look, name, from, to)?;
         let base = *first.get_or_insert(seconds);
         let ratio = base / seconds;
-        let gigabits = f64::from(u32::try_from(FLOW).unwrap_or(u32::MAX)) * 8e-9 / seconds;
+        let gigabits = f64::from(u32::try_from(flow(look)).unwrap_or(u32::MAX)) * 8e-9 / seconds;
         look.measured(format!("{name}: {gigabits:.2} Gbit/s, x{ratio:.2}"));
         expect(
             ratio * MAX_RATIO >= 1.0,
@@ -185,19 +185,24 @@ fn throughput(look: &Look<'_>) -> Checked<()> {
     Ok(())
 }
 
+/// What is sent, in bytes.
+fn flow(look: &Look<'_>) -> u64 {
+    FLOW / u64::from(look.inventory.slowdown().max(1))
+}
+
 /// The shortest of several times in which everything arrived, in seconds: what else the machines do makes it longer.
 fn fastest(look: &Look<'_>, name: &str, from: End<'_>, to: End<'_>) -> Checked<f64> {
-    let mut best = f64::INFINITY;
+    let (mut best, flow) = (f64::INFINITY, flow(look));
     for _ in 0..FLOWS {
         let sent: Sent = look.bed.agent(from)?.ask(Request::Send {
             place: from.place(),
             target: look.bed.server(to, look.family)?,
-            size: FLOW,
+            size: flow,
             check: Check::Amount,
         })?;
         expect(
-            sent.arrived == FLOW,
-            format!("{FLOW} bytes arrive"),
+            sent.arrived == flow,
+            format!("{flow} bytes arrive"),
             format!("{name}: {}", sent.arrived),
         )?;
         best = best.min(sent.took.as_secs_f64().max(1e-9));

@@ -16,6 +16,8 @@ use crate::report::{Checked, Stop, differs, expect};
 
 /// How soon what was taken away has to be back: ten times this project's own aim.
 const REPAIR_LIMIT: Duration = Duration::from_secs(10);
+/// Between two packets of a stream.
+const INTERVAL: Duration = Duration::from_millis(1);
 /// How long traffic is watched after a restart: what a daemon gets wrong at its start may show later.
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
@@ -118,7 +120,8 @@ impl Traffic {
     }
 }
 
-/// Sends a packet each millisecond from a pod to another and back while something happens.
+/// Sends a packet each millisecond, on slow nodes as much more seldom, from a pod to another and back while something
+/// happens.
 fn counted<T>(
     look: &Look<'_>,
     from: &Pod,
@@ -131,6 +134,7 @@ fn counted<T>(
     let stream: u64 = agent.ask(Request::StartStream {
         place: end.place(),
         target: look.bed.server(End::Pod(to), look.family)?,
+        interval: INTERVAL * look.inventory.slowdown(),
     })?;
     let done = action();
     let counted: Counted = agent.ask(Request::StopStream { stream })?;
@@ -274,10 +278,14 @@ fn run(node: &Node, argv: &[&str]) -> Checked<()> {
 
 /// How long it takes until a table is as before.
 fn as_before(look: &Look<'_>, node: &Node, table: Table, before: &BTreeSet<String>) -> Result<Duration> {
-    wait_until("the table to be as before", REPAIR_LIMIT, || {
+    wait_until("the table to be as before", repair_limit(look), || {
         // It was there before: what cannot be looked at is not there yet.
         Ok(table(look, node).is_ok_and(|now| now == *before))
     })
+}
+
+fn repair_limit(look: &Look<'_>) -> Duration {
+    REPAIR_LIMIT * look.inventory.slowdown()
 }
 
 fn told(look: &Look<'_>, argv: &[&str], back: Result<Duration>) -> Checked<()> {
@@ -290,7 +298,7 @@ fn told(look: &Look<'_>, argv: &[&str], back: Result<Duration>) -> Checked<()> {
             format!(
                 "`{}` is undone within {} s",
                 argv.join(" "),
-                REPAIR_LIMIT.as_secs()
+                repair_limit(look).as_secs()
             ),
             format!("{error:#}"),
         ),
