@@ -45,24 +45,21 @@ const PLACES: [&str; 7] = [
     "var/lib/flannel",
     "var/lib/systemd",
 ];
-/// What a host outside would show, had a script left the directory; tests beside this one change none of it.
-const OUTSIDE: [&str; 9] = [
-    "etc/cni",
-    "etc/default",
-    "etc/flannel",
-    "etc/group",
-    "etc/passwd",
-    "etc/systemd",
-    "usr/lib/cni",
-    "usr/lib/systemd/system",
-    "var/lib/dpkg/diversions",
+/// Where a host outside would have it too, had a script left the directory, beside the files themselves.
+const OUTSIDE: [&str; 4] = [
+    "etc/cni/net.d/10-flannel.conflist",
+    "etc/cni/net.d/10-flannel.conflist.kept",
+    "usr/lib/cni/bridge.distrib",
+    "usr/lib/cni/flannel.distrib",
 ];
 /// A system user stays, as Debian has it.
 const USERS: [&str; 4] = ["etc/passwd", "etc/group", "etc/shadow", "etc/gshadow"];
 
 #[test]
 fn the_package_is_installed_upgraded_and_purged_without_a_trace() {
-    let outside = files(Path::new("/"), &OUTSIDE);
+    let installed = INSTALLED.iter().map(|(name, _)| *name);
+    let looked_at: Vec<_> = installed.chain(OUTSIDE).collect();
+    let outside = files(Path::new("/"), &looked_at);
     let chroot = Chroot::new();
     for (revision, name) in [(1, "first.deb"), (2, "second.deb")] {
         revision_of_package(revision, &chroot.root().join("tmp").join(name));
@@ -122,7 +119,7 @@ fn the_package_is_installed_upgraded_and_purged_without_a_trace() {
     left.retain(|name| !USERS.contains(&name.trim_end_matches('-')) && name != "etc/.pwd.lock");
     assert_eq!(left, [""; 0]);
     assert!(!chroot.sh("dpkg-divert --list").contains("flannel-rs"));
-    assert_eq!(differences(&files(Path::new("/"), &OUTSIDE), &outside), [""; 0]);
+    assert_eq!(differences(&files(Path::new("/"), &looked_at), &outside), [""; 0]);
 }
 
 #[test]
@@ -179,6 +176,11 @@ fn the_packages_unit_waits_for_its_configuration_and_follows_upgrade_and_removal
     let ready = wait_until("the daemon to go on", LONG, || Ok(state() == "enabled\nactive\n"));
     ready.unwrap();
 
+    // With what it was configured with still there, too.
+    machine.sh("dpkg --remove flannel-rs");
+    assert_eq!(conflist(), "former\n");
+    machine.sh("dpkg --install /tmp/second.deb; systemctl enable --now flanneld");
+    assert!(conflist().contains("portmap"));
     machine.sh("dpkg --remove flannel-rs");
     assert_eq!(conflist(), "former\n");
     let gone = wait_until("the unit to be gone", LONG, || {
@@ -235,7 +237,6 @@ fn package() -> &'static Path {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("flannel-rs.deb");
         succeed(
             Command::new(format!("{PROJECT}/scripts/package"))
-                .env("PATH", path_with_cargo())
                 .arg("--bin-dir")
                 .arg(Binaries::find().unwrap().dir())
                 .arg("--out")
@@ -243,14 +244,4 @@ fn package() -> &'static Path {
         );
         file
     })
-}
-
-/// The search path with what built this test, which sudo leaves out of its own.
-fn path_with_cargo() -> String {
-    let toolchain = Path::new(env!("CARGO")).parent().unwrap().display();
-    let home = option_env!("CARGO_HOME").map_or_else(
-        || format!("{}/.cargo", option_env!("HOME").unwrap_or("/root")),
-        str::to_owned,
-    );
-    format!("{toolchain}:{home}/bin:{}", std::env::var("PATH").unwrap())
 }

@@ -11,6 +11,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
+use crate::support::LONG;
+
 pub(crate) use messages::{
     Capabilities, ContainerConfig, ContainerName, Image, LinuxContainer, LinuxSandbox, Metadata, Mount,
     NamespaceMode, Namespaces, PortMapping, Sandbox, SandboxConfig, SeccompProfile, SecurityContext,
@@ -135,7 +137,7 @@ impl Cri {
         Q: prost::Message + Send + Sync + 'static,
         A: prost::Message + Default + Send + Sync + 'static,
     {
-        self.runtime.block_on(async {
+        let asked = async {
             let mut grpc = Grpc::new(self.channel.clone());
             grpc.ready()
                 .await
@@ -143,7 +145,10 @@ impl Cri {
             let codec = ProstCodec::<Q, A>::default();
             let answer = grpc.unary(Request::new(question), PathAndQuery::from_static(path), codec);
             Ok(answer.await?.into_inner())
-        })
+        };
+        let limited = async { tokio::time::timeout(LONG, asked).await };
+        let in_time = self.runtime.block_on(limited);
+        in_time.unwrap_or_else(|_| Err(Status::deadline_exceeded(path)))
     }
 }
 

@@ -14,8 +14,8 @@ use crate::cri::{
 };
 use crate::manifest;
 use crate::support::{
-    HOST_PORT, LONG, PORT, assert_reaches, assert_success, conflist, netns_files, nodes_on, programs, run,
-    serve,
+    ANSWER_LIMIT, HOST_PORT, LONG, PORT, assert_reaches, assert_success, conflist, netns_files, nodes_on,
+    programs, run, serve,
 };
 
 /// Where the ConfigMap is on a node, as kubelet mounts it.
@@ -189,7 +189,11 @@ impl<'a> DaemonPod<'a> {
 
     fn get(&self, path: &str) -> anyhow::Result<String> {
         self.node.namespaces().run(|| {
-            let mut stream = TcpStream::connect((self.node.address(), 8081)).context("connecting")?;
+            let target = (self.node.address(), 8081).into();
+            let mut stream = TcpStream::connect_timeout(&target, ANSWER_LIMIT).context("connecting")?;
+            stream
+                .set_read_timeout(Some(ANSWER_LIMIT))
+                .context("limiting the answer")?;
             write!(
                 stream,
                 "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"

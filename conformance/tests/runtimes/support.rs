@@ -17,7 +17,7 @@ use nix::mount::{MsFlags, mount};
 /// The machine may be busy.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 /// One attempt to connect.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Where a runtime of the lab finds the plugins.
 pub(crate) const PLUGIN_DIR: &str = "/run/cni-bin";
 /// The list that is installed on hosts.

@@ -34,7 +34,7 @@ const MAX_CACHE_BYTES: u64 = 32 << 20;
 const DETAILS: &str = "\
 Removed are, of this daemon and of upstream's: the subnet file, the status socket and the last known state of a
 Kubernetes cluster, with --cni-conf-dir also the file 10-flannel.conflist there if it runs the plugin flannel (one that
-was there before stays as 10-flannel.conflist.kept, for scripts/install --uninstall), the rules in nf_tables and in both
+was there before stays as 10-flannel.conflist.kept, for the uninstallation), the rules in nf_tables and in both
 variants of iptables, the devices flannel.N, flannel-v6.N, flannel-wg, flannel-wg-v6 and flannel.ipip, and the
 routes of the backend host-gw that this daemon made (protocol 102). Never touched are the bridge and the interfaces of
 pods, the state of CNI plugins, the private key of WireGuard, leases, and what commands of the backend extension made.
@@ -191,7 +191,7 @@ fn kept_conflist(dir: &Path) -> Option<Row> {
     let path = dir.join(format!("{}.kept", cni_conf::FILE_NAME));
     let what = || {
         let path = path.display();
-        format!("file {path}: it was there before; scripts/install --uninstall puts it back")
+        format!("file {path}: it was there before; what takes flannel off this host puts it back")
     };
     path.exists().then(|| Row::new(Outcome::Kept, what()))
 }
