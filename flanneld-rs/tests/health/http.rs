@@ -48,7 +48,7 @@ fn what_somebody_deletes_is_put_back_and_counted() {
         node.configure();
         node.add_peer(2);
         node.start(&[HTTP]);
-        node.wait_ready();
+        node.wait_settled();
         ip("route del 10.244.0.32/28 dev flannel.1");
         ip("neigh del 10.244.0.32 dev flannel.1");
         node.wait("the repair", || {

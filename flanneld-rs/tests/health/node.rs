@@ -150,6 +150,17 @@ impl Node {
         });
     }
 
+    /// Waits until the daemon is ready and has seen that all is as it should be: what is missing then, somebody removed.
+    pub(crate) fn wait_settled(&self) {
+        self.wait_ready();
+        let mut before = None;
+        self.wait("the last look at the network", || {
+            std::thread::sleep(Duration::from_millis(200));
+            let now = rounds_of("network");
+            before.replace(now) == Some(now)
+        });
+    }
+
     /// Ends the daemon as systemd would.
     pub(crate) fn stop(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
@@ -194,4 +205,12 @@ pub(crate) fn ask(request: &str) -> Option<String> {
     let mut answer = Vec::new();
     let _reset = stream.read_to_end(&mut answer);
     Some(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// How often the daemon has looked at its network or its rules, and changed them where needed.
+pub(crate) fn rounds_of(part: &str) -> u32 {
+    let page = get("/metrics").1;
+    let name = format!("flanneld_reconcile_duration_seconds_count{{part=\"{part}\"}} ");
+    let line = page.lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |count| count.parse().unwrap())
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use super::node::{Node, get, ip, on_a_node};
+use super::node::{Node, get, ip, on_a_node, rounds_of};
 
 /// Nobody's user and group on Debian; any but root's will do.
 const USER: u32 = 65534;
@@ -18,7 +18,7 @@ fn a_user_with_cap_net_admin_alone_programs_everything() {
     on_a_node(|node| {
         node.add_peer(2);
         let pid = start_as_user(node, ADMIN);
-        node.wait_ready();
+        node.wait_settled();
 
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let field = |name: &str| {
@@ -114,7 +114,7 @@ fn a_user_with_cap_net_raw_keeps_its_rules_in_legacy_iptables() {
                 "FLANNEL-POSTRTG -s 10.244.0.0/16",
             );
             node.wait_ready();
-            node.wait("looks at the rules", || rounds_of_rules() >= 4);
+            node.wait("looks at the rules", || rounds_of("rules") >= 4);
             node.stop();
             fs::remove_file(node.file("run/subnet.env")).unwrap();
         }
@@ -148,14 +148,6 @@ fn legacy_iptables_that_cannot_be_seen_is_not_written_to() {
         }
         node.stop();
     });
-}
-
-/// How often the daemon has looked at its rules, and changed them where needed.
-fn rounds_of_rules() -> u32 {
-    let page = get("/metrics").1;
-    let name = "flanneld_reconcile_duration_seconds_count{part=\"rules\"} ";
-    let line = page.lines().find_map(|line| line.strip_prefix(name));
-    line.map_or(0, |count| count.parse().unwrap())
 }
 
 /// Starts the daemon as another user than root with some capabilities and waits for its subnet file. It has a `/run` of
