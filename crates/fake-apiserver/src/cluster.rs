@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::faults::{Fault, Faults, Trouble};
 use crate::merge::{Strategy, merge};
 use crate::node::NodeShape;
+use crate::role::Role;
 
 /// Changes that are remembered for watches.
 const MAX_HISTORY: usize = 10_000;
@@ -41,17 +42,6 @@ pub struct Logged {
     pub content_type: String,
     /// The body.
     pub body: String,
-}
-
-/// What a client may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// What upstream's role for flannel allows: read and watch Nodes, patch their status, read pods.
-    Flannel,
-    /// All of it.
-    Admin,
-    /// Nothing.
-    Nobody,
 }
 
 #[derive(Debug)]

@@ -15,6 +15,7 @@ mod faults;
 mod merge;
 mod node;
 mod reply;
+mod role;
 mod serve;
 mod tls;
 mod watch;
@@ -31,9 +32,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
-pub use cluster::{Cluster, Logged, Role};
+pub use cluster::{Cluster, Logged};
 pub use faults::{Fault, Trouble};
 pub use node::{NodeShape, many, node_name};
+pub use role::Role;
 
 /// A running server; it ends when this is dropped.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Either};
 use hyper::body::{Bytes, Incoming};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Logged, Refusal, Role, State};
+use crate::cluster::{Cluster, Logged, Refusal, State};
 use crate::faults::Trouble;
 use crate::merge::{Strategy, merge};
 use crate::reply::{self, Reply};
@@ -93,17 +93,11 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn allowed(&self, cluster: &Cluster, token: Option<&str>) -> Result<(), Refusal> {
-        let is_right = match cluster.lock().role(token) {
-            None => return Err((401, "Unauthorized", "Unauthorized".to_owned())),
-            Some(Role::Admin) => true,
-            Some(Role::Nobody) => false,
-            Some(Role::Flannel) => {
-                let is_status = self.method == Method::PATCH && self.path.ends_with("/status");
-                self.method == Method::GET || is_status
-            }
+        let Some(role) = cluster.lock().role(token) else {
+            return Err((401, "Unauthorized", "Unauthorized".to_owned()));
         };
         let message = || format!("{} {:?} is forbidden for this user", self.method, self.path);
-        is_right
+        role.may(&self.method, self.path)
             .then_some(())
             .ok_or_else(|| (403, "Forbidden", message()))
     }
