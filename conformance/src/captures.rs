@@ -148,6 +148,25 @@ mod tests {
     }
 
     #[test]
+    fn all_captures_are_built_in() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/captures");
+        let mut on_disk = Captures::in_dir(&dir).unwrap().0;
+        // Of these there is too little to compare programs with (the folder's README).
+        for name in ["ipip", "udp"] {
+            assert!(on_disk.remove(name).is_some(), "{name}");
+        }
+        let built_in = Captures::built_in().0;
+        let names = |all: &BTreeMap<String, BTreeMap<String, String>>| -> Vec<String> {
+            let files = all
+                .iter()
+                .flat_map(|(folder, files)| files.keys().map(move |file| format!("{folder}/{file}")));
+            files.collect()
+        };
+        assert_eq!(names(&on_disk), names(&built_in));
+        assert!(on_disk == built_in, "a file's text is another's");
+    }
+
+    #[test]
     fn what_is_not_there_is_named() {
         let missing = Captures::built_in()
             .text("host-gw", "node9-kernel.txt")

@@ -1,12 +1,12 @@
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use conformance::lab::Binaries;
 
 use crate::PROJECT;
+use crate::files::{Files, files};
 
 const CONFLIST: &str = "etc/cni/net.d/10-flannel.conflist";
 
@@ -25,11 +25,11 @@ fn what_install_puts_on_a_host_uninstall_takes_away_again() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let before = files(root.path());
+    let before = regular(root.path());
 
     install(root.path(), &["--bin-dir", bin_dir]);
-    let installed = files(root.path());
-    let text = |name: &str| String::from_utf8(installed[name].1.clone()).unwrap();
+    let installed = regular(root.path());
+    let text = |name: &str| String::from_utf8(installed[name].content.clone()).unwrap();
     assert_eq!(
         text(CONFLIST),
         include_str!("../../../deploy/cni/10-flannel.conflist")
@@ -60,25 +60,27 @@ fn what_install_puts_on_a_host_uninstall_takes_away_again() {
 
     let edited = root.path().join("etc/default/flanneld");
     fs::write(&edited, "FLANNELD_IFACE=eth1\n").unwrap();
-    let before_again = files(root.path());
+    let before_again = regular(root.path());
     install(root.path(), &["--bin-dir", bin_dir]);
     assert!(
-        files(root.path()) == before_again,
+        regular(root.path()) == before_again,
         "the second time there is nothing to do"
     );
 
     for _ in 0..2 {
         install(root.path(), &["--uninstall"]);
-        let mut left = files(root.path());
+        let mut left = regular(root.path());
         assert_eq!(
-            left.remove("etc/default/flanneld").unwrap().1,
+            left.remove("etc/default/flanneld").unwrap().content,
             b"FLANNELD_IFACE=eth1\n",
             "it was edited"
         );
         let users = ["passwd", "shadow", "group", "gshadow", ".pwd.lock"];
         left.retain(|name, _| !users.iter().any(|user| name.starts_with(&format!("etc/{user}"))));
         let contents = |files: &Files| {
-            let contents = files.iter().map(|(name, (_, text))| (name.clone(), text.clone()));
+            let contents = files
+                .iter()
+                .map(|(name, entry)| (name.clone(), entry.content.clone()));
             contents.collect::<Vec<_>>()
         };
         assert_eq!(contents(&left), contents(&before));
@@ -96,23 +98,9 @@ fn install(root: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {said}");
 }
 
-/// Every regular file below a directory: its number, which tells a new file from an old one, and its contents.
-type Files = BTreeMap<String, (u64, Vec<u8>)>;
-
-fn files(root: &Path) -> Files {
-    let mut found = Files::new();
-    let mut dirs = vec![root.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-            let metadata = fs::symlink_metadata(entry.path()).unwrap();
-            if metadata.is_dir() {
-                dirs.push(entry.path());
-            } else if metadata.is_file() {
-                let path = entry.path();
-                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, (metadata.ino(), fs::read(path).unwrap()));
-            }
-        }
-    }
+/// Every regular file below a directory; links are made anew each time.
+fn regular(root: &Path) -> Files {
+    let mut found = files(root, &[""]);
+    found.retain(|_, entry| entry.is_file());
     found
 }
