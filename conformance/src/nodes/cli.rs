@@ -14,6 +14,11 @@ use crate::cli;
 use crate::lab::MAX_NODES;
 use crate::report;
 
+/// The inventories whose nodes the run itself makes, and those whose nodes it finds. An argument conflicts with those that
+/// do not take it; to require its own would not do, because these already exclude each other.
+const MADE: [&str; 2] = ["lab", "guests"];
+const FOUND: [&str; 2] = ["hosts", "kubeconfig"];
+
 /// The subcommand `nodes`.
 pub(crate) fn command() -> Command {
     let text = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
@@ -37,29 +42,32 @@ pub(crate) fn command() -> Command {
         .arg(
             number("nodes", "3", MAX_NODES.into())
                 .default_value_if("guests", "true", "2")
+                .conflicts_with_all(FOUND)
                 .help("Number of the lab's nodes; of guests 2, if none is told"),
         )
         .arg(number("pods", "2", 100).help("Number of pods that are made on each node"))
         .arg(
             text("bin-dir", "DIR")
                 .value_parser(cli::directory)
+                .conflicts_with_all(FOUND)
                 .help("The lab's or guests' flanneld and flannel [default: found near this program]"),
         )
-        .arg(file("net-conf").help("The lab's or guests' network configuration [default: VXLAN in both families]"))
+        .arg(
+            file("net-conf")
+                .conflicts_with_all(FOUND)
+                .help("The lab's or guests' network configuration [default: VXLAN in both families]"),
+        )
         .arg(
             text("flaw", "FLAW")
                 .value_parser(Flaw::NAMES)
+                .conflicts_with_all(FOUND)
                 .help("Break the lab's network, to see that it is noticed"),
         )
-        .arg(text("plugin-dir", "DIR").help("Directory of the plugins on the hosts [default: /opt/cni/bin]"))
-        .arg(
-            text("conf", "PATH")
-                .help("Network configuration on the hosts [default: the first of /etc/cni/net.d]"),
-        )
-        .arg(file("ssh-config").help("Configuration of ssh instead of your own"))
+        .args(hosts_arguments())
         .args(cluster_arguments())
         .arg(
             text("restart", "COMMAND")
+                .conflicts_with_all(MADE)
                 .help("What restarts a node's daemon, such as `systemctl restart flanneld`"),
         )
         .arg(switch("disruptive").help("Also break things on the nodes for a moment, to see them repaired"))
@@ -71,6 +79,20 @@ pub(crate) fn command() -> Command {
                 .help("Only requirements whose ids begin so, such as NET or MTU-01"),
         )
         .args(report::arguments())
+}
+
+/// How hosts are reached and what is used there.
+fn hosts_arguments() -> [Arg; 3] {
+    let text = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
+    [
+        text("plugin-dir", "DIR").help("Directory of the plugins on the hosts [default: /opt/cni/bin]"),
+        text("conf", "PATH")
+            .help("Network configuration on the hosts [default: the first of /etc/cni/net.d]"),
+        text("ssh-config", "FILE")
+            .value_parser(cli::file)
+            .help("Configuration of ssh instead of your own"),
+    ]
+    .map(|argument| argument.conflicts_with_all(MADE).conflicts_with("kubeconfig"))
 }
 
 /// How a cluster is reached and what is made there.
@@ -90,6 +112,7 @@ fn cluster_arguments() -> [Arg; 4] {
             .action(ArgAction::SetTrue)
             .help("Make no privileged pods in the cluster: what takes the nodes themselves is skipped"),
     ]
+    .map(|argument| argument.conflicts_with_all(MADE).conflicts_with("hosts"))
 }
 
 fn cluster_options(arguments: &ArgMatches, kubeconfig: PathBuf) -> cluster::Options {
@@ -188,5 +211,30 @@ mod tests {
             assert!(command().try_get_matches_from(arguments).is_ok(), "{right:?}");
         }
         command().debug_assert();
+    }
+
+    #[test]
+    fn what_one_place_takes_is_refused_for_another() {
+        let (lab, guests, hosts, cluster) = ("--lab", "--guests", "--hosts=a", "--kubeconfig=/proc/version");
+        for (argument, places) in [
+            ("--nodes=3", &[lab, guests][..]),
+            ("--bin-dir=/proc", &[lab, guests]),
+            ("--net-conf=/proc/version", &[lab, guests]),
+            ("--flaw=no-fdb", &[lab, guests]),
+            ("--plugin-dir=/x", &[hosts]),
+            ("--conf=/x", &[hosts]),
+            ("--ssh-config=/proc/version", &[hosts]),
+            ("--context=mine", &[cluster]),
+            ("--image=mine", &[cluster]),
+            ("--ready-secs=180", &[cluster]),
+            ("--unprivileged", &[cluster]),
+            ("--restart=x", &[hosts, cluster]),
+            ("--pods=2", &[lab, guests, hosts, cluster]),
+        ] {
+            for place in [lab, guests, hosts, cluster] {
+                let read = command().try_get_matches_from(["nodes", place, argument]);
+                assert_eq!(read.is_ok(), places.contains(&place), "{place} {argument}");
+            }
+        }
     }
 }
