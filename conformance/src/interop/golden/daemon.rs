@@ -38,9 +38,9 @@ const WAY_OUT_V6: [&str; 8] = [
 ];
 /// How long a daemon may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// What was looked at once node 1's daemon had ended.
 /// Shows whether the kernel still looks for others that have an address.
 const ADDRESSES: &str = "ip addr";
+/// What was looked at once node 1's daemon had ended.
 const LEFT: [&str; 3] = ["ip -br link", "ip route", "nft list ruleset"];
 
 /// Runs a daemon on each node in a captured configuration, and looks at all that it writes.
