@@ -300,8 +300,7 @@ fn outward(addresses: &[(String, IpAddr)], chosen: &[IpAddr]) -> Vec<IpAddr> {
     chosen.iter().copied().chain(beside).collect()
 }
 
-/// Fails when two have the same address, at which either may answer for the other: of each family the one counts at which
-/// they are asked.
+/// Fails when two are asked at the same address, of whichever family: either might answer for the other.
 fn told_apart<'a>(all: impl Iterator<Item = (&'a str, &'a [IpAddr])>) -> Result<()> {
     let mut known = BTreeMap::new();
     for (name, addresses) in all {
@@ -317,7 +316,8 @@ fn told_apart<'a>(all: impl Iterator<Item = (&'a str, &'a [IpAddr])>) -> Result<
     Ok(())
 }
 
-fn is_link_local(ip: IpAddr) -> bool {
+/// Whether an address is good on its link alone.
+pub(super) fn is_link_local(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),

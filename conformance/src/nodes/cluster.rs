@@ -5,6 +5,7 @@
 mod api;
 mod exec;
 mod manifest;
+mod patience;
 mod run;
 mod wait;
 
@@ -13,11 +14,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
-use tokio::time::sleep;
 
 use super::carry::{self, carry};
 use super::hosts::restart_by;
@@ -27,13 +27,14 @@ use crate::report::Checked;
 use api::Api;
 use exec::Execs;
 use manifest::Role;
-use wait::{State, events_in_words, is_ready, state};
+use patience::repeat;
+use wait::{Pods, Unready, events_in_words, is_ready};
 
 pub(in crate::nodes) use run::judge;
 pub(in crate::nodes) use wait::{addresses, condition};
 
-/// How often the pods are looked at while they start or end.
-const PAUSE: Duration = Duration::from_millis(250);
+/// How often the pods are looked at while they start, and the namespace while it ends.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long the namespace may take to be gone.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
 
@@ -165,38 +166,31 @@ impl Cluster {
 
     /// Waits until every pod is ready, and returns them all by their names.
     async fn ready_pods(&self, count: usize) -> Result<BTreeMap<String, Vec<IpAddr>>> {
-        let start = Instant::now();
-        loop {
-            let list = self.api.get(&self.pods_path()).await?;
-            let items = list.get("items").and_then(Value::as_array);
-            let mut ready = BTreeMap::new();
-            let mut late = None;
-            for pod in items.into_iter().flatten() {
-                let name = pod.pointer("/metadata/name").and_then(Value::as_str);
-                let name = name.unwrap_or_default();
-                match state(pod) {
-                    State::Ready(addresses) => drop(ready.insert(name.to_owned(), addresses)),
-                    State::Waits(why) => late = Some((pod, name, why)),
-                    State::Over(why) => bail!("{}", self.told(pod, name, &why).await),
-                }
-            }
-            if ready.len() == count {
-                return Ok(ready);
-            }
-            if start.elapsed() >= self.options.ready_limit {
-                let Some((pod, name, why)) = late else {
-                    bail!("of {count} pods only {} are there", ready.len());
-                };
-                let secs = self.options.ready_limit.as_secs();
-                bail!("{} after {secs} s", self.told(pod, name, &why).await);
-            }
-            sleep(PAUSE).await;
+        let (limit, path) = (self.options.ready_limit, self.pods_path());
+        let mut seen = Pods::default();
+        let ended = repeat(limit, PAUSE, async || {
+            seen = Pods::of(&self.api.get(&path).await?);
+            Ok(seen.over.is_some() || seen.ready.len() == count)
+        });
+        let secs = limit.as_secs();
+        let in_time = ended
+            .await
+            .with_context(|| format!("asking for the pods, which may take {secs} s to be ready"))?;
+        if let Some(over) = &seen.over {
+            bail!("{}", self.told(over).await);
         }
+        if in_time {
+            return Ok(seen.ready);
+        }
+        let Some(late) = &seen.late else {
+            bail!("of {count} pods only {} are there", seen.ready.len());
+        };
+        bail!("{} after {secs} s", self.told(late).await)
     }
 
     /// What is wrong with a pod, with what its events say; who may not read them gets the rest.
-    async fn told(&self, pod: &Value, name: &str, why: &str) -> String {
-        let node = pod.pointer("/spec/nodeName").and_then(Value::as_str);
+    async fn told(&self, pod: &Unready) -> String {
+        let Unready { name, node, why } = pod;
         let path = format!(
             "/api/v1/namespaces/{}/events?fieldSelector=involvedObject.name={name}",
             self.namespace
@@ -204,10 +198,7 @@ impl Cluster {
         let events = self.api.get(&path).await.unwrap_or_default();
         let events = events_in_words(&events);
         let separator = if events.is_empty() { "" } else { "; " };
-        format!(
-            "the pod {name} on {} is not ready: {why}{separator}{events}",
-            node.unwrap_or("no node")
-        )
+        format!("the pod {name} on {node} is not ready: {why}{separator}{events}")
     }
 
     /// Starts the agents of a node and its pods.
@@ -268,22 +259,27 @@ impl Cluster {
             return Ok(());
         }
         let path = format!("/api/v1/namespaces/{}", self.namespace);
-        let way_out = || {
-            format!(
-                "the namespace {} may be left: kubectl delete namespace {}",
-                self.namespace, self.namespace
-            )
-        };
-        self.api.delete(&path).await.with_context(way_out)?;
-        let start = Instant::now();
-        while self.api.find(&path).await.with_context(way_out)?.is_some() {
-            if start.elapsed() >= REMOVAL_LIMIT {
-                let secs = REMOVAL_LIMIT.as_secs();
-                return Err(anyhow!("it is still there after {secs} s")).with_context(way_out);
+        let mut is_asked = false;
+        let gone = repeat(REMOVAL_LIMIT, PAUSE, async || {
+            if !is_asked {
+                self.api.delete(&path).await?;
+                is_asked = true;
             }
-            sleep(PAUSE).await;
+            Ok(self.api.find(&path).await?.is_none())
+        });
+        if !gone.await.with_context(|| self.way_out())? {
+            let secs = REMOVAL_LIMIT.as_secs();
+            return Err(anyhow!("it is still there after {secs} s")).with_context(|| self.way_out());
         }
         Ok(())
+    }
+
+    /// What is to be done where the namespace was not removed.
+    fn way_out(&self) -> String {
+        format!(
+            "the namespace {} may be left: kubectl delete namespace {}",
+            self.namespace, self.namespace
+        )
     }
 }
 

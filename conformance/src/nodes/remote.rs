@@ -1,12 +1,12 @@
 //! The runner's end of an agent.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
@@ -26,6 +26,8 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_LIMIT: Duration = Duration::from_secs(20);
 /// How long an agent that has gone may take to have said all.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
+/// As much is written between two looks at the clock, in bytes.
+const PART_BYTES: usize = 1 << 16;
 /// As much of an agent's standard error is kept.
 const STDERR_BYTES: u64 = 1 << 16;
 
@@ -54,6 +56,11 @@ impl Remote {
     /// # Errors
     /// Fails when it does not greet, with its own words.
     pub(super) fn start(name: &str, connection: Connection, before: &[u8]) -> Result<Self> {
+        Self::start_within(GREETING_LIMIT, name, connection, before)
+    }
+
+    fn start_within(limit: Duration, name: &str, connection: Connection, before: &[u8]) -> Result<Self> {
+        let start = Instant::now();
         let Connection {
             mut stdin,
             stdout,
@@ -68,7 +75,7 @@ impl Remote {
         let answers = Arc::clone(&waiting);
         thread::spawn(move || listen(stdout, &greets, &answers));
         // Why it does not take it is in its standard error.
-        let taken = stdin.write_all(before).and_then(|()| stdin.flush());
+        let taken = carry_in(&mut stdin, before, || start.elapsed() < limit);
         let stdin = Arc::new(Mutex::new(Some(stdin)));
         let (keeps, kept) = mpsc::channel();
         let remote = Self {
@@ -81,7 +88,7 @@ impl Remote {
             collector,
             next: AtomicU64::new(1),
         };
-        match greeting.recv_timeout(GREETING_LIMIT) {
+        match greeting.recv_timeout(limit.saturating_sub(start.elapsed())) {
             Ok(true) if taken.is_ok() => {
                 // Not before: what reads the program might take what is the agent's.
                 let stdin = Arc::clone(&remote.stdin);
@@ -208,6 +215,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Writes what goes before all else, while there is time.
+fn carry_in(stdin: &mut impl Write, before: &[u8], is_in_time: impl Fn() -> bool) -> io::Result<()> {
+    for part in before.chunks(PART_BYTES) {
+        if !is_in_time() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stdin.write_all(part)?;
+    }
+    stdin.flush()
+}
+
 /// Tells the agent now and then that the runner is there, until the agent or the sender's end is gone.
 fn keep_alive(stdin: &Stdin, kept: &Receiver<()>, pause: Duration) {
     let alive = Numbered {
@@ -284,6 +302,7 @@ pub(super) fn side_by_side<A: Send, T: Send>(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
     use std::process::{Child, Command, Stdio};
 
     use super::*;
@@ -314,6 +333,18 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn an_agent_that_takes_nothing_of_the_program_is_not_awaited_for_ever() {
+        let (own, _theirs) = UnixStream::pair().unwrap();
+        own.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut connection = Connection::of_child(child("sleep 1")).unwrap();
+        connection.stdin = Box::new(own);
+        let limit = Duration::from_millis(200);
+        let started = Remote::start_within(limit, "there", connection, &vec![0; 1 << 22]);
+        let error = started.err().unwrap().to_string();
+        assert_eq!(error, "there: the agent did not greet in time");
     }
 
     #[test]

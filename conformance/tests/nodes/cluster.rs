@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use conformance::lab::runtime::install_conflist;
 use conformance::lab::{
-    Binaries, Flanneld, Lab, LabConfig, NODE_LINK, Node, Process, Store, TUNNEL, bare_kube_node, kube_url,
-    wait_until,
+    Binaries, Flanneld, Lab, LabConfig, Node, Process, Store, TUNNEL, bare_kube_node, kube_url, wait_until,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -45,9 +44,7 @@ impl Cluster {
         symlink("flannel", lab.shared_file("bin/portmap")).unwrap();
         for node in lab.nodes() {
             let (number, address) = (node.number(), node.address());
-            let v6 = format!("fd00:77::{number}/64");
-            node.ip(&["address", "add", &v6, "dev", NODE_LINK, "nodad"])
-                .unwrap();
+            node.use_ipv6().unwrap();
             let (four, six) = (
                 format!("10.244.{number}.0/24"),
                 format!("fd00:10:244:{number}::/64"),
@@ -258,13 +255,21 @@ fn what_is_wrong_with_a_cluster_is_noticed() {
     let patch = |patch: Value| cluster.lab.patch_kube_node("node1", &patch).unwrap();
     patch(json!({"spec": {"podCIDR": "10.244.9.0/24"}}));
     assert_eq!(failed("KUB-01"), ["KUB-01"]);
-    patch(json!({"metadata": {"annotations": {"flannel.alpha.coreos.com/public-ip": "192.0.2.7"}}}));
+    let (first, last) = (&cluster.lab.nodes()[0], &cluster.lab.nodes()[1]);
+    let is_at = |address: &str| {
+        patch(json!({"metadata": {"annotations": {"flannel.alpha.coreos.com/public-ip": address}}}));
+    };
+    is_at(&last.address().to_string());
     assert_eq!(failed("KUB-03"), ["KUB-03"]);
+    // A router's, for all that is known.
+    is_at("192.0.2.7");
+    let run = cluster.judge(&["--pods=1", "--only=KUB-03"]);
+    let report = run.report.to_string();
+    assert!(run.good && report.contains("192.0.2.7 is no node's"), "{report}");
     patch(
         json!({"status": {"conditions": [{"type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated"}]}}),
     );
     assert_eq!(failed("KUB-04"), ["KUB-04"]);
-    let (first, last) = (&cluster.lab.nodes()[0], &cluster.lab.nodes()[1]);
     let (mac, outer) = (last.vtep_mac().unwrap(), last.address().to_string());
     let deleted = first.exec(&[
         "bridge", "fdb", "delete", &mac, "dev", TUNNEL, "dst", &outer, "self",
@@ -314,9 +319,25 @@ fn a_run_that_is_ended_leaves_nothing_in_the_cluster() {
 }
 
 #[test]
+fn an_api_that_fails_for_a_moment_does_not_end_a_run_nor_its_removal() {
+    let cluster = Cluster::start(1, V4, truth);
+    for at in [
+        "GET /api/v1/namespaces/flannel",
+        "DELETE /api/v1/namespaces/flannel",
+    ] {
+        let fault = json!({"at": at, "trouble": {"refuse": {"code": 503}}, "times": 2});
+        cluster.lab.order_api("fault", &fault).unwrap();
+    }
+    let run = cluster.judge(&["--pods=1", "--only=NET-01"]);
+    assert!(run.good, "{}", run.table);
+    assert_eq!(cluster.left(), Vec::<String>::new());
+    assert_eq!(cluster.namespaces(), Vec::<String>::new());
+}
+
+#[test]
 fn what_keeps_a_cluster_from_being_judged_is_told() {
     let cluster = Cluster::start(1, V4, truth);
-    let said = cluster.refused(&["--image=missing:1", "--ready-secs=1"]);
+    let said = cluster.refused(&["--image=missing:1", "--ready-secs=5"]);
     for words in [
         "the pod pod-1-2 on node1 is not ready",
         "ErrImagePull",
@@ -362,6 +383,6 @@ fn what_keeps_a_cluster_from_being_judged_is_told() {
         said.contains("asking the Kubernetes API") && said.contains("refused"),
         "{said}"
     );
-    fs::remove_file(&file).unwrap();
+    fs::write(&file, "{").unwrap();
     assert!(cluster.refused(&[]).contains("reading the kubeconfig"));
 }

@@ -1,6 +1,7 @@
 //! What is asked of the Kubernetes API, and what is made of its refusals.
 
 use std::error::Error as _;
+use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 use std::time::Duration;
 
@@ -165,10 +166,31 @@ fn in_words(error: &kube_client::Error) -> Error {
         (text, is_forbidden)
     };
     if is_forbidden {
-        anyhow!("{text}: docs/conformance.md tells the rights that it takes")
+        Forbidden(text).into()
     } else {
         anyhow!(text)
     }
+}
+
+/// The API says that this user may not, which no repetition changes.
+#[derive(Debug)]
+pub(super) struct Forbidden(pub(super) String);
+
+impl Display for Forbidden {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: docs/conformance.md tells the rights that it takes",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for Forbidden {}
+
+/// Whether an error is that of a user who may not.
+pub(super) fn is_forbidden(error: &Error) -> bool {
+    error.is::<Forbidden>()
 }
 
 /// What an error says, and all that is behind it.

@@ -20,6 +20,9 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
 /// How long a command may take to end once its input has.
 const END_LIMIT: Duration = Duration::from_secs(15);
 
+/// How long a command may take nothing of what it is told, as one in a pod that is frozen.
+const WRITE_LIMIT: Duration = Duration::from_secs(60);
+
 /// All commands of a run.
 pub(super) struct Execs {
     /// Set when all inputs shall end.
@@ -53,6 +56,9 @@ impl Execs {
         let process = api.wait(api.exec(namespace, pod, argv))?;
         let _entered = api.runtime().enter();
         let ((stdin, input), (stdout, output), (stderr, errors)) = (pipe()?, pipe()?, pipe()?);
+        stdin
+            .set_write_timeout(Some(WRITE_LIMIT))
+            .context("making a pipe")?;
         let (tell, good) = watch::channel(None);
         let carried = carry(process, [input, output, errors], self.close.subscribe(), tell);
         let task = api.runtime().spawn(carried);
@@ -82,9 +88,11 @@ impl Execs {
 
 impl Carrier for Exec {
     fn ended(&mut self) -> Result<Option<bool>> {
+        // In this order: one that ends in between has said it by then.
+        let is_finished = self.task.is_finished();
         let good = *self.good.borrow();
         // A task that is gone without a word was aborted.
-        Ok(good.or_else(|| self.task.is_finished().then_some(false)))
+        Ok(good.or_else(|| is_finished.then_some(false)))
     }
 
     fn kill(&mut self) -> Result<()> {
@@ -147,5 +155,39 @@ async fn drain(from: Option<impl AsyncRead + Unpin>, mut to: impl AsyncWrite + U
     if let Some(mut from) = from {
         // Who does not listen any more has ended.
         copy(&mut from, &mut to).await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_ended_well_has_done_so_at_whatever_moment_one_looks() {
+        let runtime = Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        for _ in 0..20_000 {
+            let (tell, good) = watch::channel(None);
+            let task = runtime.spawn(async move {
+                tell.send_replace(Some(true));
+            });
+            let task = task.abort_handle();
+            let mut exec = Exec { good, task };
+            let ended = std::iter::repeat_with(|| exec.ended().unwrap()).find_map(|ended| ended);
+            assert_eq!(ended, Some(true));
+        }
+    }
+
+    #[test]
+    fn a_command_that_was_aborted_did_not_end_well() {
+        let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (_tell, good) = watch::channel(None);
+        let task = runtime.spawn(std::future::pending::<()>()).abort_handle();
+        let mut exec = Exec { good, task };
+        assert_eq!(exec.ended().unwrap(), None);
+        exec.kill().unwrap();
+        let ended = std::iter::repeat_with(|| exec.ended().unwrap()).find_map(|ended| ended);
+        assert_eq!(ended, Some(false));
     }
 }

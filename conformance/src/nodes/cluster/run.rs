@@ -8,7 +8,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::Cluster;
-use super::manifest::LABEL;
 use crate::nodes::runner::{self, Judged, Plan};
 
 /// The signals that end a run.
@@ -58,7 +57,7 @@ pub(in crate::nodes) fn judge(cluster: Cluster, plan: Plan) -> Result<Judged> {
         let removed = tokio::select! {
             removed = cluster.remove() => removed,
             name = signals.next() => Err(anyhow!(
-                "{name} ended the removal: kubectl delete namespace -l {}={}", LABEL.0, LABEL.1
+                "{name} ended the removal: {}", cluster.way_out()
             )),
         };
         anyhow::Ok((judged, removed))

@@ -1,5 +1,6 @@
 //! Whether a pod runs, and what is told of one that does not.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -7,9 +8,47 @@ use serde_json::Value;
 /// As many of a pod's events are told.
 const MAX_EVENTS: usize = 3;
 
+/// What there is of all pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Pods {
+    /// The addresses of those that are ready, by their names.
+    pub(super) ready: BTreeMap<String, Vec<IpAddr>>,
+    /// One that may become so.
+    pub(super) late: Option<Unready>,
+    /// One that will not.
+    pub(super) over: Option<Unready>,
+}
+
+/// A pod that is not ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unready {
+    pub(super) name: String,
+    pub(super) node: String,
+    pub(super) why: String,
+}
+
+impl Pods {
+    /// Those of a list of the API.
+    pub(super) fn of(list: &Value) -> Self {
+        let mut pods = Self::default();
+        let items = list.get("items").and_then(Value::as_array);
+        for pod in items.into_iter().flatten() {
+            let text = |path: &str| pod.pointer(path).and_then(Value::as_str);
+            let name = text("/metadata/name").unwrap_or_default().to_owned();
+            let node = text("/spec/nodeName").unwrap_or("no node").to_owned();
+            match state(pod) {
+                State::Ready(addresses) => drop(pods.ready.insert(name, addresses)),
+                State::Waits(why) => pods.late = Some(Unready { name, node, why }),
+                State::Over(why) => pods.over = Some(Unready { name, node, why }),
+            }
+        }
+        pods
+    }
+}
+
 /// What there is of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
+enum State {
     /// It is ready, with these addresses.
     Ready(Vec<IpAddr>),
     /// It may become so.
@@ -19,7 +58,7 @@ pub(super) enum State {
 }
 
 /// The state of a pod (Kubernetes `core/v1/types.go`, `PodStatus`).
-pub(super) fn state(pod: &Value) -> State {
+fn state(pod: &Value) -> State {
     let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
     let phase = text("/status/phase");
     let reason = reasons(pod);

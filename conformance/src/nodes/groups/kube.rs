@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::peers::{masked, parse, peer};
-use crate::nodes::bed::{End, Family, Node};
+use crate::nodes::bed::{End, Family, Node, is_link_local};
 use crate::nodes::case::{Case, Look, case};
 use crate::nodes::cluster::{addresses, condition};
 use crate::nodes::protocol::Request;
@@ -122,12 +122,10 @@ fn pod_status(look: &Look<'_>) -> Checked<()> {
             .bed
             .agent(end)?
             .ask(Request::Addresses { place: end.place() })?;
-        let is_global = |ip: &IpAddr| match ip {
-            IpAddr::V4(ip) => !ip.is_link_local(),
-            IpAddr::V6(ip) => !ip.is_unicast_link_local(),
-        };
         let of_family = |all: Vec<IpAddr>| -> Vec<IpAddr> {
-            let mine = all.into_iter().filter(|ip| look.family.has(*ip) && is_global(ip));
+            let mine = all
+                .into_iter()
+                .filter(|ip| look.family.has(*ip) && !is_link_local(*ip));
             mine.collect()
         };
         let (told, inside) = (
@@ -180,14 +178,30 @@ fn annotations_of(look: &Look<'_>, node: &Node, object: &Value) -> Checked<()> {
     };
     let told = annotation(object, ip_key).unwrap_or_default();
     let ip: Option<IpAddr> = told.parse().ok().filter(|ip| look.family.has(*ip));
-    let (expected, observed) = (
-        format!("{}: {ip_key} is an address of it", node.name),
-        format!("{told:?}"),
-    );
+    // Without an agent on each node only those addresses are known that the API has.
+    for node in &look.bed.nodes {
+        node.agent()?;
+    }
+    let nodes = look.bed.nodes.iter();
+    let known = nodes.map(|node| (&*node.name, &*node.addresses));
+    let owner = ip.map(|ip| owner(ip, &node.name, known));
     // What an administrator says is the address may be a router's (flannel pkg/subnet/kube/kube.go).
     let is_overwritten = annotation(object, &format!("{ip_key}-overwrite")).is_some();
-    let is_own = ip.is_some_and(|ip| is_overwritten || node.addresses.contains(&ip));
-    expect(is_own, expected, observed)?;
+    let observed = match owner {
+        Some(Owner::Other(other)) if !is_overwritten => format!("{told:?}, which is {other}'s"),
+        _ => format!("{told:?}"),
+    };
+    expect(
+        ip.is_some() && (is_overwritten || !matches!(owner, Some(Owner::Other(_)))),
+        format!("{}: {ip_key} is an address of it", node.name),
+        observed,
+    )?;
+    if owner == Some(Owner::Nobody) {
+        look.measured(format!(
+            "{}: {ip_key} {told} is no node's: a router's?",
+            node.name
+        ));
+    }
     if annotation(object, "backend-type") != Some("vxlan") {
         return Ok(());
     }
@@ -203,6 +217,26 @@ fn annotations_of(look: &Look<'_>, node: &Node, object: &Value) -> Checked<()> {
         ),
         data.to_string(),
     )
+}
+
+/// Whose address it is that a node gives as its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner<'a> {
+    Itself,
+    Other(&'a str),
+    /// No node's, as that of a router which translates (`--public-ip`).
+    Nobody,
+}
+
+fn owner<'a>(ip: IpAddr, own: &str, nodes: impl Iterator<Item = (&'a str, &'a [IpAddr])>) -> Owner<'a> {
+    let mut having: Vec<_> = nodes
+        .filter(|(_, all)| all.contains(&ip))
+        .map(|(name, _)| name)
+        .collect();
+    if having.contains(&own) {
+        return Owner::Itself;
+    }
+    having.pop().map_or(Owner::Nobody, Owner::Other)
 }
 
 fn network_available(look: &Look<'_>) -> Checked<()> {
@@ -250,6 +284,18 @@ mod tests {
         assert_eq!(of(&json!({}), Family::V4), None);
         let odd = json!({"spec": {"podCIDR": "10.2.0.0/24", "podCIDRs": ["10.1.0.0/24"]}});
         assert!(matches!(pod_cidr(&odd, Family::V4), Err(Stop::Differs { .. })));
+    }
+
+    #[test]
+    fn an_address_is_its_own_nodes_before_it_is_anothers() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (shared, first, second) = (ip("172.17.0.1"), ip("192.0.2.1"), ip("192.0.2.2"));
+        let nodes = [("node1", vec![first, shared]), ("node2", vec![second, shared])];
+        let of = |ip| owner(ip, "node1", nodes.iter().map(|(name, all)| (*name, &**all)));
+        assert_eq!(of(first), Owner::Itself);
+        assert_eq!(of(shared), Owner::Itself);
+        assert_eq!(of(second), Owner::Other("node2"));
+        assert_eq!(of(ip("203.0.113.9")), Owner::Nobody);
     }
 
     #[test]

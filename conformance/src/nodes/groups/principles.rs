@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 
 use super::pairs::{Pair, all_of, ask, ping};
-use crate::nodes::bed::End;
+use crate::nodes::bed::{End, is_link_local};
 use crate::nodes::case::{Case, Look, case};
 use crate::nodes::protocol::{Pinged, Request, Seen, Transport};
 use crate::report::{Checked, differs};
@@ -134,12 +134,10 @@ fn own_addresses(look: &Look<'_>) -> Checked<()> {
             .bed
             .address(end, look.family)
             .context("a pod of another family")?;
-        let is_local =
-            |ip: &std::net::IpAddr| matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local());
         let seen: Vec<_> = all
             .into_iter()
             .map(|(_, ip)| ip)
-            .filter(|ip| ip.is_ipv4() == own.is_ipv4() && !is_local(ip))
+            .filter(|ip| ip.is_ipv4() == own.is_ipv4() && !is_link_local(*ip))
             .collect();
         if seen != [own] {
             wrong.push(format!("{}: told {own}, in the pod {seen:?}", pod.name));
