@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -28,6 +29,8 @@ const STATUS: &str = "/run/agent.status";
 const PID: &str = "/run/agent.pid";
 /// What an agent's first line of input tells: that the host's end is there.
 const GO: &str = "go";
+/// Before a look whether the agent has ended.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// How long the guest's shell may take for one look.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
@@ -118,10 +121,15 @@ fn script(agent: &str) -> String {
                  read -r word <&4 && [ \"$word\" = {GO} ] && break
                  usleep 100000
              done
-             {agent} agent --plugin-dir {CNI_BIN_DIR} <&4 >&4 2>&5 &
-             echo $! >{PID}
-             wait $!
-             echo $? >{STATUS}
+             status=1
+             if [ \"$word\" = {GO} ]; then
+                 {agent} agent --plugin-dir {CNI_BIN_DIR} <&4 >&4 2>&5 &
+                 echo $! >{PID}
+                 wait $!
+                 status=$?
+             fi
+             echo $status >{STATUS}.new
+             mv {STATUS}.new {STATUS}
              echo ended >&4
          }} 4<>$(ls /dev/vport*p2) 5>$(ls /dev/vport*p3) </dev/null >/dev/null 2>&1 &"
     )
@@ -166,6 +174,8 @@ impl InGuest {
 
 impl Carrier for InGuest {
     fn ended(&mut self) -> Result<Option<bool>> {
+        // Each look takes from the agent the only processor that the guest has.
+        thread::sleep(LOOK_PAUSE);
         let answer = self.guest(|guest| guest.exec(&format!("cat {STATUS}"), LOOK_LIMIT))?;
         Ok((answer.status == 0).then(|| answer.stdout.trim() == "0"))
     }

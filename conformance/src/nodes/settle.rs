@@ -27,8 +27,8 @@ pub(super) fn settle(bed: &Bed, slowdown: u32) {
         for (index, from) in firsts.iter().enumerate() {
             for to in firsts.iter().skip(index + 1) {
                 // Who cannot be asked at all is for the cases to tell.
-                while answers(bed, from, to, family).is_ok_and(|answered| !answered)
-                    && Instant::now() < deadline
+                while Instant::now() < deadline
+                    && answers(bed, from, to, family).is_ok_and(|answered| !answered)
                 {
                     thread::sleep(PAUSE);
                 }

@@ -16,7 +16,7 @@ const SEND_LIMIT: Duration = Duration::from_secs(20);
 /// How long the answer to a datagram may take, and how often it is asked for: the first can be lost to the resolution of
 /// addresses.
 const DATAGRAM_LIMIT: Duration = Duration::from_millis(700);
-const DATAGRAM_TRIES: u8 = 3;
+const DATAGRAM_TRIES: u8 = 5;
 /// What is written at a time.
 const BLOCK_BYTES: usize = 1 << 16;
 
