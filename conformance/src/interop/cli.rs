@@ -23,11 +23,11 @@ pub(crate) fn command() -> Command {
         .arg(path("deviations", "FILE").value_parser(cli::file).help(
             "What differs by decision and why, instead of this project's list; an empty file for the reference's own",
         ))
-        .arg(several("configuration", "NAME").help("Only these configurations, such as host-gw or cni-v4"))
+        .arg(several("configuration", "NAME").help("Only these configurations, such as host-gw, cni-v4 or mixed"))
         .arg(several("only", "ID").help("Only requirements whose ids begin so, such as GLD or PLG-07"))
         .arg(path("other-flanneld", "PATH").value_parser(cli::file).help("Another daemon, in one network with which nodes change sides"))
         .arg(path("other-plugins", "DIR").value_parser(cli::directory).help("Other plugins for the nodes of the other side"))
-        .arg(path("net-conf", "FILE").value_parser(cli::file).help("The mixed network's configuration [default: VXLAN with nftables]"))
+        .arg(path("net-conf", "FILE").value_parser(cli::file).help("The mixed network's configuration, of which IPv4 only is judged [default: VXLAN with nftables]"))
         .arg(
             Arg::new("nodes")
                 .long("nodes")

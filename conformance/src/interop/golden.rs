@@ -7,6 +7,7 @@ mod plugin;
 use anyhow::Result;
 
 use super::compare::Findings;
+use super::mixed;
 use crate::captures::Captures;
 use crate::lab::Binaries;
 use crate::report::Checked;
@@ -66,7 +67,8 @@ const fn of_plugin(name: &'static str) -> Configuration {
 pub(super) fn named(name: &str) -> Result<Configuration> {
     let found = CONFIGURATIONS.into_iter().find(|one| one.name == name);
     found.ok_or_else(|| {
-        let names: Vec<_> = CONFIGURATIONS.iter().map(|one| one.name).collect();
+        let captured = CONFIGURATIONS.iter().map(|one| one.name);
+        let names: Vec<_> = captured.chain([mixed::NAME]).collect();
         anyhow::anyhow!("there is no configuration {name:?} but {}", names.join(", "))
     })
 }

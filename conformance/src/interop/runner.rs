@@ -66,10 +66,18 @@ pub(super) fn run(config: &Config) -> Result<Report> {
         suite: SUITE,
         of: dir.clone(),
         headline: format!("the programs of {dir}, by what flannel v0.28.9 and its plugins v1.9.1 wrote"),
-        parts: config.terms.parts(),
+        parts: if plan.is_mixed {
+            config.terms.parts()
+        } else {
+            Vec::new()
+        },
         facts: Map::from_iter([("programs".to_owned(), json!(dir))]),
         rows,
-        not_covered: plan.not_covered(&config.terms),
+        not_covered: if plan.is_mixed {
+            Vec::new()
+        } else {
+            not_covered(&plan.asked, &config.terms)
+        },
         took: start.elapsed(),
     })
 }
@@ -101,8 +109,12 @@ impl Plan {
             captured.map(|name| golden::named(name)).collect::<Result<_>>()?
         };
         configurations.retain(|one| one.ids.iter().any(|id| wanted(id)));
+        let names_mixed = names.iter().any(|name| name == mixed::NAME);
+        if names_mixed && !config.terms.has_other() {
+            bail!("the configuration mixed needs other programs: give --other-flanneld or --other-plugins");
+        }
         let is_mixed = config.terms.has_other()
-            && (names.is_empty() || names.iter().any(|name| name == mixed::NAME))
+            && (names.is_empty() || names_mixed)
             && mixed::IDS.iter().any(|id| wanted(id));
         if configurations.is_empty() && !is_mixed {
             bail!(
@@ -121,16 +133,6 @@ impl Plan {
             is_mixed,
             asked,
         })
-    }
-
-    /// What needs other programs, where there are none.
-    fn not_covered(&self, terms: &Terms) -> Vec<(Asked, &'static str)> {
-        let reason = "needs other programs: --other-flanneld or --other-plugins";
-        let of_mixed = self.asked.iter().filter(|asked| mixed::IDS.contains(&asked.id));
-        of_mixed
-            .filter(|_| !terms.has_other())
-            .map(|asked| (asked.clone(), reason))
-            .collect()
     }
 
     fn rows_of(&self, configuration: &Configuration) -> Vec<Row> {
@@ -170,6 +172,17 @@ impl Plan {
     }
 }
 
+/// What is asked of a mixed network, where there is none, and why there is none.
+fn not_covered(asked: &[Asked], terms: &Terms) -> Vec<(Asked, &'static str)> {
+    let reason = if terms.has_other() {
+        "needs the configuration mixed, which is not among the ones asked for"
+    } else {
+        "needs other programs: --other-flanneld or --other-plugins"
+    };
+    let of_mixed = asked.iter().filter(|asked| mixed::IDS.contains(&asked.id));
+    of_mixed.map(|asked| (asked.clone(), reason)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -188,5 +201,45 @@ mod tests {
             .copied()
             .collect();
         assert_eq!(ids, compared);
+    }
+
+    fn terms(flanneld: Option<PathBuf>) -> Terms {
+        Terms {
+            flanneld,
+            plugins: None,
+            net_conf: None,
+            nodes: 2,
+            max_lost: 0,
+        }
+    }
+
+    #[test]
+    fn mixed_is_refused_without_other_programs_whatever_else_is_named() {
+        for names in [&["mixed"][..], &["host-gw", "mixed"]] {
+            let config = Config {
+                bin_dir: None,
+                captures: None,
+                deviations: None,
+                configurations: names.iter().map(|&name| name.to_owned()).collect(),
+                only: Vec::new(),
+                terms: terms(None),
+            };
+            let error = Plan::of(&config).err().unwrap().to_string();
+            assert!(error.contains("--other-flanneld"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_mixed_is_told_with_the_reason() {
+        let asked = report::requirements(REQUIREMENTS).unwrap();
+        for (flanneld, part) in [
+            (None, "--other-plugins"),
+            (Some("/other".into()), "configuration mixed"),
+        ] {
+            let left = not_covered(&asked, &terms(flanneld));
+            let ids: Vec<_> = left.iter().map(|(asked, _)| asked.id).collect();
+            assert_eq!(ids, mixed::IDS);
+            assert!(left.iter().all(|(_, reason)| reason.contains(part)), "{part}");
+        }
     }
 }

@@ -210,6 +210,7 @@ fn what_cannot_be_compared_is_told() {
         ),
         (&["--only=XYZ"], "nothing to compare"),
         (&["--only=MIX"], "no other programs to mix with"),
+        (&["--configuration=host-gw,mixed"], "needs other programs"),
         (&["--captures=/proc", "--configuration=host-gw"], "/proc/"),
     ] {
         let output = program().arg("interop").args(arguments).output().unwrap();

@@ -5,10 +5,10 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::programs::{gather, install, with_port, write_list};
+use super::programs::{gather, install, keeps_own_record, with_port, write_list};
 use super::state::{of_daemon, traces};
 use super::step::{Step, Stream, judge_loss, streams};
 use super::{ENDED_BY_OTHERS, NAME, Side, Terms};
@@ -28,9 +28,11 @@ const NET_CONF: &str = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Back
 const FLAGS: [&str; 1] = ["--ip-masq"];
 /// How long a daemon may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// How long nodes may take until all pods reach each other, and until a node looks as it has to.
+/// How long nodes may take until all pods reach each other.
 const REACH_LIMIT: Duration = Duration::from_secs(10);
-const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a node may take until it looks as it has to, and how long once somebody did not answer in time.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+const CUT_SETTLE_LIMIT: Duration = Duration::from_secs(5);
 /// Nobody is asked for longer: it is asked again until the limit.
 const PATIENCE: Patience = Patience {
     tries: 2,
@@ -38,6 +40,8 @@ const PATIENCE: Patience = Patience {
 };
 /// How long traffic runs on after a change.
 const AFTERWARDS: Duration = Duration::from_secs(1);
+
+/// The lab, its daemons, and what of the nodes' state is to be found again.
 pub(super) struct Bed {
     // Fields are dropped in this order: the daemons are reaped before the lab waits for its processes to end.
     daemons: Vec<Flanneld>,
@@ -48,7 +52,7 @@ pub(super) struct Bed {
     newest: Vec<Option<Pod>>,
     /// For each side, how a node looks on which its daemon was started first.
     fresh: Vec<(Side, Vec<String>)>,
-    /// Whether somebody did not answer in time once; then nobody is waited for again.
+    /// Whether somebody did not answer in time once; then nobody is waited for again, and nothing for long.
     is_cut: Cell<bool>,
     /// The sides whose CHECK finds nothing wrong with their own pods.
     checkers: Vec<Side>,
@@ -122,11 +126,23 @@ impl Bed {
         step.add("MIX-01", self.all_reach_all());
         for (index, side) in [(0, Side::Own), (1, Side::Other)] {
             let node = self.lab.nodes().get(index).context("a side has no node")?;
-            let lines = settled_within(SETTLE_LIMIT, || self.look(node, index), |lines| is_quiet(lines))?;
+            let limit = self.settle_limit();
+            let lines = settled_within(limit, || self.look(node, index), |lines| is_quiet(lines))?;
+            if !is_quiet(&lines) {
+                bail!(
+                    "an address of {} is still tentative after {} s",
+                    node.name(),
+                    limit.as_secs()
+                );
+            }
             self.fresh.push((side, lines));
-            let pod = self.kept.get(index).context("a node without a pod")?;
-            if node.check_pod(pod).is_ok() {
+            let checked = checked(node, self.kept.get(index).context("a node without a pod")?);
+            if checked.is_ok() {
                 self.checkers.push(side);
+            }
+            // Others' CHECK is not judged; it is only not asked again.
+            if side == Side::Own {
+                step.add("MIX-03", checked);
             }
         }
         Ok(step)
@@ -228,12 +244,21 @@ impl Bed {
         let fresh = self.fresh.iter().find(|(other, _)| *other == side);
         let (_, expected) = fresh.context("a side without a node")?;
         let index = index_of(number)?;
-        let observed = settled_within(SETTLE_LIMIT, || self.look(node, index), |lines| lines == expected)?;
+        let limit = self.settle_limit();
+        let observed = settled_within(limit, || self.look(node, index), |lines| lines == expected)?;
         Ok(Compared {
             place: node.name(),
             expected: expected.clone(),
             observed,
         })
+    }
+
+    fn settle_limit(&self) -> Duration {
+        if self.is_cut.get() {
+            CUT_SETTLE_LIMIT
+        } else {
+            SETTLE_LIMIT
+        }
     }
 
     fn all_reach_all(&self) -> Checked<()> {
@@ -272,11 +297,7 @@ impl Bed {
             let why = "CHECK is not asked, because it finds fault with its own pods as well";
             return Ok((has_address, vec![why.to_owned()]));
         }
-        let checked = has_address.and_then(|()| match node.check_pod(pod) {
-            Ok(()) => Ok(()),
-            Err(error) => differs(format!("CHECK of {} succeeds", pod.name()), format!("{error:#}")),
-        });
-        Ok((checked, Vec::new()))
+        Ok((has_address.and_then(|()| checked(node, pod)), Vec::new()))
     }
 
     /// Has the new side end the pod that the former made last, and make another.
@@ -290,6 +311,8 @@ impl Bed {
         let node = self.lab.node(number)?;
         let pod = match with_port(node, || node.add_pod(&format!("{}-new", node.name()))) {
             Ok(pod) => pod,
+            // What went wrong before may be why.
+            Err(_) if ended.is_bad() => return Ok(ended),
             Err(error) => {
                 return Ok(Outcome::of(differs(
                     "a new pod can be attached",
@@ -327,10 +350,10 @@ impl Bed {
             expected: Vec::new(),
             observed,
         };
-        let name = if by == Side::Other && self.terms.plugins.is_some() {
-            ENDED_BY_OTHERS
-        } else {
-            NAME
+        let others = self.terms.plugins.as_ref().filter(|_| by == Side::Other);
+        let name = match others {
+            Some(dir) if !keeps_own_record(&dir.join("portmap"))? => ENDED_BY_OTHERS,
+            Some(_) | None => NAME,
         };
         Ok(deviations.judge("MIX-06", name, &[compared]))
     }
@@ -341,6 +364,14 @@ fn change(node: &Node, daemon: &mut Flanneld, to: Side) -> Result<()> {
     install(node, to)?;
     *daemon = node.start_flanneld(&FLAGS)?;
     Ok(())
+}
+
+/// CHECK finds a pod as it was.
+fn checked(node: &Node, pod: &Pod) -> Checked<()> {
+    match node.check_pod(pod) {
+        Ok(()) => Ok(()),
+        Err(error) => differs(format!("CHECK of {} succeeds", pod.name()), format!("{error:#}")),
+    }
 }
 
 fn index_of(number: u8) -> Result<usize> {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::{Side, Terms};
-use crate::lab::runtime::{install_conflist, list_of, write_conflist};
+use crate::lab::runtime::{HostPort, install_conflist, list_of, with_ports, write_conflist};
 use crate::lab::{BIN_DIR, CNI_BIN_DIR, Lab, Node, copy_program};
 
 /// The plugins that are needed of a side.
@@ -17,7 +17,12 @@ const PLUGINS: [&str; 5] = ["flannel", "bridge", "host-local", "portmap", "loopb
 const SIDES: &str = "sides";
 const SIDES_ON_NODE: &str = "/run/lab/sides";
 /// The port of the node that leads to its newest pod.
-const HOST_PORT: u16 = 28_377;
+const MAPPED: HostPort = HostPort {
+    host_port: 28_377,
+    pod_port: 80,
+};
+/// The directory in which this project's portmap records the ports that it mapped.
+const OWN_RECORD: &[u8] = b"flannel-portmap";
 
 /// Puts a side's programs where the lab's are looked for.
 ///
@@ -64,6 +69,18 @@ pub(super) fn gather(lab: &Lab, side: Side, flanneld: Option<&Path>, plugins: Op
     Ok(())
 }
 
+/// Whether a portmap keeps this project's record of mapped ports, as former releases do, and so ends it with the pod.
+///
+/// # Errors
+/// Fails when the program cannot be read.
+pub(super) fn keeps_own_record(portmap: &Path) -> Result<bool> {
+    if !portmap.is_file() {
+        return Ok(false);
+    }
+    let program = fs::read(portmap).with_context(|| format!("reading {}", portmap.display()))?;
+    Ok(program.windows(OWN_RECORD.len()).any(|part| part == OWN_RECORD))
+}
+
 /// Writes kube-flannel's list, or where the other side has no flannel, one that does the same by what the daemon wrote.
 /// Ports are mapped by iptables, which all plugins know.
 ///
@@ -105,13 +122,27 @@ pub(super) fn write_list(node: &Node, terms: &Terms) -> Result<()> {
 /// Fails with the call's own error, or when the list cannot be written.
 pub(super) fn with_port<T>(node: &Node, call: impl FnOnce() -> Result<T>) -> Result<T> {
     let list = list_of(node)?;
-    let mut with = list.clone();
-    if let Some(Value::Object(portmap)) = with.pointer_mut("/plugins/1") {
-        let mapping = json!({"hostPort": HOST_PORT, "containerPort": 80, "protocol": "tcp"});
-        portmap.insert("runtimeConfig".to_owned(), json!({"portMappings": [mapping]}));
-    }
-    write_conflist(node, &with)?;
+    write_conflist(node, &with_ports(list.clone(), &[MAPPED]))?;
     let result = call();
     write_conflist(node, &list)?;
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_portmap_is_this_projects_if_it_names_its_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let portmap = dir.path().join("portmap");
+        assert!(!keeps_own_record(&portmap).unwrap());
+        for (program, expected) in [
+            ("\0/run/cni/flannel-portmap\0", true),
+            ("\0/run/cni/portmap\0", false),
+        ] {
+            fs::write(&portmap, program).unwrap();
+            assert_eq!(keeps_own_record(&portmap).unwrap(), expected, "{program:?}");
+        }
+    }
 }

@@ -117,7 +117,8 @@ fn show(namespaces: &Namespaces, argv: &[&str]) -> Result<String> {
     printed(&argv.join(" "), namespaces.output(argv)?)
 }
 
-/// The names and texts of all files below a directory that may not be there; of what is no file the name alone.
+/// The names and texts of all files below a directory that may not be there; of what is no file the name alone. Files
+/// that go meanwhile, and ones that are only being written, are none.
 fn files(dir: &Path) -> Result<Vec<(String, String)>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -127,12 +128,19 @@ fn files(dir: &Path) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
+        if is_unfinished(&name) {
+            continue;
+        }
         let kind = entry.file_type().with_context(|| format!("looking at {name}"))?;
         if kind.is_dir() {
             let below = files(&entry.path())?.into_iter();
             found.extend(below.map(|(own, text)| (format!("{name}/{own}"), text)));
         } else if kind.is_file() {
-            let bytes = fs::read(entry.path()).with_context(|| format!("reading {name}"))?;
+            let bytes = match fs::read(entry.path()) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).with_context(|| format!("reading {name}")),
+            };
             found.push((name, String::from_utf8_lossy(&bytes).into_owned()));
         } else {
             found.push((name, String::new()));
@@ -142,9 +150,26 @@ fn files(dir: &Path) -> Result<Vec<(String, String)>> {
     Ok(found)
 }
 
+/// Whether a file is one that gets its name when it is whole.
+fn is_unfinished(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".tmp")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_are_being_written_are_none() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("below")).unwrap();
+        for name in ["below/b", "a.tmp", ".subnet.env.17.tmp", "below/.b.tmp"] {
+            fs::write(dir.path().join(name), "text").unwrap();
+        }
+        let found = files(dir.path()).unwrap();
+        let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a.tmp", "below/b"]);
+    }
 
     #[test]
     fn digests_differ_with_names() {
