@@ -75,24 +75,19 @@ need_static_programs() {
     done
 }
 
-# Builds packages as static release programs.
+# Builds packages as static release programs, one after the other: built together, the daemon would get what only the others
+# ask of the libraries that both use.
 build_static() {
-    local package plugin='' others=() arguments=()
+    local package number=0
     for package in "$@"; do
+        number=$((number + 1))
+        # Each build ends as if all were done.
+        echo "building $package$([ $# -eq 1 ] || echo " ($number of $#)")"
         case "$package" in
-            cni-plugin) plugin=yes ;;
-            *) others+=("$package") arguments+=(-p "$package") ;;
+            cni-plugin) build_plugin || return ;;
+            *) build_for "$(rust_host)" "" --release -p "$package" || return ;;
         esac
     done
-    # Each of two builds ends as if all were done.
-    if [ -n "$plugin" ]; then
-        echo "building the plugins$([ ${#others[@]} -eq 0 ] || echo ' (1 of 2)')"
-        build_plugin || return
-    fi
-    if [ ${#others[@]} -gt 0 ]; then
-        echo "building ${others[*]}${plugin:+ (2 of 2)}"
-        build_for "$(rust_host)" "" --release "${arguments[@]}"
-    fi
 }
 
 # Builds the plugin with musl where rustup has it: glibc asks the processor at each start what it can do, and in a
