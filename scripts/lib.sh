@@ -67,11 +67,14 @@ static_dir() {
 # Ends unless a directory has both programs, static: one that needs an interpreter needs libraries, which are not there
 # where it is going.
 need_static_programs() {
-    local program
+    local program headers
     for program in flanneld flannel; do
-        [ -x "$1/$program" ] || fail "there is no program $1/$program"
-        ! readelf --program-headers --wide "$1/$program" | grep -q INTERP \
-            || fail "$1/$program is not static: leave --bin-dir out, so that it is built"
+        if [ ! -f "$1/$program" ] || [ ! -x "$1/$program" ]; then
+            fail "there is no program $1/$program"
+        fi
+        headers=$(readelf --program-headers --wide "$1/$program" 2>/dev/null) || headers=
+        [ -n "$headers" ] || fail "$1/$program is no program of this project's"
+        [[ $headers != *INTERP* ]] || fail "$1/$program is not static: leave --bin-dir out, so that it is built"
     done
 }
 

@@ -22,6 +22,15 @@ directory_of() {
     realpath "$value"
 }
 
+# The same for a file that is to be written, before anything else is done.
+file_of() {
+    local value
+    value=$(value_of "$@") || exit
+    [ ! -d "$value" ] || wrong "$1: $value is a directory"
+    [ -d "$(dirname -- "$value")" ] || wrong "$1: there is no directory for $value"
+    printf '%s\n' "$value"
+}
+
 # The same for a number of a range: number_of FIRST LAST OPTION [VALUE ...].
 number_of() {
     local first=$1 last=$2 value

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 macro_rules! captures {
     ($configuration:literal: $($file:literal),*) => {
@@ -55,8 +55,11 @@ impl Captures {
         let mut folders = BTreeMap::new();
         for (name, path) in listed(dir)?.into_iter().filter(|(_, path)| path.is_dir()) {
             let read = |(file, path): (String, PathBuf)| {
+                ensure!(path.is_file(), "{} is no file", path.display());
                 let text =
                     fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+                // What is cut off would pass as what the reference has not.
+                ensure!(!text.trim().is_empty(), "{} is empty", path.display());
                 Ok((file, text))
             };
             let files = listed(&path)?.into_iter().map(read).collect::<Result<_>>()?;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -161,6 +162,19 @@ pub(crate) fn new_file(text: &str) -> Result<PathBuf, String> {
     } else {
         Err("its directory is not there".to_owned())
     }
+}
+
+/// A program on the command line, which must be there.
+///
+/// # Errors
+/// Says what is there instead.
+pub(crate) fn program(text: &str) -> Result<PathBuf, String> {
+    let path = file(text)?;
+    let metadata = path.metadata().map_err(|err| err.to_string())?;
+    if metadata.permissions().mode() & 0o111 == 0 {
+        return Err("it is no program: nobody may run it".to_owned());
+    }
+    Ok(path)
 }
 
 /// The store that [`lab_arguments`] chose.

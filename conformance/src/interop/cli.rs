@@ -25,7 +25,7 @@ pub(crate) fn command() -> Command {
         ))
         .arg(several("configuration", "NAME").help("Only these configurations, such as host-gw, cni-v4 or mixed"))
         .arg(several("only", "ID").help("Only requirements whose ids begin so, such as GLD or PLG-07"))
-        .arg(path("other-flanneld", "PATH").value_parser(cli::file).help("Another daemon, in one network with which nodes change sides"))
+        .arg(path("other-flanneld", "PATH").value_parser(cli::program).help("Another daemon, in one network with which nodes change sides"))
         .arg(path("other-plugins", "DIR").value_parser(cli::directory).help("Other plugins for the nodes of the other side"))
         .arg(path("net-conf", "FILE").value_parser(cli::file).help("The mixed network's configuration, of which IPv4 only is judged [default: VXLAN with nftables]"))
         .arg(
