@@ -109,7 +109,9 @@ build_musl() {
     else
         echo "no Rust for ${target/%-gnu/-musl}: $program stays with glibc, and starts slower" >&2
     fi
-    build_for "$target" "-C relocation-model=static" --release -p "$package" --bin "$program" || return
+    # The little C of the judge's TLS (ring) needs no library, so that it needs no compiler of musl's own either.
+    CC_x86_64_unknown_linux_musl=gcc CC_aarch64_unknown_linux_musl=gcc \
+        build_for "$target" "-C relocation-model=static" --release -p "$package" --bin "$program" || return
     # Not over a program that may be running.
     mkdir -p "$(static_dir)"
     cp "${CARGO_TARGET_DIR:-$project/target}/$target/release/$program" "$(static_dir)/$program.new"
