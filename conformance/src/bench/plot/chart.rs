@@ -69,17 +69,10 @@ impl Chart {
 
     fn grid(&self, text: &mut String) {
         let (right, floor) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
-        // Writing to a string cannot fail.
         for tick in self.x.ticks() {
-            let (x, number) = (self.x(*tick), number(*tick));
-            writeln!(
-                text,
-                "<path class=\"grid\" d=\"M{x:.1} {TOP}V{floor}\"/>\
-                 <text x=\"{x:.1}\" y=\"{:.1}\" class=\"mid\">{number}</text>",
-                floor + 14.0
-            )
-            .ok();
+            grid_line(text, self.x(*tick), *tick, (TOP, floor, floor + 14.0));
         }
+        // Writing to a string cannot fail.
         for tick in self.y.ticks() {
             let (y, number) = (self.y(*tick), number(*tick));
             writeln!(
@@ -153,6 +146,18 @@ impl Chart {
             x += width;
         }
     }
+}
+
+/// The line of a value of the horizontal axis at `x`, from the top to the floor, and its number at a height of its own.
+pub(super) fn grid_line(text: &mut String, x: f64, value: f64, (top, floor, label): (f64, f64, f64)) {
+    let number = number(value);
+    // Writing to a string cannot fail.
+    writeln!(
+        text,
+        "<path class=\"grid\" d=\"M{x:.1} {top}V{floor}\"/>\
+         <text x=\"{x:.1}\" y=\"{label:.1}\" class=\"mid\">{number}</text>"
+    )
+    .ok();
 }
 
 /// The class that a series' colour hangs on: the same wherever it is drawn.

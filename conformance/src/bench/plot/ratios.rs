@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::axis::{Axis, number};
-use super::chart::colour;
+use super::axis::Axis;
+use super::chart::{colour, grid_line};
 use crate::bench::report::{Figure, Peer};
 use crate::report::markup::escaped;
 
@@ -38,17 +38,10 @@ pub(super) fn svg(figures: &[&Figure], unit: &str) -> String {
          <title>{title}</title>\n<text x=\"0\" y=\"16\" class=\"head\">{title}</text>\n"
     );
     legend(&mut text, &rows);
-    // Writing to a string cannot fail.
     for tick in axis.ticks() {
-        let (x, number) = (x(&axis, *tick), number(*tick));
-        writeln!(
-            text,
-            "<path class=\"grid\" d=\"M{x:.1} {TOP}V{floor}\"/>\
-             <text x=\"{x:.1}\" y=\"{:.1}\" class=\"mid\">{number}</text>",
-            floor + 15.0
-        )
-        .ok();
+        grid_line(&mut text, x(&axis, *tick), *tick, (TOP, floor, floor + 15.0));
     }
+    // Writing to a string cannot fail.
     writeln!(
         text,
         "<path class=\"line\" d=\"M{:.1} {TOP}V{floor}\"/>",
