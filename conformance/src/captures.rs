@@ -68,6 +68,12 @@ impl Captures {
         Ok(Self(folders))
     }
 
+    /// Whether there are any of a configuration.
+    #[must_use]
+    pub fn has(&self, configuration: &str) -> bool {
+        self.0.contains_key(configuration)
+    }
+
     /// A file of a configuration.
     ///
     /// # Errors

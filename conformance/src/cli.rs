@@ -15,13 +15,14 @@ use crate::demo::{self, DemoConfig};
 use crate::interop;
 use crate::lab::{MAX_NODES, Store};
 use crate::nodes;
+use crate::refused::Refused;
 use crate::soak;
 
-/// Exit status for a wrong command line (as of clap, and of most of Unix).
+/// Exit status for a wrong command line, and for what cannot serve (as of clap, and of most of Unix).
 const USAGE: u8 = 2;
 
 /// Runs the program and returns its exit status: 0 when everything held, 1 when something failed, 2 for a wrong command
-/// line.
+/// line and for what cannot serve.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
@@ -50,7 +51,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             writeln!(std::io::stderr(), "conformance: {error:#}").ok();
-            ExitCode::FAILURE
+            if error.is::<Refused>() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

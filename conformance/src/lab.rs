@@ -52,6 +52,7 @@ pub(crate) use iproute::printed;
 pub(crate) use mounts::{STAGE_PLUGINS, STAGE_VAR_LIB, prepare_stage};
 pub(crate) use namespaces::{command, on_own_thread};
 
+use crate::refused::Refused;
 use holder::Holder;
 
 /// The network configuration that a lab starts with (flannel's Documentation/configuration.md).
@@ -104,7 +105,7 @@ impl Lab {
     /// As [`Lab::new`], and when there is no program `etcd`, or none `fake-apiserver`.
     pub fn on(store: Store, config: &LabConfig) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
-            bail!("a lab needs root, to make network namespaces");
+            bail!(Refused("a lab needs root, to make network namespaces".to_owned()));
         }
         if !(1..=MAX_NODES).contains(&config.nodes) {
             bail!("a lab has 1 to {MAX_NODES} nodes, not {}", config.nodes);

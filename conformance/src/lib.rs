@@ -18,5 +18,6 @@ mod interop;
 pub mod lab;
 mod nodes;
 mod parallel;
+mod refused;
 mod report;
 mod soak;

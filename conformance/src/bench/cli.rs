@@ -2,11 +2,13 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{BenchConfig, MAX_RUNS, MIN_RUNS, Subject};
 use crate::cli;
 use crate::lab::Binaries;
+use crate::refused::Refused;
 
 /// Where Debian's containernetworking-plugins are.
 const PEER_DIR: &str = "/usr/lib/cni";
@@ -68,17 +70,33 @@ pub(crate) fn command() -> Command {
         )
 }
 
+/// The directory of the plugins that ours take turns with; none where the usual one has none.
+///
+/// # Errors
+/// Fails where one that was named has none.
+fn peer_dir(arguments: &ArgMatches) -> Result<Option<PathBuf>, Refused> {
+    let Some(dir) = arguments.get_one::<PathBuf>("peer-dir") else {
+        return Ok(None);
+    };
+    let is_there = |name: &&str| dir.join(name).is_file();
+    if ["bridge", "host-local", "portmap"].iter().all(is_there) {
+        Ok(Some(dir.clone()))
+    } else if arguments.value_source("peer-dir") == Some(ValueSource::CommandLine) {
+        Err(Refused(format!(
+            "{} has not all of bridge, host-local and portmap: name a directory of other plugins with --peer-dir",
+            dir.display()
+        )))
+    } else {
+        Ok(None)
+    }
+}
+
 /// Runs the subcommand.
 ///
 /// # Errors
 /// Fails when something cannot be measured.
 pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
     let path = |name: &str| arguments.get_one::<PathBuf>(name).cloned();
-    let is_peer = |dir: &PathBuf| {
-        ["bridge", "host-local", "portmap"]
-            .iter()
-            .all(|name| dir.join(name).is_file())
-    };
     let subjects = match arguments.get_one::<String>("subject").map(String::as_str) {
         Some("cni") => vec![Subject::Cni],
         Some("daemon") => vec![Subject::Daemon],
@@ -101,7 +119,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         binaries: path("bin-dir")
             .as_deref()
             .map_or_else(Binaries::find, Binaries::in_dir)?,
-        peer_dir: path("peer-dir").filter(is_peer),
+        peer_dir: peer_dir(arguments)?,
         json: path("json"),
         html: path("html"),
         commit: arguments.get_one("commit").cloned(),
@@ -113,6 +131,21 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_that_is_named_has_to_be_there_and_the_usual_one_need_not() {
+        let empty = tempfile::tempdir().unwrap();
+        let named = format!("--peer-dir={}", empty.path().display());
+        let matches = command().try_get_matches_from(["bench", &named]).unwrap();
+        let Refused(said) = peer_dir(&matches).unwrap_err();
+        assert!(said.contains(&*empty.path().to_string_lossy()), "{said}");
+        for name in ["bridge", "host-local", "portmap"] {
+            std::fs::write(empty.path().join(name), "").unwrap();
+        }
+        assert_eq!(peer_dir(&matches), Ok(Some(empty.path().to_owned())));
+        let matches = command().try_get_matches_from(["bench"]).unwrap();
+        assert!(peer_dir(&matches).is_ok());
+    }
 
     #[test]
     fn wrong_subjects_and_too_few_or_too_many_runs_are_refused() {

@@ -2,8 +2,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 
+use super::requirement;
 use super::runner::{self, Config};
 use crate::cli;
 use crate::report;
@@ -23,14 +24,7 @@ pub(crate) fn command() -> Command {
             "Network configuration (list) that they are called with [default: one for flannel or bridge, with portmap]",
         ))
         .arg(path("known", "FILE").value_parser(cli::file).help("Cases that are known to fail: lines of `ID | plugin | case | reason`"))
-        .arg(
-            Arg::new("only")
-                .long("only")
-                .value_name("ID")
-                .action(ArgAction::Append)
-                .value_delimiter(',')
-                .help("Only requirements whose ids begin so, such as DEL or ENV-05"),
-        )
+        .arg(report::only_argument(requirement::TABLE, "Only requirements whose ids begin so, such as DEL or ENV-05"))
         .arg(
             Arg::new("jobs")
                 .long("jobs")

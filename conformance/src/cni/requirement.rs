@@ -7,7 +7,8 @@ use crate::report::{Asked, Level};
 /// The published versions of the specification, the oldest first.
 pub(super) const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-const TABLE: &str = include_str!("requirements.txt");
+/// The table itself.
+pub(super) const TABLE: &str = include_str!("requirements.txt");
 
 /// A range of versions of the specification, by their places in [`VERSIONS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use super::requirement::{self, Requirement, VERSIONS, Versions};
 use super::stage::{Stage, Target};
 use super::subject::{Subject, usual_conf};
 use crate::parallel::in_parallel;
+use crate::refused::Refused;
 use crate::report::{Checked, Known, Outcome, Report, Row, Suite};
 
 /// How the report calls what it judges.
@@ -42,16 +43,18 @@ pub(super) struct Config {
 pub(super) fn run(config: &Config) -> Result<Report> {
     let start = Instant::now();
     if !nix::unistd::geteuid().is_root() {
-        bail!("judging plugins needs root, to make network namespaces");
+        bail!(Refused(
+            "judging plugins needs root, to make network namespaces".to_owned()
+        ));
     }
-    let subject = Subject::load(&config.plugin_dir, config.conf.as_deref())?;
+    let subject = Subject::load(&config.plugin_dir, config.conf.as_deref()).map_err(Refused::from)?;
     let all = groups::cases();
     let names: Vec<_> = all.iter().map(|case| (case.id, case.name)).collect();
-    let known = Known::load(config.known.as_deref(), &names)?;
+    let known = Known::load(config.known.as_deref(), &names).map_err(Refused::from)?;
     let wanted = |id: &str| config.only.is_empty() || config.only.iter().any(|start| id.starts_with(start));
     let cases: Vec<_> = all.into_iter().filter(|case| wanted(case.id)).collect();
     if cases.is_empty() {
-        bail!("no case has an id that begins with {}", config.only.join(" or "));
+        bail!(Refused::without_case(&config.only));
     }
     let requirements = requirement::all()?;
     let supported = supported_versions(&subject, &cases);

@@ -4,18 +4,15 @@ use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::golden;
 use super::mixed::Terms;
-use super::runner::{self, Config};
+use super::runner::{self, Config, REQUIREMENTS};
 use crate::cli;
 use crate::report;
 
 /// The subcommand `interop`.
 pub(crate) fn command() -> Command {
     let path = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
-    let several = |name: &'static str, value: &'static str| {
-        let several = Arg::new(name).long(name).value_name(value);
-        several.action(ArgAction::Append).value_delimiter(',')
-    };
     Command::new("interop")
         .about("Compares what programs write with what the reference was captured to write, and mixes them with others")
         .arg(cli::bin_dir_argument())
@@ -23,8 +20,14 @@ pub(crate) fn command() -> Command {
         .arg(path("deviations", "FILE").value_parser(cli::file).help(
             "What differs by decision and why, instead of this project's list; an empty file for the reference's own",
         ))
-        .arg(several("configuration", "NAME").help("Only these configurations, such as host-gw, cni-v4 or mixed"))
-        .arg(several("only", "ID").help("Only requirements whose ids begin so, such as GLD or PLG-07"))
+        .arg(
+            path("configuration", "NAME")
+                .action(ArgAction::Append)
+                .value_delimiter(',')
+                .value_parser(golden::names())
+                .help("Only these configurations"),
+        )
+        .arg(report::only_argument(REQUIREMENTS, "Only requirements whose ids begin so, such as GLD or PLG-07"))
         .arg(path("other-flanneld", "PATH").value_parser(cli::program).help("Another daemon, in one network with which nodes change sides"))
         .arg(path("other-plugins", "DIR").value_parser(cli::directory).help("Other plugins for the nodes of the other side"))
         .arg(path("net-conf", "FILE").value_parser(cli::file).help("The mixed network's configuration, of which IPv4 only is judged [default: VXLAN with nftables]"))
@@ -86,7 +89,13 @@ mod tests {
             "--only=PLG-01",
         ];
         assert!(command().try_get_matches_from(right).is_ok());
-        for wrong in [&["host-gw"][..], &["--nodes=1"], &["--max-lost=-1"]] {
+        for wrong in [
+            &["host-gw"][..],
+            &["--nodes=1"],
+            &["--max-lost=-1"],
+            &["--configuration=host-gw,nonsense"],
+            &["--only=GLD-01", "--only=ZZZ"],
+        ] {
             let arguments = ["interop"].iter().chain(wrong);
             assert!(command().try_get_matches_from(arguments).is_err(), "{wrong:?}");
         }

@@ -4,8 +4,6 @@ mod daemon;
 mod files;
 mod plugin;
 
-use anyhow::Result;
-
 use super::compare::Findings;
 use super::mixed;
 use crate::captures::Captures;
@@ -61,14 +59,12 @@ const fn of_plugin(name: &'static str) -> Configuration {
 }
 
 /// The configuration of a name.
-///
-/// # Errors
-/// Fails when there is none.
-pub(super) fn named(name: &str) -> Result<Configuration> {
-    let found = CONFIGURATIONS.into_iter().find(|one| one.name == name);
-    found.ok_or_else(|| {
-        let captured = CONFIGURATIONS.iter().map(|one| one.name);
-        let names: Vec<_> = captured.chain([mixed::NAME]).collect();
-        anyhow::anyhow!("there is no configuration {name:?} but {}", names.join(", "))
-    })
+pub(super) fn named(name: &str) -> Option<Configuration> {
+    CONFIGURATIONS.into_iter().find(|one| one.name == name)
+}
+
+/// What a configuration may be called, the mixed one included.
+pub(super) fn names() -> Vec<&'static str> {
+    let captured = CONFIGURATIONS.iter().map(|one| one.name);
+    captured.chain([mixed::NAME]).collect()
 }

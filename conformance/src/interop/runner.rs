@@ -12,6 +12,7 @@ use super::mixed::{self, Terms};
 use crate::captures::Captures;
 use crate::lab::Binaries;
 use crate::parallel::in_parallel;
+use crate::refused::Refused;
 use crate::report::{self, Asked, Outcome, Report, Row, Suite};
 
 /// How the report calls what it judges.
@@ -21,7 +22,8 @@ const SUITE: Suite = Suite {
     subject: "configuration",
     column: "Configuration",
 };
-const REQUIREMENTS: &str = include_str!("requirements.txt");
+/// The table of what is asked.
+pub(super) const REQUIREMENTS: &str = include_str!("requirements.txt");
 /// So many labs at a time; each has three nodes and a server.
 const AT_A_TIME: u8 = 6;
 
@@ -31,7 +33,7 @@ pub(super) struct Config {
     pub(super) bin_dir: Option<PathBuf>,
     pub(super) captures: Option<PathBuf>,
     pub(super) deviations: Option<PathBuf>,
-    /// Names of configurations; all if there is none.
+    /// Names of configurations, as in [`golden::names`]; all if there is none.
     pub(super) configurations: Vec<String>,
     /// Beginnings of ids: only comparisons of these; all if there is none.
     pub(super) only: Vec<String>,
@@ -45,7 +47,7 @@ pub(super) struct Config {
 /// Fails when nothing is left to run, or when programs or lists are not there.
 pub(super) fn run(config: &Config) -> Result<Report> {
     let start = Instant::now();
-    let plan = Plan::of(config)?;
+    let plan = Plan::of(config).map_err(Refused::from)?;
     let rows = in_parallel(plan.configurations.len(), Some(AT_A_TIME), |index| {
         let configuration = plan.configurations.get(index);
         let configuration = configuration.context("a configuration without a place")?;
@@ -93,9 +95,12 @@ struct Plan {
 
 impl Plan {
     fn of(config: &Config) -> Result<Self> {
-        let list = match &config.deviations {
-            Some(file) => fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?,
-            None => OF_THIS_PROJECT.to_owned(),
+        let deviations = match &config.deviations {
+            Some(file) => {
+                let reading = || format!("reading {}", file.display());
+                Deviations::parse(&fs::read_to_string(file).with_context(reading)?).with_context(reading)?
+            }
+            None => Deviations::parse(OF_THIS_PROJECT)?,
         };
         let names = &config.configurations;
         let wanted =
@@ -106,7 +111,7 @@ impl Plan {
             CONFIGURATIONS.to_vec()
         } else {
             let captured = names.iter().filter(|name| *name != mixed::NAME);
-            captured.map(|name| golden::named(name)).collect::<Result<_>>()?
+            captured.filter_map(|name| golden::named(name)).collect()
         };
         configurations.retain(|one| one.ids.iter().any(|id| wanted(id)));
         let names_mixed = names.iter().any(|name| name == mixed::NAME);
@@ -121,14 +126,19 @@ impl Plan {
                 "nothing to compare: no configuration is about what was asked for, or there are no other programs to mix with"
             );
         }
+        let captures = config.captures.as_deref();
+        let captures = captures.map_or_else(|| Ok(Captures::built_in()), Captures::in_dir)?;
+        if let Some(missing) = configurations.iter().find(|one| !captures.has(one.name)) {
+            bail!(
+                "there are no captures of {}: choose others with --configuration",
+                missing.name
+            );
+        }
         let bin_dir = config.bin_dir.as_deref();
         Ok(Self {
             binaries: bin_dir.map_or_else(Binaries::find, Binaries::in_dir)?,
-            captures: config
-                .captures
-                .as_deref()
-                .map_or_else(|| Ok(Captures::built_in()), Captures::in_dir)?,
-            deviations: Deviations::parse(&list)?,
+            captures,
+            deviations,
             configurations,
             is_mixed,
             asked,

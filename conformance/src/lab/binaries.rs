@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
+use crate::refused::Refused;
+
 /// Names the directory with the programs under test; overrides the search.
 pub const BIN_DIR_VARIABLE: &str = "FLANNEL_BIN_DIR";
 
@@ -41,11 +43,11 @@ impl Binaries {
             .filter(|name| !dir.join(name).is_file())
             .collect();
         if !missing.is_empty() {
-            bail!(
+            bail!(Refused(format!(
                 "{} has no {}; {BUILD_ADVICE}",
                 dir.display(),
                 missing.join(" and no ")
-            );
+            )));
         }
         Ok(Self { dir: dir.to_owned() })
     }
@@ -69,10 +71,10 @@ impl Binaries {
             .max()
         {
             Some((_, dir)) => Self::in_dir(&dir),
-            None => bail!(
+            None => bail!(Refused(format!(
                 "no built flanneld and flannel near {}; {BUILD_ADVICE}",
                 this.display()
-            ),
+            ))),
         }
     }
 

@@ -9,9 +9,11 @@ use super::cluster::{self, Cluster};
 use super::guests::GuestNodes;
 use super::hosts::{self, Hosts};
 use super::lab::{Flaw, LabNodes};
+use super::requirement;
 use super::runner::{self, Config, Judged, Plan};
 use crate::cli;
 use crate::lab::MAX_NODES;
+use crate::refused::Refused;
 use crate::report;
 
 /// The inventories whose nodes the run itself makes, and those whose nodes it finds. An argument conflicts with those that
@@ -72,12 +74,10 @@ pub(crate) fn command() -> Command {
         )
         .arg(switch("disruptive").help("Also break things on the nodes for a moment, to see them repaired"))
         .arg(file("known").help("Cases that are known to fail: lines of `ID | family | case | reason`"))
-        .arg(
-            text("only", "ID")
-                .action(ArgAction::Append)
-                .value_delimiter(',')
-                .help("Only requirements whose ids begin so, such as NET or MTU-01"),
-        )
+        .arg(report::only_argument(
+            requirement::TABLE,
+            "Only requirements whose ids begin so, such as NET or MTU-01",
+        ))
         .args(report::arguments())
 }
 
@@ -150,14 +150,14 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
     let nodes = arguments.get_one("nodes").copied().unwrap_or(1);
     let flaw = text("flaw").and_then(|name| Flaw::named(&name));
     // Before a lab is made for nothing.
-    let plan = Plan::of(&config)?;
+    let plan = Plan::of(&config).map_err(Refused::from)?;
     let Judged { report, ended } = match (text("hosts"), path("kubeconfig")) {
         (None, Some(kubeconfig)) => {
             cluster::judge(Cluster::find(cluster_options(arguments, kubeconfig))?, plan)?
         }
         (Some(listed), _) => {
             let hosts = Hosts {
-                destinations: hosts::destinations(&listed)?,
+                destinations: hosts::destinations(&listed).map_err(Refused::from)?,
                 ssh_config: path("ssh-config"),
                 plugin_dir: text("plugin-dir"),
                 conf: text("conf"),
@@ -168,7 +168,9 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         }
         (None, None) if arguments.get_flag("guests") => {
             if !matches!(flaw, None | Some(Flaw::Masquerade)) {
-                bail!("guests can only have the flaw masquerade: try the others with --lab");
+                bail!(Refused(
+                    "guests can only have the flaw masquerade: try the others with --lab".to_owned()
+                ));
             }
             let guests = GuestNodes::start(nodes, path("bin-dir"), path("net-conf").as_deref())?;
             runner::run(&guests, &plan, || flaw.map_or(Ok(()), |_| guests.hide()))?

@@ -23,6 +23,7 @@ use super::carry::{self, carry};
 use super::hosts::restart_by;
 use super::inventory::{Host, Inventory, OwnPod};
 use super::remote::{Remote, side_by_side};
+use crate::refused::Refused;
 use crate::report::Checked;
 use api::Api;
 use exec::Execs;
@@ -89,7 +90,7 @@ impl Cluster {
     /// # Errors
     /// Fails when the API cannot be reached or refuses, or when there is no such node.
     pub(super) fn find(options: Options) -> Result<Self> {
-        let api = Api::new(&options.kubeconfig, options.context.clone())?;
+        let api = Api::new(&options.kubeconfig, options.context.clone()).map_err(Refused::from)?;
         let list = api
             .wait(api.get("/api/v1/nodes"))
             .context("asking the Kubernetes API for its nodes")?;

@@ -9,6 +9,7 @@ use super::case::{Case, Harm, Look};
 use super::inventory::Inventory;
 use super::settle::settle;
 use super::{groups, requirement};
+use crate::refused::Refused;
 use crate::report::{Asked, Known, Outcome, Report, Row, Suite};
 
 /// How the report calls what it judges.
@@ -51,7 +52,7 @@ impl Plan {
         let known = Known::load(config.known.as_deref(), &names)?;
         let cases: Vec<_> = all.into_iter().filter(|case| wanted(case.id)).collect();
         if cases.is_empty() {
-            bail!("no case has an id that begins with {}", config.only.join(" or "));
+            bail!(Refused::without_case(&config.only));
         }
         Ok(Self {
             pods: config.pods,

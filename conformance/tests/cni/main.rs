@@ -122,20 +122,24 @@ fn what_cannot_be_judged_is_told() {
             "no case \"sings\"",
         ),
         (
-            [&format!("--plugin-dir={}", dir.path().display()), "--only=XYZ"],
-            "no case has an id",
+            [
+                &format!("--plugin-dir={}", dir.path().display()),
+                "--only=DEL-01,XYZ",
+            ],
+            "'XYZ' for '--only <ID>': no requirement has an id that begins so: there are ENV-01 to ENV-13",
+        ),
+        (
+            [&format!("--plugin-dir={}", dir.path().display()), "--only=ADD-12"],
+            "no case is about ADD-12",
+        ),
+        (
+            ["--plugin-dir=/nonexistent", "--jobs=1"],
+            "there is no such directory",
         ),
     ] {
         let output = support::program().arg("cni").args(arguments).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(words), "{said}");
     }
-    let output = support::program()
-        .args(["cni", "--plugin-dir=/nonexistent"])
-        .output()
-        .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("there is no such directory"), "{said}");
 }

@@ -203,20 +203,23 @@ fn programs_that_do_otherwise_are_found_out() {
 
 #[test]
 fn what_cannot_be_compared_is_told() {
+    let empty = tempfile::tempdir().unwrap();
+    let captures = format!("--captures={}", empty.path().display());
     for (arguments, words) in [
-        (
-            &["--configuration=udp"][..],
-            "there is no configuration \"udp\" but vxlan-nftables",
-        ),
-        (&["--only=XYZ"], "nothing to compare"),
+        (&["--configuration=host-gw,udp"][..], "'udp' for '--configuration"),
+        (&["--only=GLD-01", "--only=XYZ"], "GLD-01 to GLD-08"),
         (&["--only=MIX"], "no other programs to mix with"),
+        (&["--only=PLG", "--configuration=host-gw"], "nothing to compare"),
         (&["--configuration=host-gw,mixed"], "needs other programs"),
         (&["--captures=/proc", "--configuration=host-gw"], "/proc/"),
+        (&[&captures], "no captures of vxlan-nftables"),
+        (&["--deviations=/proc/version"], "reading /proc/version"),
+        (&["--bin-dir=/proc"], "/proc has no flanneld"),
     ] {
         let output = program().arg("interop").args(arguments).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8(said).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(words), "{said}");
     }
 }

@@ -55,20 +55,30 @@ fn what_cannot_be_judged_is_told() {
     // No name is looked up, and nothing is asked of this machine's own configuration.
     std::fs::write(&config, "ProxyCommand false\n").unwrap();
     let config = format!("--ssh-config={}", config.display());
-    for (arguments, words) in [
-        (&["--lab", "--only=XYZ"][..], "no case has an id"),
-        (&["--hosts=,"], "names no host"),
-        (&["--guests", "--flaw=no-fdb"], "only have the flaw masquerade"),
-        (&["--hosts=a,a"], "named twice"),
-        (&["--hosts=-oProxyCommand=true"], "is no host"),
+    for (arguments, words, status) in [
+        (
+            &["--lab", "--only=NET-01", "--only=XYZ"][..],
+            "'XYZ' for '--only <ID>'",
+            2,
+        ),
+        (&["--lab", "--only=TAB-07"], "no case is about TAB-07", 2),
+        (&["--lab", "--known=/proc/version"], "reading /proc/version", 2),
+        (&["--lab", "--bin-dir=/proc"], "/proc has no flanneld", 2),
+        (&["--hosts=,"], "names no host", 2),
+        (&["--guests", "--flaw=no-fdb"], "only have the flaw masquerade", 2),
+        (&["--hosts=a,a"], "named twice", 2),
+        (&["--hosts=-oProxyCommand=true"], "is no host", 2),
+        (&["--kubeconfig=/proc/version"], "reading the kubeconfig", 2),
+        // Somebody else's failure, not the command line's.
         (
             &["--hosts=nobody@nowhere.invalid", "--only=NET", &config],
             "nobody@nowhere.invalid: the agent did not start",
+            1,
         ),
     ] {
         let output = program().arg("nodes").args(arguments).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(output.status.code(), Some(status), "{said}");
         assert!(said.contains(words), "{said}");
     }
 }
