@@ -32,13 +32,13 @@ mod stats;
 mod table;
 mod usage;
 
-use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use crate::lab::Binaries;
+use crate::report::Written;
 pub use floor::main as floor;
 use machine::Machine;
 use report::{Section, as_json};
@@ -115,19 +115,18 @@ pub fn run(config: &BenchConfig) -> Result<bool> {
         }
     }
     machine.finish();
-    let write = |path: &Option<PathBuf>, text: String| match path {
-        Some(path) => fs::write(path, text).with_context(|| format!("writing {}", path.display())),
-        None => Ok(()),
-    };
-    write(&config.json, format!("{:#}\n", as_json(&machine, &sections)))?;
-    write(&config.html, page::html(&machine, &sections))?;
+    let written = Written::of([
+        (
+            config.json.as_ref(),
+            format!("{:#}\n", as_json(&machine, &sections)),
+        ),
+        (config.html.as_ref(), page::html(&machine, &sections)),
+    ]);
     let drawn: String = sections.iter().map(table::draw).collect();
     let head = "ratio: how many times better ours is than the peer, by the medians";
     let aims = aim::draw(&sections);
     let text = format!("{}{aims}{head}\n{drawn}", machine.text());
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .context("writing the report")?;
+    written.show(&text)?;
     Ok(true)
 }
 

@@ -1,9 +1,10 @@
 //! The command line of `conformance`.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::RangedU64ValueParser;
@@ -16,6 +17,7 @@ use crate::interop;
 use crate::lab::{MAX_NODES, Store};
 use crate::nodes;
 use crate::refused::Refused;
+use crate::report;
 use crate::soak;
 
 /// Exit status for a wrong command line, and for what cannot serve (as of clap, and of most of Unix).
@@ -36,7 +38,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    let result = match matches.subcommand() {
+    let chosen = matches.subcommand();
+    let checked = chosen.map_or(Ok(()), |(_, arguments)| report::check_files(arguments));
+    let result = checked.and_then(|()| match chosen {
         Some(("bench", arguments)) => bench::cli::run(arguments),
         Some(("cni", arguments)) => cni::cli::run(arguments),
         Some(("interop", arguments)) => interop::cli::run(arguments),
@@ -45,7 +49,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("soak", arguments)) => soak::cli::run(arguments),
         Some(("demo", arguments)) => demo::run(&demo_config(arguments)),
         Some(_) | None => Ok(false),
-    };
+    });
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -152,8 +156,7 @@ pub(crate) fn file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// A file on the command line that is to be written: its directory must be there, which is better known before a long run
-/// than after it.
+/// A file on the command line that is to be written: whether it can be is better known before a long run than after it.
 ///
 /// # Errors
 /// Says what is in the way.
@@ -162,10 +165,25 @@ pub(crate) fn new_file(text: &str) -> Result<PathBuf, String> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     if path.is_dir() {
         Err("it is a directory".to_owned())
-    } else if dir.is_none_or(std::path::Path::is_dir) {
+    } else if dir.is_none_or(Path::is_dir) {
+        try_to_write(&path).map_err(|err| format!("it cannot be written: {err}"))?;
         Ok(path)
     } else {
         Err("its directory is not there".to_owned())
+    }
+}
+
+/// Opens a file for writing, which changes nothing in it; one that is not there is made and removed. What else has a name,
+/// such as a pipe or a link to nothing, is left alone.
+fn try_to_write(path: &Path) -> std::io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(err) if err.kind() == ErrorKind::NotFound => {
+            OpenOptions::new().write(true).create_new(true).open(path)?;
+            fs::remove_file(path)
+        }
+        Err(err) => Err(err),
+        Ok(_) if path.is_file() => OpenOptions::new().write(true).open(path).map(drop),
+        Ok(_) => Ok(()),
     }
 }
 
@@ -222,13 +240,6 @@ mod tests {
         assert_eq!(file("/proc/version"), Ok("/proc/version".into()));
         assert_eq!(file("/"), Err("it is a directory".to_owned()));
         assert_eq!(file("/absent"), Err("there is no such file".to_owned()));
-        assert_eq!(new_file("report.html"), Ok("report.html".into()));
-        assert_eq!(new_file("/report.html"), Ok("/report.html".into()));
-        assert_eq!(
-            new_file("/absent/r.html"),
-            Err("its directory is not there".to_owned())
-        );
-        assert_eq!(new_file("/"), Err("it is a directory".to_owned()));
         for wrong in [
             "cni --plugin-dir=/absent",
             "cni --plugin-dir=/ --html=/absent/r",
@@ -240,6 +251,36 @@ mod tests {
                 error.use_stderr() && error.to_string().contains("/absent"),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_known_before_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |path: &Path| new_file(path.to_str().unwrap());
+        let (absent, there) = (dir.path().join("absent"), dir.path().join("there"));
+        fs::write(&there, "kept").unwrap();
+        assert_eq!(of(&absent), Ok(absent.clone()));
+        assert_eq!(of(&there), Ok(there.clone()));
+        assert!(!absent.exists() && fs::read_to_string(&there).unwrap() == "kept");
+        assert_eq!(new_file("/dev/null"), Ok("/dev/null".into()));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert_eq!(of(&link), Ok(link.clone()));
+        assert!(link.is_symlink());
+        for (wrong, words) in [
+            (dir.path().to_owned(), "it is a directory"),
+            (absent.join("r.html"), "its directory is not there"),
+            (there.join("r.html"), "its directory is not there"),
+            // No privilege makes files there.
+            ("/proc/r.html".into(), "it cannot be written: No such file"),
+            (
+                dir.path().join("x".repeat(256)),
+                "it cannot be written: File name too long",
+            ),
+        ] {
+            let said = of(&wrong).unwrap_err();
+            assert!(said.starts_with(words), "{said}");
         }
     }
 

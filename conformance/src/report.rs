@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use known::Known;
 pub(crate) use outcome::{CannotRun, Checked, Outcome, Stop, differs, expect};
-pub(crate) use output::{arguments, only, only_argument, write};
+pub(crate) use output::{Written, arguments, check_files, only, only_argument, write};
 pub(crate) use requirement::requirements;
 
 /// How binding a requirement is.

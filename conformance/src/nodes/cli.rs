@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
@@ -180,9 +180,11 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
             runner::run(&lab, &plan, || flaw.map_or(Ok(()), |flaw| lab.spoil(flaw)))?
         }
     };
-    let good = report::write(&report, arguments)?;
-    ended?;
-    Ok(good)
+    match (report::write(&report, arguments), ended) {
+        (good, Ok(())) => good,
+        (Ok(_), Err(ended)) => Err(ended),
+        (Err(unwritten), Err(ended)) => Err(anyhow!("{unwritten:#}; {ended:#}")),
+    }
 }
 
 #[cfg(test)]

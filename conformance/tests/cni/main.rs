@@ -89,6 +89,31 @@ fn every_form_of_the_report_is_written() {
 }
 
 #[test]
+fn a_form_that_cannot_be_written_keeps_no_other_back() {
+    let dir = ours();
+    let html = dir.path().join("report.html");
+    let mut judge = support::program();
+    judge.args(["cni", "--only=VER-01", "--json=/dev/full", "--junit=/dev/full/x"]);
+    judge.arg("--plugin-dir").arg(dir.path()).arg("--html").arg(&html);
+    // What has no directory is known before.
+    assert_eq!(judge.output().unwrap().status.code(), Some(2));
+    assert!(!html.exists());
+    let mut judge = support::program();
+    judge.args(["cni", "--only=VER-01", "--json=/dev/full"]);
+    judge.arg("--plugin-dir").arg(dir.path()).arg("--html").arg(&html);
+    let output = judge.output().unwrap();
+    let [table, said] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("could not be written to /dev/full: No space"),
+        "{said}"
+    );
+    let closing = format!("report written to {}\n", html.display());
+    assert!(table.starts_with("pass ") || table.contains("\npass "), "{table}");
+    assert!(table.ends_with(&closing) && html.exists(), "{table}");
+}
+
+#[test]
 fn what_cannot_be_judged_is_told() {
     let dir = ours();
     let list = |name: &str, text: &str| {
@@ -131,6 +156,10 @@ fn what_cannot_be_judged_is_told() {
         (
             [&format!("--plugin-dir={}", dir.path().display()), "--only=ADD-12"],
             "no case is about ADD-12",
+        ),
+        (
+            ["--plugin-dir=/proc", "--html=/proc/report"],
+            "'/proc/report' for '--html <FILE>': it cannot be written",
         ),
         (
             ["--plugin-dir=/nonexistent", "--jobs=1"],

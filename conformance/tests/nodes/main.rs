@@ -64,6 +64,11 @@ fn what_cannot_be_judged_is_told() {
         (&["--lab", "--only=TAB-07"], "no case is about TAB-07", 2),
         (&["--lab", "--known=/proc/version"], "reading /proc/version", 2),
         (&["--lab", "--bin-dir=/proc"], "/proc has no flanneld", 2),
+        (
+            &["--lab", "--json=/dev/null", "--junit=/dev/null"],
+            "--json and --junit both name /dev/null",
+            2,
+        ),
         (&["--hosts=,"], "names no host", 2),
         (&["--guests", "--flaw=no-fdb"], "only have the flaw masquerade", 2),
         (&["--hosts=a,a"], "named twice", 2),
