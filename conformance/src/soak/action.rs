@@ -28,6 +28,8 @@ const JUNK: [(&str, &str); 2] = [
     ("notes", "call the network team"),
     ("10.244.250.0-24", "{\"PublicIP\":"),
 ];
+/// The pod network, as the configuration has it.
+const NETWORK: &str = "10.244.0.0/16";
 const BAD_CONF: &str = "{\"Network\":";
 
 /// Something that happens to a cluster.
@@ -140,6 +142,29 @@ impl Action {
             },
         };
         Ok(drawn)
+    }
+
+    /// Whether all has to be right before it may happen after `before`, which happened since all was.
+    pub(super) fn waits_for_rest(self, before: &[Self]) -> bool {
+        match self {
+            // What is judged while the store is away has to be whole when it goes.
+            Self::Outage { .. } => true,
+            // Somebody's route in the place of one that a daemon has held gives way; where it came first it stays.
+            Self::Drift { fault, .. } => fault == Fault::RouteMoved,
+            Self::KillDaemon { node } | Self::RestartDaemon { node } => {
+                let moved = |action: &Self| matches!(action, Self::Drift { node: of, fault: Fault::RouteMoved, .. } if *of == node);
+                before.iter().any(moved)
+            }
+            Self::AddPod { .. }
+            | Self::DelPod { .. }
+            | Self::KillAdd { .. }
+            | Self::KillDel { .. }
+            | Self::Leave { .. }
+            | Self::Join { .. }
+            | Self::Reboot { .. }
+            | Self::Junk
+            | Self::BadConf => false,
+        }
     }
 
     /// Lets it happen.
@@ -286,6 +311,8 @@ fn forget_memory(node: &Node) -> Result<()> {
         // It may never have been made, or gone with the underlay.
         node.ip(&["link", "delete", link]).ok();
     }
+    // One that somebody put in the place of a peer's.
+    node.ip(&["-4", "route", "flush", "root", NETWORK])?;
     node.exec(&["nft", "flush", "ruleset"])?;
     for dir in ["/run/flannel", "/run/cni"] {
         let dir = node.file(dir);

@@ -91,14 +91,15 @@ fn round(
     settling: Duration,
     actions: &mut u64,
 ) -> Result<(String, Duration)> {
-    let mut told: Vec<String> = Vec::new();
+    let (mut told, mut since_rest): (Vec<String>, Vec<Action>) = Default::default();
     for _ in 0..=random.below(MAX_ACTIONS) {
         let action = Action::draw(world, random)?;
-        if matches!(action, Action::Outage { .. }) {
-            // What is judged while the store is away has to be whole when it goes.
+        if action.waits_for_rest(&since_rest) {
             settle(world, settling).with_context(|| told.join("; "))?;
+            since_rest.clear();
         }
         told.push(action.to_string());
+        since_rest.push(action);
         *actions += 1;
         action.happen(world).with_context(|| told.join("; "))?;
     }

@@ -6,10 +6,11 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use super::world::{Member, World};
 use crate::lab::ping::{Patience, ping_all};
-use crate::lab::{Namespaces, Node, TUNNEL, text};
+use crate::lab::{BIN_DIR, Namespaces, Node, TUNNEL, text};
 
 /// Where host-local keeps what it gave away (plugins pkg/ipam/host-local/backend/disk), by the network's name.
 const RESERVED: &str = "/var/lib/cni/networks/cbr0";
@@ -30,7 +31,36 @@ pub(super) fn violations(world: &mut World) -> Result<Vec<String>> {
     found.extend(tables(world)?);
     found.extend(left_overs(world)?);
     if found.is_empty() {
+        found.extend(statuses(world)?);
         found.extend(unreachable(world)?);
+    }
+    Ok(found)
+}
+
+/// Each daemon says itself that it is ready, and knows that it has programmed all others.
+fn statuses(world: &World) -> Result<Vec<String>> {
+    let present = world.present()?;
+    let others = present.len().saturating_sub(1);
+    let mut found = Vec::new();
+    for (node, _) in &present {
+        let answer = node.exec(&[&format!("{BIN_DIR}/flanneld"), "status", "--json"])?;
+        let answer: Value = serde_json::from_slice(&answer.stdout)
+            .with_context(|| format!("reading what {} says: {answer:?}", node.name()))?;
+        let told = |pointer: &str| answer.pointer(pointer).unwrap_or(&Value::Null);
+        if told("/status/ready") != true {
+            found.push(format!(
+                "{} is not ready: {}",
+                node.name(),
+                told("/status/reason")
+            ));
+        }
+        if told("/status/peers/programmed") != others {
+            found.push(format!(
+                "{} says of its peers: {}",
+                node.name(),
+                told("/status/peers")
+            ));
+        }
     }
     Ok(found)
 }
