@@ -187,6 +187,17 @@ fn try_to_write(path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// A file with a network configuration on the command line: its text, because what is a pipe can be read but once.
+///
+/// # Errors
+/// Says what it is instead of a JSON object.
+pub(crate) fn net_conf(text: &str) -> Result<String, String> {
+    let conf = fs::read_to_string(file(text)?).map_err(|err| format!("it cannot be read: {err}"))?;
+    let members: serde_json::Result<serde_json::Map<_, _>> = serde_json::from_str(&conf);
+    members.map_err(|err| format!("it is no network configuration, which is a JSON object: {err}"))?;
+    Ok(conf)
+}
+
 /// A program on the command line, which must be there.
 ///
 /// # Errors

@@ -30,7 +30,7 @@ pub(crate) fn command() -> Command {
         .arg(report::only_argument(REQUIREMENTS, "Only requirements whose ids begin so, such as GLD or PLG-07"))
         .arg(path("other-flanneld", "PATH").value_parser(cli::program).help("Another daemon, in one network with which nodes change sides"))
         .arg(path("other-plugins", "DIR").value_parser(cli::directory).help("Other plugins for the nodes of the other side"))
-        .arg(path("net-conf", "FILE").value_parser(cli::file).help("The mixed network's configuration, of which IPv4 only is judged [default: VXLAN with nftables]"))
+        .arg(path("net-conf", "FILE").value_parser(cli::net_conf).help("The mixed network's configuration, of which IPv4 only is judged [default: VXLAN with nftables]"))
         .arg(
             Arg::new("nodes")
                 .long("nodes")
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         terms: Terms {
             flanneld: path("other-flanneld"),
             plugins: path("other-plugins"),
-            net_conf: path("net-conf"),
+            net_conf: arguments.get_one::<String>("net-conf").cloned(),
             nodes: arguments.get_one("nodes").copied().unwrap_or(2),
             max_lost: arguments.get_one::<u16>("max-lost").copied().unwrap_or(0).into(),
         },
@@ -95,6 +95,7 @@ mod tests {
             &["--max-lost=-1"],
             &["--configuration=host-gw,nonsense"],
             &["--only=GLD-01", "--only=ZZZ"],
+            &["--net-conf=/proc/version"],
         ] {
             let arguments = ["interop"].iter().chain(wrong);
             assert!(command().try_get_matches_from(arguments).is_err(), "{wrong:?}");

@@ -8,6 +8,8 @@ mod step;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::Result;
+
 use super::deviation::Deviations;
 use crate::lab::Binaries;
 use crate::report::{Asked, Outcome, Row};
@@ -53,7 +55,8 @@ pub(super) struct Terms {
     pub(super) flanneld: Option<PathBuf>,
     /// A directory of other plugins; the same where there is none.
     pub(super) plugins: Option<PathBuf>,
-    pub(super) net_conf: Option<PathBuf>,
+    /// The network's configuration, where it is not the usual one.
+    pub(super) net_conf: Option<String>,
     pub(super) nodes: u8,
     /// How many packets each way may lose while a node changes sides; they are a millisecond apart.
     pub(super) max_lost: usize,
@@ -71,6 +74,14 @@ impl Terms {
             part("mixed with the plugins", &self.plugins),
         ];
         parts.into_iter().flatten().collect()
+    }
+
+    /// Looks whether the other side's plugins are all there.
+    ///
+    /// # Errors
+    /// Names the ones that are missing.
+    pub(super) fn check(&self) -> Result<()> {
+        self.plugins.as_deref().map_or(Ok(()), programs::check)
     }
 
     /// Whether there is anything to be mixed with.

@@ -134,6 +134,7 @@ impl Plan {
                 missing.name
             );
         }
+        config.terms.check()?;
         let bin_dir = config.bin_dir.as_deref();
         Ok(Self {
             binaries: bin_dir.map_or_else(Binaries::find, Binaries::in_dir)?,

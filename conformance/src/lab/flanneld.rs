@@ -13,7 +13,7 @@ use super::mounts::BIN_DIR;
 use super::namespaces::command;
 use super::node::Node;
 use super::process::{Process, waits_of};
-use super::wait::wait_until;
+use super::wait::{LongWait, wait_until};
 
 /// Where the daemon writes what the plugin reads (flannel `--subnet-file`'s default).
 pub const SUBNET_FILE: &str = "/run/flannel/subnet.env";
@@ -43,7 +43,8 @@ pub struct Attempt {
 }
 
 impl Node {
-    /// Starts the node daemon on the lab's store of leases and waits until it has written the subnet file.
+    /// Starts the node daemon on the lab's store of leases and waits until it has written the subnet file. A long wait is
+    /// told on standard error.
     ///
     /// # Errors
     /// Fails when the daemon ends or writes nothing in time; the error carries the end of its log.
@@ -58,7 +59,10 @@ impl Node {
     pub fn start_flanneld_under(&self, wrapper: &[&str], extra: &[&str]) -> Result<Flanneld> {
         let before = self.subnet_file_version();
         let mut process = self.spawn_flanneld(wrapper, extra)?;
+        let what = format!("flanneld on {} to write its subnet file", self.name());
+        let mut wait = LongWait::new(what, START_LIMIT);
         let ready = wait_until("the subnet file to be written", START_LIMIT, || {
+            wait.look();
             if let Some(status) = process.ended()? {
                 bail!("flanneld ended ({status})");
             }

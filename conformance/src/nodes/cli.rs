@@ -55,7 +55,8 @@ pub(crate) fn command() -> Command {
                 .help("The lab's or guests' flanneld and flannel [default: found near this program]"),
         )
         .arg(
-            file("net-conf")
+            text("net-conf", "FILE")
+                .value_parser(cli::net_conf)
                 .conflicts_with_all(FOUND)
                 .help("The lab's or guests' network configuration [default: VXLAN in both families]"),
         )
@@ -172,11 +173,11 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
                     "guests can only have the flaw masquerade: try the others with --lab".to_owned()
                 ));
             }
-            let guests = GuestNodes::start(nodes, path("bin-dir"), path("net-conf").as_deref())?;
+            let guests = GuestNodes::start(nodes, path("bin-dir"), text("net-conf").as_deref())?;
             runner::run(&guests, &plan, || flaw.map_or(Ok(()), |_| guests.hide()))?
         }
         (None, None) => {
-            let lab = LabNodes::start(nodes, path("bin-dir"), path("net-conf").as_deref())?;
+            let lab = LabNodes::start(nodes, path("bin-dir"), text("net-conf").as_deref())?;
             runner::run(&lab, &plan, || flaw.map_or(Ok(()), |flaw| lab.spoil(flaw)))?
         }
     };
@@ -201,6 +202,7 @@ mod tests {
             &["--lab", "--flaw=none"],
             &["--lab", "--kubeconfig=/proc/version"],
             &["--kubeconfig=/proc/version", "--ready-secs=0"],
+            &["--lab", "--net-conf=/proc/version"],
         ] {
             let arguments = ["nodes"].iter().chain(wrong);
             assert!(command().try_get_matches_from(arguments).is_err(), "{wrong:?}");
@@ -219,11 +221,14 @@ mod tests {
 
     #[test]
     fn what_one_place_takes_is_refused_for_another() {
+        let conf = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(conf.path(), "{}").unwrap();
+        let net_conf = format!("--net-conf={}", conf.path().display());
         let (lab, guests, hosts, cluster) = ("--lab", "--guests", "--hosts=a", "--kubeconfig=/proc/version");
         for (argument, places) in [
             ("--nodes=3", &[lab, guests][..]),
             ("--bin-dir=/proc", &[lab, guests]),
-            ("--net-conf=/proc/version", &[lab, guests]),
+            (&net_conf, &[lab, guests]),
             ("--flaw=no-fdb", &[lab, guests]),
             ("--plugin-dir=/x", &[hosts]),
             ("--conf=/x", &[hosts]),

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use super::connection::{Carrier, Connection};
 use super::inventory::{Host, Inventory};
-use super::lab::{DAEMON_FLAGS, HIDING, net_conf_of};
+use super::lab::{DAEMON_FLAGS, HIDING, NET_CONF};
 use super::remote::{Remote, side_by_side};
 use crate::guest::{Guest, GuestLab};
 use crate::lab::runtime::{CONFLIST, conflist};
@@ -51,14 +51,14 @@ impl GuestNodes {
     ///
     /// # Errors
     /// Fails without root, QEMU, etcd, the kernel's package or the programs, and when a daemon does not start.
-    pub(super) fn start(count: u8, bin_dir: Option<PathBuf>, net_conf: Option<&Path>) -> Result<Self> {
-        let net_conf = net_conf_of(net_conf)?;
+    pub(super) fn start(count: u8, bin_dir: Option<PathBuf>, net_conf: Option<&str>) -> Result<Self> {
         let binaries = bin_dir.as_deref().map_or_else(Binaries::find, Binaries::in_dir)?;
         let this = std::env::current_exe().context("finding the running program's own path")?;
         let name = this.file_name().unwrap_or_default().to_string_lossy();
         let agent = format!("{CNI_BIN_DIR}/{name}");
         let mut lab = GuestLab::start(count, &binaries, &[this])?;
-        lab.lab().put_in_etcd("config", &net_conf, None)?;
+        lab.lab()
+            .put_in_etcd("config", net_conf.unwrap_or(NET_CONF), None)?;
         for number in 1..=count {
             let guest = lab.guest(number)?;
             // Host ports are portmap's, which is the same program.

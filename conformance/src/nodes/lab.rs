@@ -1,7 +1,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::lab::{
 use crate::report::Checked;
 
 /// Both families, so that every case can be run.
-const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
+pub(super) const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
     "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
 /// As in Flannel's manifest.
 pub(super) const DAEMON_FLAGS: [&str; 1] = ["--ip-masq"];
@@ -37,15 +37,15 @@ pub(super) struct LabNodes {
 
 impl LabNodes {
     /// Makes a lab of nodes that have both families, with a daemon on each; the network configuration is one of both
-    /// families and VXLAN, unless a file has another.
+    /// families and VXLAN, unless another is given.
     ///
     /// # Errors
     /// Fails without root or without the programs, and when a daemon does not start.
-    pub(super) fn start(nodes: u8, bin_dir: Option<PathBuf>, net_conf: Option<&Path>) -> Result<Self> {
-        let net_conf = net_conf_of(net_conf)?;
+    pub(super) fn start(nodes: u8, bin_dir: Option<PathBuf>, net_conf: Option<&str>) -> Result<Self> {
         let binaries = bin_dir.as_deref().map_or_else(Binaries::find, Binaries::in_dir)?;
         let lab = Lab::new(&LabConfig { nodes, binaries })?;
-        fs::write(lab.shared_file("leases/config"), net_conf).context("writing the network configuration")?;
+        fs::write(lab.shared_file("leases/config"), net_conf.unwrap_or(NET_CONF))
+            .context("writing the network configuration")?;
         let this = std::env::current_exe().context("finding the running program's own path")?;
         copy_program(&this, &lab.shared_file(AGENT))?;
         for node in lab.nodes() {
@@ -67,15 +67,6 @@ impl LabNodes {
     pub(super) fn nodes(&self) -> &[Node] {
         self.lab.nodes()
     }
-}
-
-/// A file's network configuration, or the one of both families and VXLAN.
-///
-/// # Errors
-/// Fails when the file cannot be read.
-pub(super) fn net_conf_of(file: Option<&Path>) -> Result<String> {
-    let read = |file: &Path| fs::read_to_string(file).with_context(|| format!("reading {}", file.display()));
-    file.map_or_else(|| Ok(NET_CONF.to_owned()), read)
 }
 
 fn already_there(error: std::io::Error) -> std::io::Result<()> {

@@ -215,6 +215,11 @@ fn what_cannot_be_compared_is_told() {
         (&[&captures], "no captures of vxlan-nftables"),
         (&["--deviations=/proc/version"], "reading /proc/version"),
         (&["--bin-dir=/proc"], "/proc has no flanneld"),
+        (&["--other-plugins=/proc"], "/proc has no bridge, no host-local"),
+        (
+            &["--other-plugins=/usr/lib/cni", "--net-conf=/proc/version"],
+            "'/proc/version' for '--net-conf",
+        ),
     ] {
         let output = program().arg("interop").args(arguments).output().unwrap();
         let said = [output.stdout, output.stderr].concat();

@@ -1,7 +1,9 @@
 //! Beside others: this project's daemon under another path with Debian's plugins, and programs with flaws.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use conformance::lab::{Binaries, copy_program};
 
@@ -53,6 +55,27 @@ fn nodes_of_both_kinds_are_one_network_and_change_sides_without_harm() {
         assert!(!case.to_string().contains("CHECK is not asked"), "{case:#}");
     }
     assert!(run.table.contains("packets lost; back: "), "{}", run.table);
+}
+
+#[test]
+fn a_daemon_that_hangs_is_not_waited_for_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = dir.path().join("hangs");
+    write_script(&daemon, "exec sleep 300");
+    let mut run = program();
+    run.args(["interop", "--configuration=mixed", "--other-flanneld"])
+        .arg(&daemon);
+    run.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut run = run.spawn().unwrap();
+    let mut line = String::new();
+    // The lab ends with the program.
+    BufReader::new(run.stderr.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let expected = "waiting for flanneld on node2 to write its subnet file: 10 of at most 180 s …\n";
+    assert_eq!(line, expected);
 }
 
 #[test]

@@ -69,6 +69,11 @@ fn what_cannot_be_judged_is_told() {
             "--json and --junit both name /dev/null",
             2,
         ),
+        (
+            &["--lab", "--net-conf=/proc/version"],
+            "'/proc/version' for '--net-conf <FILE>': it is no network configuration",
+            2,
+        ),
         (&["--hosts=,"], "names no host", 2),
         (&["--guests", "--flaw=no-fdb"], "only have the flaw masquerade", 2),
         (&["--hosts=a,a"], "named twice", 2),

@@ -1,7 +1,6 @@
 //! The lab: nodes of both sides over etcd, each with a pod that stays.
 
 use std::cell::Cell;
-use std::fs;
 use std::thread;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use crate::lab::traffic::dropped_when_busy;
 use crate::lab::{Binaries, Flanneld, Lab, LabConfig, Node, Pod, Store, wait_until};
 use crate::report::{Checked, Outcome, differs, expect};
 
-/// Unless a file has another.
+/// Unless another is given.
 const NET_CONF: &str = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
 /// Of every daemon, beside those of the store.
 const FLAGS: [&str; 1] = ["--ip-masq"];
@@ -78,12 +77,9 @@ impl Bed {
             terms.flanneld.as_deref(),
             terms.plugins.as_deref(),
         )?;
-        let conf = match &terms.net_conf {
-            Some(file) => fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?,
-            None => NET_CONF.to_owned(),
-        };
-        lab.put_in_etcd("config", &conf, None)?;
-        let has_ipv6 = serde_json::from_str::<Value>(&conf)
+        let conf = terms.net_conf.as_deref().unwrap_or(NET_CONF);
+        lab.put_in_etcd("config", conf, None)?;
+        let has_ipv6 = serde_json::from_str::<Value>(conf)
             .context("reading the network configuration")?
             .get("EnableIPv6")
             .is_some_and(|value| *value == Value::Bool(true));

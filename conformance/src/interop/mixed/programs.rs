@@ -24,6 +24,28 @@ const MAPPED: HostPort = HostPort {
 /// The directory in which this project's portmap records the ports that it mapped.
 const OWN_RECORD: &[u8] = b"flannel-portmap";
 
+/// Looks whether a directory has the plugins that a side is made of: those without which there is neither a pod's link
+/// nor a port of the node for it. What `flannel` runs may be in itself.
+///
+/// # Errors
+/// Names the ones that are missing.
+pub(super) fn check(dir: &Path) -> Result<()> {
+    let lacks = |name: &&str| !dir.join(name).is_file();
+    let main = lacks(&"flannel")
+        .then_some(["bridge", "host-local"])
+        .into_iter()
+        .flatten();
+    let missing: Vec<_> = main.chain(["portmap"]).filter(lacks).collect();
+    if !missing.is_empty() {
+        bail!(
+            "{} has no {}: a side takes portmap, and either flannel or bridge and host-local",
+            dir.display(),
+            missing.join(", no ")
+        );
+    }
+    Ok(())
+}
+
 /// Puts a side's programs where the lab's are looked for.
 ///
 /// # Errors
@@ -131,6 +153,25 @@ pub(super) fn with_port<T>(node: &Node, call: impl FnOnce() -> Result<T>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_side_needs_a_plugin_for_links_and_one_for_ports() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = || check(dir.path()).unwrap_err().to_string();
+        assert!(
+            said().contains("has no bridge, no host-local, no portmap"),
+            "{}",
+            said()
+        );
+        fs::write(dir.path().join("flannel"), "").unwrap();
+        assert!(said().contains("has no portmap"), "{}", said());
+        fs::write(dir.path().join("portmap"), "").unwrap();
+        assert!(check(dir.path()).is_ok());
+        fs::rename(dir.path().join("flannel"), dir.path().join("bridge")).unwrap();
+        assert!(said().contains("has no host-local"), "{}", said());
+        fs::write(dir.path().join("host-local"), "").unwrap();
+        assert!(check(dir.path()).is_ok());
+    }
 
     #[test]
     fn a_portmap_is_this_projects_if_it_names_its_record() {
