@@ -1,9 +1,11 @@
 //! A Kubernetes cluster, by its API alone. In a namespace of its own a run makes a privileged pod on each node, from which
 //! the agent gets onto the node, and the pods to be judged, in each of which runs an agent of its own; the program gets
-//! there through the input of an exec. The namespace goes when the run ends, also by SIGINT, SIGTERM or SIGHUP.
+//! there through the input of an exec. A Node of which there is nothing but the object joins and leaves for one case. Both
+//! go when the run ends, also by SIGINT, SIGTERM or SIGHUP.
 
 mod api;
 mod exec;
+mod made;
 mod manifest;
 mod patience;
 mod run;
@@ -16,17 +18,18 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::carry::{self, carry};
 use super::hosts::restart_by;
-use super::inventory::{Host, Inventory, OwnPod};
+use super::inventory::{Host, Inventory, Newcomer, OwnPod};
 use super::remote::{Remote, side_by_side};
 use crate::refused::Refused;
-use crate::report::Checked;
-use api::Api;
+use crate::report::{Checked, Stop};
+use api::{Api, is_forbidden};
 use exec::Execs;
+use made::{Kind, Made};
 use manifest::Role;
 use patience::repeat;
 use wait::{Pods, Unready, events_in_words, is_ready};
@@ -34,10 +37,8 @@ use wait::{Pods, Unready, events_in_words, is_ready};
 pub(in crate::nodes) use run::judge;
 pub(in crate::nodes) use wait::{addresses, condition};
 
-/// How often the pods are looked at while they start, and the namespace while it ends.
+/// How often the pods are looked at while they start.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long the namespace may take to be gone.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
 
 /// What is asked of a cluster.
 #[derive(Debug, Clone)]
@@ -59,22 +60,14 @@ pub(super) struct Options {
 pub(super) struct Cluster {
     api: Api,
     options: Options,
-    namespace: String,
+    /// The namespace of the pods, and the Node that joins.
+    made: Made,
     nodes: Vec<Node>,
     /// How many nodes the cluster has, with those that are not judged.
     all_nodes: usize,
     execs: Execs,
-    /// What becomes of the namespace; held while it is being made.
-    stage: tokio::sync::Mutex<Stage>,
     /// The names of pods in the API by those in the report.
     names: Mutex<BTreeMap<String, String>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Empty,
-    Made,
-    Over,
 }
 
 /// A node on which pods are made.
@@ -112,29 +105,22 @@ impl Cluster {
         let random = RandomState::new().hash_one(std::process::id());
         Ok(Self {
             all_nodes: all.len(),
-            namespace: format!("flannel-conformance-{:08x}", random & 0xffff_ffff),
+            made: Made::new(format!("flannel-conformance-{:08x}", random & 0xffff_ffff)),
             api,
             options,
             nodes,
             execs: Execs::default(),
-            stage: tokio::sync::Mutex::new(Stage::Empty),
             names: Mutex::default(),
         })
     }
 
     async fn make_namespace(&self) -> Result<()> {
-        let mut stage = self.stage.lock().await;
-        if *stage == Stage::Over {
-            bail!("the run is about to end");
-        }
-        // Before it is known, because an answer may be lost.
-        *stage = Stage::Made;
-        let object = manifest::namespace(&self.namespace, self.options.unprivileged);
-        self.api.create("/api/v1/namespaces", &object).await
+        let object = manifest::namespace(self.made.name(), self.options.unprivileged);
+        self.made.make(&self.api, Kind::Namespace, &object).await
     }
 
     fn pods_path(&self) -> String {
-        format!("/api/v1/namespaces/{}/pods", self.namespace)
+        format!("/api/v1/namespaces/{}/pods", self.made.name())
     }
 
     /// Makes all pods.
@@ -194,7 +180,7 @@ impl Cluster {
         let Unready { name, node, why } = pod;
         let path = format!(
             "/api/v1/namespaces/{}/events?fieldSelector=involvedObject.name={name}",
-            self.namespace
+            self.made.name()
         );
         let events = self.api.get(&path).await.unwrap_or_default();
         let events = events_in_words(&events);
@@ -215,7 +201,7 @@ impl Cluster {
         let start = |name: &str, pod: &str, way: &[&str]| {
             let argv = [way, &["sh", "-c", &script]].concat();
             let argv: Vec<_> = argv.into_iter().map(str::to_owned).collect();
-            let connection = self.execs.start(&self.api, &self.namespace, pod, &argv)?;
+            let connection = self.execs.start(&self.api, self.made.name(), pod, &argv)?;
             Remote::start(name, connection, program)
         };
         let mut host = Host {
@@ -252,35 +238,10 @@ impl Cluster {
         Ok(host)
     }
 
-    /// Ends all agents and removes the namespace, with all that is in it; there may be none.
+    /// Ends all agents and removes what was made; there may be nothing.
     async fn remove(&self) -> Result<()> {
-        let was = std::mem::replace(&mut *self.stage.lock().await, Stage::Over);
         self.execs.end().await;
-        if was != Stage::Made {
-            return Ok(());
-        }
-        let path = format!("/api/v1/namespaces/{}", self.namespace);
-        let mut is_asked = false;
-        let gone = repeat(REMOVAL_LIMIT, PAUSE, async || {
-            if !is_asked {
-                self.api.delete(&path).await?;
-                is_asked = true;
-            }
-            Ok(self.api.find(&path).await?.is_none())
-        });
-        if !gone.await.with_context(|| self.way_out())? {
-            let secs = REMOVAL_LIMIT.as_secs();
-            return Err(anyhow!("it is still there after {secs} s")).with_context(|| self.way_out());
-        }
-        Ok(())
-    }
-
-    /// What is to be done where the namespace was not removed.
-    fn way_out(&self) -> String {
-        format!(
-            "the namespace {} may be left: kubectl delete namespace {}",
-            self.namespace, self.namespace
-        )
+        self.made.remove_all(&self.api).await
     }
 }
 
@@ -366,5 +327,30 @@ impl Inventory for Cluster {
         Ok(self
             .api
             .wait(self.api.get(&format!("{}/{own}", self.pods_path())))?)
+    }
+    fn node_objects(&self) -> Checked<Vec<Value>> {
+        let list = self.api.wait(self.api.get("/api/v1/nodes"))?;
+        let items = list.get("items").and_then(Value::as_array);
+        Ok(items.cloned().unwrap_or_default())
+    }
+
+    fn join(&self, newcomer: &Newcomer) -> Checked<String> {
+        let name = self.made.name();
+        let made = self.api.wait(async {
+            // Who may make one and not delete it shall not find that out afterwards.
+            self.made.may_be_removed(&self.api, Kind::Node).await?;
+            let node = manifest::node(name, newcomer);
+            self.made.make(&self.api, Kind::Node, &node).await
+        });
+        match made {
+            Err(error) if is_forbidden(&error) => Err(Stop::Skip(format!(
+                "it takes the verbs create and delete of nodes: {error:#}"
+            ))),
+            made => Ok(made.map(|()| name.to_owned())?),
+        }
+    }
+
+    fn leave(&self) -> Checked<()> {
+        Ok(self.api.wait(self.made.remove(&self.api, Kind::Node))?)
     }
 }

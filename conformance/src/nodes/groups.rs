@@ -1,12 +1,14 @@
 //! The cases, a file for each group of requirements.
 
 mod kube;
+mod newcomer;
 mod pairs;
 mod paths;
 mod peers;
 mod principles;
 mod repair;
 mod sizes;
+mod subnets;
 mod tables;
 mod tools;
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Result;
@@ -37,6 +38,14 @@ impl Host {
     }
 }
 
+/// A Node of which there is nothing but what the Kubernetes API has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Newcomer {
+    /// Its subnets, one of each family at most.
+    pub(super) pod_cidrs: Vec<String>,
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
 /// Where nodes come from, and how an agent is started on each. All else is the agent's.
 pub(super) trait Inventory {
     /// What is judged, in a few words.
@@ -74,11 +83,36 @@ pub(super) trait Inventory {
         Err(Stop::Skip(NO_API.to_owned()))
     }
 
+    /// All nodes as the Kubernetes API has them, with those that are not judged.
+    ///
+    /// # Errors
+    /// Skips the case where there is no API.
+    fn node_objects(&self) -> Checked<Vec<Value>> {
+        Err(Stop::Skip(NO_API.to_owned()))
+    }
+
     /// A pod as the Kubernetes API has it.
     ///
     /// # Errors
     /// Skips the case where there is no API.
     fn pod_object(&self, _name: &str) -> Checked<Value> {
+        Err(Stop::Skip(NO_API.to_owned()))
+    }
+
+    /// Lets the Kubernetes API have one Node more, and returns its name. It goes by [`Self::leave`], and at the latest when the
+    /// run ends, whatever ends it.
+    ///
+    /// # Errors
+    /// Skips the case where there is no API, or where it refuses.
+    fn join(&self, _newcomer: &Newcomer) -> Checked<String> {
+        Err(Stop::Skip(NO_API.to_owned()))
+    }
+
+    /// Removes the Node that joined, and returns when the Kubernetes API has it no more.
+    ///
+    /// # Errors
+    /// Skips the case where there is no API.
+    fn leave(&self) -> Checked<()> {
         Err(Stop::Skip(NO_API.to_owned()))
     }
 }

@@ -14,6 +14,7 @@ mod flaws;
 mod heavy;
 mod hosts;
 mod kubelet;
+mod newcomer;
 #[path = "../shared/report.rs"]
 mod report;
 mod support;

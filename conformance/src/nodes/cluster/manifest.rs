@@ -3,11 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::nodes::bed::{HOST_PORT, POD_PORT};
+use crate::nodes::inventory::Newcomer;
 
 /// By this label everything that any run made is found.
 pub(super) const LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "flannel-conformance");
 /// The container in which commands are run.
 pub(super) const CONTAINER: &str = "agent";
+/// What keeps pods away from the Node that joins.
+const TAINT: &str = "flannel-conformance/no-machine";
 /// The pods end by themselves, should nobody delete them.
 const LIFE_SECS: &str = "7200";
 /// How long a pod may take to end.
@@ -31,6 +34,26 @@ pub(super) fn namespace(name: &str, unprivileged: bool) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": { "name": name, "labels": { label: value, "pod-security.kubernetes.io/enforce": level } },
+    })
+}
+
+/// A Node without a machine. Nothing is to run there, and no load balancer to lead there: it takes no pods, and those that
+/// would come nevertheless, because they tolerate everything, ask for a label of the operating system or the architecture
+/// as a rule, and it has none (Kubernetes, "Well-Known Labels, Annotations and Taints").
+pub(super) fn node(name: &str, newcomer: &Newcomer) -> Value {
+    let (label, value) = LABEL;
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": { label: value, "node.kubernetes.io/exclude-from-external-load-balancers": "" },
+            "annotations": newcomer.annotations,
+        },
+        "spec": {
+            "podCIDR": newcomer.pod_cidrs.first(), "podCIDRs": newcomer.pod_cidrs,
+            "unschedulable": true,
+            "taints": [{ "key": TAINT, "effect": "NoSchedule" }, { "key": TAINT, "effect": "NoExecute" }],
+        },
     })
 }
 
@@ -108,12 +131,19 @@ mod tests {
     /// What is written as it should not be is lost on its way through the API's own types.
     #[test]
     fn what_is_made_is_written_as_the_api_has_it() {
-        use k8s_openapi::api::core::v1::{Namespace, Pod};
+        use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
         for unprivileged in [true, false] {
             let made = namespace("mine", unprivileged);
             let read: Namespace = serde_json::from_value(made.clone()).unwrap();
             assert_eq!(serde_json::to_value(read).unwrap(), made);
         }
+        let newcomer = Newcomer {
+            pod_cidrs: vec!["10.1.0.0/24".to_owned(), "fd00::/64".to_owned()],
+            annotations: [("a.example/b".to_owned(), "c".to_owned())].into(),
+        };
+        let made = node("mine", &newcomer);
+        let read: Node = serde_json::from_value(made.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), made);
         for role in [Role::Node, Role::Pod { has_host_port: true }, Role::PlainPod] {
             let made = pod("a", "node1", "busybox:1.37", role);
             let read: Pod = serde_json::from_value(made.clone()).unwrap();

@@ -57,7 +57,7 @@ pub(in crate::nodes) fn judge(cluster: Cluster, plan: Plan) -> Result<Judged> {
         let removed = tokio::select! {
             removed = cluster.remove() => removed,
             name = signals.next() => Err(anyhow!(
-                "{name} ended the removal: {}", cluster.way_out()
+                "{name} ended the removal: {}", cluster.made.way_out()
             )),
         };
         anyhow::Ok((judged, removed))

@@ -5,15 +5,20 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::peers::{masked, parse, peer};
+use super::newcomer::joins_and_leaves;
+use super::peers::peer;
+use super::subnets::{Subnet, masked, overlap, parse};
 use crate::nodes::bed::{End, Family, Node, is_link_local};
 use crate::nodes::case::{Case, Look, case};
 use crate::nodes::cluster::{addresses, condition};
 use crate::nodes::protocol::Request;
 use crate::report::{Checked, Stop, differs, expect};
 
-/// What flanneld writes on its Node (flannel pkg/subnet/kube/annotations.go).
-const PREFIX: &str = "flannel.alpha.coreos.com";
+/// The end of the annotation that flanneld marks its Node with, whatever its prefix (flannel
+/// pkg/subnet/kube/annotations.go).
+const MARK: &str = "kube-subnet-manager";
+/// Why a case is skipped that is about Flannel.
+pub(super) const NOT_FLANNELS: &str = "no node has annotations of Flannel's";
 
 pub(super) const CASES: &[Case] = &[
     case(
@@ -36,10 +41,12 @@ pub(super) const CASES: &[Case] = &[
         "each node's condition NetworkUnavailable is false, because of flanneld",
         network_available,
     ),
+    case(
+        "KUB-05",
+        "a Node that joins becomes a peer of each node, and leaves no trace when it is deleted",
+        joins_and_leaves,
+    ),
 ];
-
-/// A subnet: its first address and its length.
-type Subnet = (IpAddr, u8);
 
 fn pod_cidrs(look: &Look<'_>) -> Checked<()> {
     let mut known: Vec<(&str, Subnet)> = Vec::new();
@@ -52,7 +59,7 @@ fn pod_cidrs(look: &Look<'_>) -> Checked<()> {
     let objects = objects.collect::<Checked<Vec<_>>>()?;
     if !objects.iter().any(is_flannels) {
         return Err(Stop::Skip(format!(
-            "no node has annotations of {PREFIX}: other networks need not give pods addresses of podCIDR"
+            "{NOT_FLANNELS}: other networks need not give pods addresses of podCIDR"
         )));
     }
     for (index, (node, object)) in look.bed.nodes.iter().zip(&objects).enumerate() {
@@ -88,7 +95,7 @@ fn pod_cidrs(look: &Look<'_>) -> Checked<()> {
 }
 
 /// A node's subnet of a family, and that the older member of one subnet agrees (Kubernetes `core/v1/types.go`, `NodeSpec`).
-fn pod_cidr(node: &Value, family: Family) -> Checked<Option<Subnet>> {
+pub(super) fn pod_cidr(node: &Value, family: Family) -> Checked<Option<Subnet>> {
     let text = |path: &str| node.pointer(path).and_then(Value::as_str);
     let (first, only) = (text("/spec/podCIDRs/0"), text("/spec/podCIDR"));
     expect(
@@ -101,11 +108,6 @@ fn pod_cidr(node: &Value, family: Family) -> Checked<Option<Subnet>> {
     let subnets = texts.map(|text| parse(text).with_context(|| format!("the podCIDR {text}")));
     let subnets = subnets.collect::<Result<Vec<_>>>()?;
     Ok(subnets.into_iter().find(|(ip, _)| family.has(*ip)))
-}
-
-fn overlap((one, long): Subnet, (other, short): Subnet) -> bool {
-    let length = long.min(short);
-    one.is_ipv4() == other.is_ipv4() && masked(one, length) == masked(other, length)
 }
 
 fn pod_status(look: &Look<'_>) -> Checked<()> {
@@ -141,14 +143,33 @@ fn pod_status(look: &Look<'_>) -> Checked<()> {
     Ok(())
 }
 
-/// One of a node's annotations.
-fn annotation<'a>(node: &'a Value, name: &str) -> Option<&'a str> {
+/// What the names of Flannel's annotations begin with on a node that is Flannel's.
+pub(super) fn prefix(node: &Value) -> Option<&str> {
+    let all = node.pointer("/metadata/annotations")?.as_object()?;
+    let marked = all
+        .iter()
+        .find_map(|(name, value)| Some((name.strip_suffix(MARK)?, value)));
+    marked
+        .filter(|(_, value)| *value == "true")
+        .map(|(prefix, _)| prefix)
+}
+
+/// One of Flannel's annotations of a node, by the end of its name.
+pub(super) fn annotation<'a>(node: &'a Value, name: &str) -> Option<&'a str> {
     let all = node.pointer("/metadata/annotations")?;
-    all.get(format!("{PREFIX}/{name}"))?.as_str()
+    all.get(format!("{}{name}", prefix(node)?))?.as_str()
+}
+
+/// The ends of the names of the annotations that tell of a family.
+pub(super) fn address_and_data(family: Family) -> (&'static str, &'static str) {
+    match family {
+        Family::V4 => ("public-ip", "backend-data"),
+        Family::V6 => ("public-ipv6", "backend-v6-data"),
+    }
 }
 
 fn is_flannels(node: &Value) -> bool {
-    annotation(node, "kube-subnet-manager") == Some("true")
+    prefix(node).is_some()
 }
 
 fn annotations(look: &Look<'_>) -> Checked<()> {
@@ -162,20 +183,17 @@ fn annotations(look: &Look<'_>) -> Checked<()> {
         }
     }
     if without.len() == look.bed.nodes.len() {
-        return Err(Stop::Skip(format!("no node has annotations of {PREFIX}")));
+        return Err(Stop::Skip(NOT_FLANNELS.to_owned()));
     }
     expect(
         without.is_empty(),
-        format!("{PREFIX}/kube-subnet-manager on every node"),
+        format!("an annotation {MARK} on every node"),
         format!("{} have none", without.join(", ")),
     )
 }
 
 fn annotations_of(look: &Look<'_>, node: &Node, object: &Value) -> Checked<()> {
-    let (ip_key, data_key) = match look.family {
-        Family::V4 => ("public-ip", "backend-data"),
-        Family::V6 => ("public-ipv6", "backend-v6-data"),
-    };
+    let (ip_key, data_key) = address_and_data(look.family);
     let told = annotation(object, ip_key).unwrap_or_default();
     let ip: Option<IpAddr> = told.parse().ok().filter(|ip| look.family.has(*ip));
     // Without an agent on each node only those addresses are known that the API has.
@@ -287,6 +305,21 @@ mod tests {
     }
 
     #[test]
+    fn annotations_are_found_whatever_their_prefix() {
+        let node = |prefix: &str, mark: &str| {
+            json!({"metadata": {"annotations": {"a.example/public-ip": "192.0.2.1", (format!("{prefix}{MARK}")): mark,
+                (format!("{prefix}public-ip")): "192.0.2.2"}}})
+        };
+        for prefix in ["flannel.alpha.coreos.com/", "b.example/mine-"] {
+            let node = node(prefix, "true");
+            assert_eq!(annotation(&node, "public-ip"), Some("192.0.2.2"));
+            assert_eq!(annotation(&node, "public-ipv6"), None);
+        }
+        assert_eq!(annotation(&node("b.example/", "false"), "public-ip"), None);
+        assert!(!is_flannels(&json!({})));
+    }
+
+    #[test]
     fn an_address_is_its_own_nodes_before_it_is_anothers() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let (shared, first, second) = (ip("172.17.0.1"), ip("192.0.2.1"), ip("192.0.2.2"));
@@ -296,13 +329,5 @@ mod tests {
         assert_eq!(of(shared), Owner::Itself);
         assert_eq!(of(second), Owner::Other("node2"));
         assert_eq!(of(ip("203.0.113.9")), Owner::Nobody);
-    }
-
-    #[test]
-    fn subnets_overlap_when_one_is_in_the_other() {
-        let overlaps = |one, other| overlap(parse(one).unwrap(), parse(other).unwrap());
-        assert!(overlaps("10.1.0.0/16", "10.1.7.0/24") && overlaps("10.1.7.0/24", "10.1.0.0/16"));
-        assert!(!overlaps("10.1.0.0/24", "10.1.1.0/24"));
-        assert!(!overlaps("0.0.0.0/0", "fd00::/64"));
     }
 }

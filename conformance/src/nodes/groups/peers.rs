@@ -1,10 +1,11 @@
 //! What a node tells of itself: its subnet file, and its end of the tunnel.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use serde_json::Value;
 
+use super::subnets::parse;
 use super::tools::json;
 use crate::lab::{SUBNET_FILE, text};
 use crate::nodes::bed::{Family, Node};
@@ -77,33 +78,6 @@ pub(super) fn subnet(node: &Node, key: &str) -> Checked<(IpAddr, u8)> {
     Ok(parse(&value).with_context(|| format!("{name}: {key}={value}"))?)
 }
 
-/// The first address and the length of a subnet, whichever address of it the text names.
-pub(super) fn parse(text: &str) -> Result<(IpAddr, u8)> {
-    let (ip, length) = text.split_once('/').context("no subnet")?;
-    let (ip, length): (IpAddr, u8) = (
-        ip.parse().context("no address")?,
-        length.parse().context("no length")?,
-    );
-    Ok((masked(ip, length), length))
-}
-
-pub(super) fn masked(ip: IpAddr, length: u8) -> IpAddr {
-    match ip {
-        IpAddr::V4(ip) => {
-            let mask = u32::MAX
-                .checked_shl(32_u32.saturating_sub(length.into()))
-                .unwrap_or(0);
-            Ipv4Addr::from_bits(ip.to_bits() & mask).into()
-        }
-        IpAddr::V6(ip) => {
-            let mask = u128::MAX
-                .checked_shl(128_u32.saturating_sub(length.into()))
-                .unwrap_or(0);
-            Ipv6Addr::from_bits(ip.to_bits() & mask).into()
-        }
-    }
-}
-
 /// The tunnel's device in a family (flannel pkg/backend/vxlan, VNI 1).
 pub(super) fn device(family: Family) -> &'static str {
     match family {
@@ -140,20 +114,4 @@ pub(super) fn peer(look: &Look<'_>, node: &Node) -> Checked<Peer> {
             .with_context(|| format!("{name}: {device} has no local address"))?
             .to_owned(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_subnet_is_the_same_whichever_address_names_it() {
-        let net = |text: &str| parse(text).map(|(ip, length)| format!("{ip}/{length}"));
-        assert_eq!(net("10.5.57.1/24").unwrap(), "10.5.57.0/24");
-        assert_eq!(net("10.5.57.1/0").unwrap(), "0.0.0.0/0");
-        assert_eq!(net("fd00:10:5:46::1/64").unwrap(), "fd00:10:5:46::/64");
-        for wrong in ["10.5.57.1", "x/24", "10.5.57.1/x", ""] {
-            assert!(net(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::peers::{Peer, device, peer};
-use super::tables::{by_the_tunnel, forwarding, hiding, hiding_rules, neighbours, routes};
+use super::tables::{Table, by_the_tunnel, forwarding, hiding, hiding_rules, neighbours, routes, tunnel};
 use super::tools::across;
 use crate::lab::wait_until;
 use crate::nodes::bed::{End, Family, Node, Pod};
@@ -256,16 +256,6 @@ fn rules_repaired(look: &Look<'_>) -> Checked<()> {
         "neither Flannel's table nor its chain has a rule that masquerades the network".to_owned(),
     ))
 }
-
-/// All of a tunnel's tables.
-fn tunnel(look: &Look<'_>, node: &Node) -> Checked<BTreeSet<String>> {
-    let tables: [Table; 3] = [routes, neighbours, forwarding];
-    let all = tables.into_iter().map(|table| table(look, node));
-    Ok(all.collect::<Checked<Vec<_>>>()?.into_iter().flatten().collect())
-}
-
-/// What a table of a node has.
-type Table = fn(&Look<'_>, &Node) -> Checked<BTreeSet<String>>;
 
 fn run(node: &Node, argv: &[&str]) -> Checked<()> {
     let output = node.agent()?.run(argv)?;

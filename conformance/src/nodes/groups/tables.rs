@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::peers::{Peer, device, keys, masked, peer, subnet, subnet_env};
+use super::peers::{Peer, device, keys, peer, subnet, subnet_env};
+use super::subnets::masked;
 use super::tools::{json, pod_mtus};
 use crate::lab::text;
 use crate::nodes::bed::{End, Family, Node};
@@ -171,7 +172,7 @@ pub(super) fn by_the_tunnel(look: &Look<'_>, node: &Node, peer: &Peer) -> Checke
     }
 }
 
-fn flag(family: Family) -> &'static str {
+pub(super) fn flag(family: Family) -> &'static str {
     match family {
         Family::V4 => "-4",
         Family::V6 => "-6",
@@ -227,6 +228,16 @@ pub(super) fn forwarding(look: &Look<'_>, node: &Node) -> Checked<BTreeSet<Strin
     Ok(beyond
         .map(|entry| format!("{} behind {}", text(entry, "mac"), text(entry, "dst")))
         .collect())
+}
+
+/// What a table of a node has.
+pub(super) type Table = fn(&Look<'_>, &Node) -> Checked<BTreeSet<String>>;
+
+/// All of a tunnel's tables.
+pub(super) fn tunnel(look: &Look<'_>, node: &Node) -> Checked<BTreeSet<String>> {
+    let tables: [Table; 3] = [routes, neighbours, forwarding];
+    let all = tables.into_iter().map(|table| table(look, node));
+    Ok(all.collect::<Checked<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 fn masquerading(look: &Look<'_>) -> Checked<()> {
