@@ -23,7 +23,6 @@ mod peer_watch;
 mod plot;
 mod profile;
 mod report;
-mod rtnl;
 mod sample;
 mod scale;
 mod side;
@@ -39,7 +38,6 @@ use anyhow::{Context, Result};
 
 use crate::lab::Binaries;
 use crate::report::Written;
-pub use floor::main as floor;
 use machine::Machine;
 use report::{Section, as_json};
 

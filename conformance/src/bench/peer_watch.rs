@@ -2,10 +2,10 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-
-use super::rtnl::{
+use conformance_floor::rtnl::{
     Message, NEIGHBOURS_AND_ROUTES, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWNEIGH, RTM_NEWROUTE, Socket,
 };
+
 use super::start::LIMIT;
 use crate::lab::Node;
 

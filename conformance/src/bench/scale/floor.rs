@@ -5,10 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use conformance_floor::rtnl::{ACKNOWLEDGE, CREATE, RTM_NEWNEIGH, RTM_NEWROUTE, Socket, attribute, request};
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 
-use super::super::rtnl::{ACKNOWLEDGE, CREATE, RTM_NEWNEIGH, RTM_NEWROUTE, Socket, attribute, request};
 use super::QUIET_BEFORE_CHANGE;
 use super::peers::{Backend, PUBLIC_IPS, StorePeer};
 

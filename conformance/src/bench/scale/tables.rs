@@ -3,11 +3,11 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::net::if_::if_nametoindex;
-
-use super::super::rtnl::{
+use conformance_floor::rtnl::{
     DUMP, Message, REQUEST, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWROUTE, Socket, attribute, request,
 };
+use nix::net::if_::if_nametoindex;
+
 use super::peers::{Backend, StorePeer};
 use crate::lab::Node;
 

@@ -12,40 +12,55 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
 };
 
-pub(super) const RTM_NEWLINK: u16 = 16;
-pub(super) const RTM_DELLINK: u16 = 17;
-pub(super) const RTM_NEWADDR: u16 = 20;
-pub(super) const RTM_NEWROUTE: u16 = 24;
-pub(super) const RTM_DELROUTE: u16 = 25;
-pub(super) const RTM_GETROUTE: u16 = 26;
-pub(super) const RTM_NEWNEIGH: u16 = 28;
-pub(super) const RTM_DELNEIGH: u16 = 29;
-pub(super) const RTM_GETNEIGH: u16 = 30;
+/// Makes or changes a link.
+pub const RTM_NEWLINK: u16 = 16;
+/// Deletes a link.
+pub const RTM_DELLINK: u16 = 17;
+/// Makes an address.
+pub const RTM_NEWADDR: u16 = 20;
+/// Makes a route; also a notice and an answer.
+pub const RTM_NEWROUTE: u16 = 24;
+/// A notice: a route is gone.
+pub const RTM_DELROUTE: u16 = 25;
+/// Asks for routes.
+pub const RTM_GETROUTE: u16 = 26;
+/// Makes a neighbour or a forwarding entry; also a notice and an answer.
+pub const RTM_NEWNEIGH: u16 = 28;
+/// A notice: a neighbour or a forwarding entry is gone.
+pub const RTM_DELNEIGH: u16 = 29;
+/// Asks for neighbours or forwarding entries.
+pub const RTM_GETNEIGH: u16 = 30;
 
-/// Flags of requests: `NLM_F_REQUEST`, `NLM_F_ACK`, and `NLM_F_DUMP` of one for a whole table.
-pub(super) const REQUEST: u16 = 0x001;
-pub(super) const ACKNOWLEDGE: u16 = 0x004;
-pub(super) const DUMP: u16 = 0x300;
-/// Flags of a request that changes something: `NLM_F_REQUEST | NLM_F_ACK`, and for a new object also
-/// `NLM_F_CREATE | NLM_F_EXCL`.
-pub(super) const CHANGE: u16 = REQUEST | ACKNOWLEDGE;
-pub(super) const CREATE: u16 = 0x605;
+/// The flag of every request, `NLM_F_REQUEST`.
+pub const REQUEST: u16 = 0x001;
+/// The flag of a request that is acknowledged, `NLM_F_ACK`.
+pub const ACKNOWLEDGE: u16 = 0x004;
+/// The flags, beside [`REQUEST`], of a request for a whole table, `NLM_F_DUMP`.
+pub const DUMP: u16 = 0x300;
+/// The flags of a request that changes something, `NLM_F_REQUEST | NLM_F_ACK`.
+pub const CHANGE: u16 = REQUEST | ACKNOWLEDGE;
+/// The flags of a request for a new object, those of [`CHANGE`] and `NLM_F_CREATE | NLM_F_EXCL`.
+pub const CREATE: u16 = 0x605;
 
-/// Multicast groups `RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE`.
-pub(super) const NEIGHBOURS_AND_ROUTES: u32 = 0x4 | 0x40;
+/// The multicast groups `RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE`.
+pub const NEIGHBOURS_AND_ROUTES: u32 = 0x4 | 0x40;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const HEADER_BYTES: usize = 16;
 
 /// A netlink socket in the network namespace in which it was opened.
-pub(super) struct Socket {
+#[derive(Debug)]
+pub struct Socket {
     fd: OwnedFd,
 }
 
 impl Socket {
     /// Opens a socket that hears some multicast groups, or none.
-    pub(super) fn open(groups: u32) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Fails when the kernel gives no socket.
+    pub fn open(groups: u32) -> Result<Self> {
         let protocol = SockProtocol::NetlinkRoute;
         let fd = socket(
             AddressFamily::Netlink,
@@ -59,7 +74,10 @@ impl Socket {
     }
 
     /// Sends requests in one batch, each with the flags of [`CHANGE`], and waits until all are acknowledged.
-    pub(super) fn apply(&self, requests: &[Vec<u8>]) -> Result<()> {
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses one of them.
+    pub fn apply(&self, requests: &[Vec<u8>]) -> Result<()> {
         self.send(&requests.concat())?;
         let mut buffer = vec![0; 1 << 16];
         let mut open = requests.len();
@@ -76,7 +94,10 @@ impl Socket {
     }
 
     /// Sends a batch of which only the last request is acknowledged, and waits until it is.
-    pub(super) fn apply_batch(&self, batch: &[u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses a request; it answers for the first that it does.
+    pub fn apply_batch(&self, batch: &[u8]) -> Result<()> {
         self.send(batch)?;
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -89,7 +110,10 @@ impl Socket {
     }
 
     /// Asks for one object; hands on the kernel's answer, which may be a refusal.
-    pub(super) fn ask(&self, question: &[u8], mut each: impl FnMut(&Message<'_>)) -> Result<()> {
+    ///
+    /// # Errors
+    /// Fails when the kernel takes no question or gives no answer.
+    pub fn ask(&self, question: &[u8], mut each: impl FnMut(&Message<'_>)) -> Result<()> {
         self.send(question)?;
         let mut buffer = vec![0; 1 << 16];
         self.receive(&mut buffer)?.iter().for_each(&mut each);
@@ -97,7 +121,10 @@ impl Socket {
     }
 
     /// Asks for a table, and hands on each object.
-    pub(super) fn list(&self, question: &[u8], mut each: impl FnMut(&Message<'_>)) -> Result<()> {
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses.
+    pub fn list(&self, question: &[u8], mut each: impl FnMut(&Message<'_>)) -> Result<()> {
         self.send(question)?;
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -120,14 +147,20 @@ impl Socket {
     }
 
     /// Waits for messages.
-    pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<Vec<Message<'a>>> {
+    ///
+    /// # Errors
+    /// Fails when the kernel cannot be heard, also where it had more to say than the socket holds.
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<Vec<Message<'a>>> {
         let length =
             recv(self.fd.as_raw_fd(), buffer, MsgFlags::empty()).context("receiving from the kernel")?;
         Ok(messages(buffer.get(..length).unwrap_or_default()))
     }
 
     /// Waits until there is something to receive; `false` when the limit passes first.
-    pub(super) fn wait(&self, until: Instant) -> Result<bool> {
+    ///
+    /// # Errors
+    /// Fails when the kernel lets nobody wait.
+    pub fn wait(&self, until: Instant) -> Result<bool> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -142,11 +175,13 @@ impl Socket {
     }
 }
 
-/// A message from the kernel: its type and what follows its header.
+/// A message from the kernel.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Message<'a> {
-    pub(super) kind: u16,
-    pub(super) body: &'a [u8],
+pub struct Message<'a> {
+    /// Its type.
+    pub kind: u16,
+    /// What follows its header.
+    pub body: &'a [u8],
 }
 
 impl<'a> Message<'a> {
@@ -159,8 +194,9 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The value of an attribute that follows a fixed part of `fixed` bytes.
-    pub(super) fn attribute(&self, fixed: usize, wanted: u16) -> Option<&'a [u8]> {
+    /// The value of an attribute that follows a fixed part of `fixed` bytes; `None` where there is none, or none whole.
+    #[must_use]
+    pub fn attribute(&self, fixed: usize, wanted: u16) -> Option<&'a [u8]> {
         let mut rest = self.body.get(fixed..)?;
         loop {
             let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
@@ -192,7 +228,8 @@ fn messages(mut bytes: &[u8]) -> Vec<Message<'_>> {
 }
 
 /// A request: header, fixed part, attributes.
-pub(super) fn request(kind: u16, flags: u16, fixed: &[u8], attributes: &[Vec<u8>]) -> Vec<u8> {
+#[must_use]
+pub fn request(kind: u16, flags: u16, fixed: &[u8], attributes: &[Vec<u8>]) -> Vec<u8> {
     let body = [fixed, &attributes.concat()].concat();
     let length = u32::try_from(HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
     let mut bytes = length.to_ne_bytes().to_vec();
@@ -205,7 +242,8 @@ pub(super) fn request(kind: u16, flags: u16, fixed: &[u8], attributes: &[Vec<u8>
 }
 
 /// An attribute, padded to the next multiple of four bytes.
-pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     let mut bytes = length.to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
@@ -215,12 +253,14 @@ pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// An attribute with a text that ends with a zero byte.
-pub(super) fn text_attribute(kind: u16, value: &str) -> Vec<u8> {
+#[must_use]
+pub fn text_attribute(kind: u16, value: &str) -> Vec<u8> {
     attribute(kind, &[value.as_bytes(), &[0]].concat())
 }
 
 /// The fixed part of a link message (`struct ifinfomsg`); `up` sets the link up.
-pub(super) fn link_part(index: u32, up: bool) -> Vec<u8> {
+#[must_use]
+pub fn link_part(index: u32, up: bool) -> Vec<u8> {
     const IFF_UP: u32 = 1;
     let flags = if up { IFF_UP } else { 0 };
     let words = [0, index, flags, flags];
