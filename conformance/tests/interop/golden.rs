@@ -91,8 +91,9 @@ fn outcomes(report: &Value, outcome: &str) -> BTreeSet<String> {
 #[test]
 fn our_programs_write_what_the_reference_wrote_but_for_what_is_decided() {
     let dir = tempfile::tempdir().unwrap();
-    let junit = dir.path().join("report.xml");
-    let run = interop(&["--junit", junit.to_str().unwrap()]);
+    let [junit, html] = ["report.xml", "report.html"].map(|name| dir.path().join(name));
+    let [junit_path, html_path] = [&junit, &html].map(|path| path.to_str().unwrap());
+    let run = interop(&["--junit", junit_path, "--html", html_path]);
     let bad = told(&run.report);
     assert!(run.good, "{bad}");
     let known = outcomes(&run.report, "known");
@@ -110,11 +111,11 @@ fn our_programs_write_what_the_reference_wrote_but_for_what_is_decided() {
         "{}",
         run.table
     );
+    let count = passed + known.len() + skipped.len();
     let junit = fs::read_to_string(junit).unwrap();
-    assert_eq!(
-        junit.matches("<testcase ").count(),
-        passed + known.len() + skipped.len()
-    );
+    assert_eq!(junit.matches("<testcase ").count(), count);
+    let html = fs::read_to_string(html).unwrap();
+    assert_eq!(html.matches("<tr><td class=").count(), count);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use crate::report::markup::escaped;
 use crate::report::{Outcome, Report, Row};
 
 /// The report as JUnit XML, in the form that Jenkins, GitLab and GitHub's actions read. A known difference counts as
-/// skipped there, because the form has no other word for what is no news.
+/// skipped there, because the form has no other word for what is no news. What is asked stands in each case's properties,
+/// under the names that JSON has for it.
 pub(in crate::report) fn junit(report: &Report) -> String {
     let counts = report.counts();
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
@@ -37,6 +38,8 @@ fn case(text: &mut String, suite: &str, row: &Row) {
         row.took.as_secs_f64()
     )
     .ok();
+    text.push_str(">\n");
+    properties(text, row);
     let inside = match &row.outcome {
         Outcome::Passed => None,
         Outcome::Failed { expected, observed } => {
@@ -58,10 +61,33 @@ fn case(text: &mut String, suite: &str, row: &Row) {
         Outcome::Skipped { reason } => Some(format!("<skipped message=\"{}\"/>", escaped(reason))),
         Outcome::Broken { reason } => Some(format!("<error message=\"{}\"/>", escaped(reason))),
     };
-    match inside {
-        None => text.push_str("/>\n"),
-        Some(inside) => {
-            write!(text, ">\n      {inside}\n    </testcase>\n").ok();
-        }
+    if let Some(inside) = inside {
+        writeln!(text, "      {inside}").ok();
     }
+    text.push_str("    </testcase>\n");
+}
+
+fn properties(text: &mut String, row: &Row) {
+    let optional = [
+        ("versions", row.asked.versions.as_deref()),
+        ("cniVersion", row.version.as_deref()),
+    ];
+    let known = [
+        ("requirement", row.asked.text),
+        ("level", row.asked.level.name()),
+        ("section", row.asked.section),
+    ];
+    let given = optional
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    text.push_str("      <properties>\n");
+    for (name, value) in known.into_iter().chain(given) {
+        writeln!(
+            text,
+            "        <property name=\"{name}\" value=\"{}\"/>",
+            escaped(value)
+        )
+        .ok();
+    }
+    text.push_str("      </properties>\n");
 }

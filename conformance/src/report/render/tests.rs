@@ -112,6 +112,41 @@ fn junit_counts_what_it_holds() {
         ),
         (6, 2, 1, 2)
     );
+    assert_eq!(count("</testcase>"), 6);
+}
+
+#[test]
+fn each_form_tells_where_a_case_is_asked_for_and_of_which_versions() {
+    let text = junit(&report());
+    for (name, value) in [
+        ("requirement", "it does it well"),
+        ("level", "must"),
+        ("section", "§2"),
+        ("versions", "all"),
+        ("cniVersion", "1.0.0"),
+    ] {
+        let property = format!("<property name=\"{name}\" value=\"{value}\"/>");
+        assert_eq!(text.matches(&property).count(), 6, "{property} in {text}");
+    }
+    for text in [table(&report()), html(&report())] {
+        assert!(text.contains("§2 (must, versions: all)"), "{text}");
+    }
+    let document: Value = serde_json::from_str(&json(&report()).unwrap()).unwrap();
+    assert_eq!(document["cases"][0]["section"], "§2");
+}
+
+#[test]
+fn what_a_suite_has_not_is_no_property() {
+    let mut report = report();
+    for row in &mut report.rows {
+        row.version = None;
+        row.asked.versions = None;
+    }
+    let text = junit(&report);
+    let names: Vec<_> = ["versions", "cniVersion", "section"]
+        .map(|name| text.matches(&format!("name=\"{name}\"")).count())
+        .into();
+    assert_eq!(names, [0, 0, 6], "{text}");
 }
 
 #[test]
