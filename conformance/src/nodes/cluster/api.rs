@@ -6,20 +6,28 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
-use http::Request;
+use http::{Request, StatusCode};
+use http_body_util::{LengthLimitError, Limited};
 use k8s_openapi::api::core::v1::Pod;
 use kube_client::api::{AttachParams, AttachedProcess};
+use kube_client::client::{Body, ClientBuilder};
 use kube_client::config::{KubeConfigOptions, Kubeconfig};
+use kube_client::core::Status;
 use kube_client::{Client, Config};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
+use tower_http::map_response_body::MapResponseBodyLayer;
 
 use super::manifest::CONTAINER;
 
 /// How long an answer may take; that of a server which is not there is not awaited as long as a client would by default.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// More is not read of an answer: a list of 5,000 Nodes of 10 kB has 50 MB.
+const MAX_ANSWER_MIB: usize = 64;
+/// More is not told of what a server says when it refuses.
+const MAX_WORDS_CHARS: usize = 1_000;
 /// Of the pipes to a command, in bytes.
 const PIPE_BYTES: usize = 1 << 18;
 
@@ -54,7 +62,9 @@ impl Api {
                 .await
                 .with_context(reading)?;
             config.connect_timeout = Some(CONNECT_LIMIT);
-            Client::try_from(config).with_context(reading)
+            let builder = ClientBuilder::try_from(config).with_context(reading)?;
+            let bounded = MapResponseBodyLayer::new(|body| Limited::new(body, MAX_ANSWER_MIB << 20));
+            anyhow::Ok(builder.with_layer(&bounded).build())
         })?;
         Ok(Self {
             client,
@@ -116,7 +126,12 @@ impl Api {
             .header("content-type", "application/json")
             .body(text.into_bytes())
             .with_context(asking)?;
-        let answer = timeout(ANSWER_LIMIT, self.client.request::<Value>(request));
+        // kube's own way to read an answer loses the status where the body is no Kubernetes API's.
+        let answer = timeout(ANSWER_LIMIT, async {
+            let answer = self.client.send(request.map(Body::from)).await?;
+            let status = answer.status();
+            Ok((status, answer.into_body().collect_bytes().await?))
+        });
         let Ok(answer) = answer.await else {
             bail!(
                 "{}: no answer of the API in {} s",
@@ -124,10 +139,18 @@ impl Api {
                 ANSWER_LIMIT.as_secs()
             );
         };
-        match answer {
-            Ok(object) => Ok(Some(object)),
-            Err(kube_client::Error::Api(status)) if status.code == 404 => Ok(None),
-            Err(error) => Err(in_words(&error).context(asking())),
+        let (status, body) = answer.map_err(|error| in_words(&error).context(asking()))?;
+        match status {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => {
+                let object = serde_json::from_slice(&body);
+                object.with_context(|| format!("reading the answer to {}", asking()))
+            }
+            status => {
+                let told = serde_json::from_slice::<Status>(&body).map(|told| told.message);
+                let told = told.unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned());
+                Err(refusal(Some(status), &told).context(asking()))
+            }
         }
     }
 
@@ -155,17 +178,21 @@ impl Api {
 
 /// An error of the client, with the way out where there is one.
 fn in_words(error: &kube_client::Error) -> Error {
-    let (text, is_forbidden) = if let kube_client::Error::Api(status) = error {
-        let words = [&status.message, &status.reason];
-        let text = words.into_iter().find(|text| !text.is_empty());
-        (text.cloned().unwrap_or_default(), status.code == 403)
+    if let kube_client::Error::Api(told) = error {
+        refusal(StatusCode::from_u16(told.code).ok(), &told.message)
     } else {
-        // Of an upgrade that is refused there is only the status.
-        let text = chain(error);
-        let is_forbidden = text.contains("403 Forbidden");
-        (text, is_forbidden)
-    };
-    if is_forbidden {
+        anyhow!(chain(error))
+    }
+}
+
+/// A refusal by its status, where it is known, and by what the server, or a proxy before it, says beside it.
+fn refusal(status: Option<StatusCode>, told: &str) -> Error {
+    let mut text = status.map_or_else(|| "refused".to_owned(), |status| status.to_string());
+    if !told.trim().is_empty() {
+        text.push_str(": ");
+        text.extend(told.trim().chars().take(MAX_WORDS_CHARS));
+    }
+    if status == Some(StatusCode::FORBIDDEN) {
         Forbidden(text).into()
     } else {
         anyhow!(text)
@@ -198,6 +225,9 @@ fn chain(error: &kube_client::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
+        if inner.is::<LengthLimitError>() {
+            return format!("the answer is longer than {MAX_ANSWER_MIB} MiB: is that a Kubernetes API?");
+        }
         let words = inner.to_string();
         // Many errors repeat what is behind them.
         if !text.contains(&words) {
@@ -206,4 +236,82 @@ fn chain(error: &kube_client::Error) -> String {
         source = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// A client of a server that answers once, with some bytes and then with blanks.
+    fn served(answer: &str, blanks: usize) -> Api {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = answer.to_owned();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = BufReader::new(&stream).lines().map_while(Result::ok);
+            assert!(head.any(|line| line.is_empty()));
+            // Who has read enough goes.
+            let sent = stream.write_all(answer.as_bytes());
+            sent.and_then(|()| stream.write_all(&vec![b' '; blanks])).ok();
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubeconfig");
+        let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "clusters": [{"name": "a", "cluster": {"server": url}}], "users": [{"name": "a", "user": {}}],
+            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}]});
+        std::fs::write(&file, config.to_string()).unwrap();
+        Api::new(&file, None).unwrap()
+    }
+
+    #[test]
+    fn the_status_of_a_refusal_is_told_with_what_is_said_beside_it() {
+        for (head, body, words) in [
+            (
+                "500 Internal Server Error",
+                "",
+                "GET /x: 500 Internal Server Error",
+            ),
+            (
+                "502 Bad Gateway",
+                "no backend\n",
+                "GET /x: 502 Bad Gateway: no backend",
+            ),
+            (
+                "409 Conflict",
+                r#"{"kind":"Status","message":"it exists","reason":"AlreadyExists","code":409}"#,
+                "GET /x: 409 Conflict: it exists",
+            ),
+            (
+                "403 Forbidden",
+                "",
+                "GET /x: 403 Forbidden: docs/conformance.md tells the rights that it takes",
+            ),
+        ] {
+            let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let api = served(&answer, 0);
+            let error = api.wait(api.find("/x")).unwrap_err();
+            assert_eq!(format!("{error:#}"), words);
+            assert_eq!(is_forbidden(&error), head.starts_with("403"));
+        }
+        let api = served("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", 0);
+        assert_eq!(api.wait(api.find("/x")).unwrap(), None);
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_not_read_to_its_end() {
+        for status in ["200 OK", "500 Internal Server Error"] {
+            let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n{{");
+            let api = served(&answer, (MAX_ANSWER_MIB + 16) << 20);
+            let error = api.wait(api.find("/x")).unwrap_err();
+            let words = "GET /x: the answer is longer than 64 MiB: is that a Kubernetes API?";
+            assert_eq!(format!("{error:#}"), words);
+        }
+    }
 }
