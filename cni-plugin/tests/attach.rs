@@ -201,6 +201,36 @@ fn every_version_gets_its_own_result_form() {
 }
 
 #[test]
+fn the_bridge_takes_the_smallest_mtu_of_its_ports_when_the_subnet_file_changes() {
+    on_a_node(|node| {
+        let of_mtu = |mtu: u32, id: &str| {
+            node.write_subnet_env(&format!(
+                "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\nFLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=true\n"
+            ));
+            let pod = Pod::new(id);
+            node.add(&pod);
+            let link = pod.sh("ip link show dev eth0");
+            assert!(link.contains(&format!("mtu {mtu} ")), "{link}");
+            pod
+        };
+        let has = |mtu: u32| {
+            let link = ip(&["link", "show", "dev", "cni0"]);
+            assert!(link.contains(&format!("mtu {mtu} ")), "{link}");
+        };
+        let first = of_mtu(1450, "first");
+        has(1450);
+        let smaller = of_mtu(1350, "smaller");
+        has(1350);
+        node.del(&smaller);
+        has(1450);
+        node.del(&first);
+        let larger = of_mtu(8950, "larger");
+        has(8950);
+        node.del(&larger);
+    });
+}
+
+#[test]
 fn the_bridge_keeps_its_address_when_pods_come_and_go() {
     on_a_node(|node| {
         ip(&[
