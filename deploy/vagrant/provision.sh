@@ -3,7 +3,8 @@
 set -euo pipefail
 
 number=${1:?} address=${2:?} first=${3:?}
-version=v1.36
+# The last one that takes the containerd of Debian 12, which is 1.6.
+version=v1.35
 token=flannl.0123456789abcdef
 image=/project/target/flannel-image.tar
 [ -f "$image" ] || { echo "there is no $image: run scripts/image before vagrant up" >&2 && exit 1; }

@@ -63,7 +63,7 @@ fn both_images_run_as_the_manifest_has_it() {
         node.speaks();
         assert_eq!(
             node.confinement(),
-            ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000003000"]
+            ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000001000"]
         );
         // A firewall's reload: the daemon's own rules come back, and by the plugin those of host ports.
         run(node.node, &["nft", "flush", "ruleset"]);
@@ -222,7 +222,7 @@ impl<'a> DaemonPod<'a> {
         fs::remove_file(self.node.file(CNI_CONF_DIR).join("other")).unwrap();
     }
 
-    /// What the kernel holds the daemon to: as the manifest says, with `CAP_NET_ADMIN` (12) and `CAP_NET_RAW` (13).
+    /// What the kernel holds the daemon to: as the manifest says, with `CAP_NET_ADMIN` (12) alone.
     fn confinement(&self) -> Vec<String> {
         let list = format!("ctr --address {DIR}/sock --namespace k8s.io tasks list");
         let tasks = run(self.node, &list.split(' ').collect::<Vec<_>>());

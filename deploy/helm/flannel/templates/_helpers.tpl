@@ -30,7 +30,14 @@ tier: node
 {{- end -}}
 {{- range $value, $key := $keys -}}
 {{- with get $flannel $value -}}
-{{- $_ := set $backend $key (kindIs "float64" . | ternary (int64 .) .) -}}
+{{- if kindIs "float64" . -}}
+{{- $_ := set $backend $key (int64 .) -}}
+{{- else if eq $value "tunnelMode" -}}
+{{- /* Upstream's template needs quotes within the value. */ -}}
+{{- $_ := set $backend $key (trimAll "\"" .) -}}
+{{- else -}}
+{{- $_ := set $backend $key . -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- $conf := dict "Backend" $backend "EnableNFTables" $flannel.enableNFTables -}}
