@@ -6,6 +6,7 @@ mod echo;
 mod exchange;
 mod icmp;
 mod pods;
+mod processes;
 mod server;
 mod shell;
 mod stream;
@@ -109,6 +110,7 @@ impl Agent {
             Request::Outward { place } => told(self.within(&place, || Ok(outward()))?),
             Request::Run { place, argv, limit } => told(self.within(&place, || shell::run(&argv, limit))?),
             Request::Read { path } => told(shell::read(&path)?),
+            Request::Processes { name } => told(processes::named(&name)?),
             Request::AddPod { name, ports } => told(self.pods.add(&name, &ports)?),
             Request::Listen { place, port } => told(self.within(&place, || server::start(port))?),
             Request::Ask {

@@ -39,6 +39,9 @@ pub(in crate::nodes) use wait::{addresses, condition};
 
 /// How often the pods are looked at while they start.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a kubelet may take to start a daemon's container again that was killed: it waits after the second end in a row
+/// (kubelet, `CrashLoopBackOff`: 10 s, twice as long each time).
+const RESTART_LIMIT: Duration = Duration::from_secs(60);
 
 /// What is asked of a cluster.
 #[derive(Debug, Clone)]
@@ -302,6 +305,10 @@ impl Inventory for Cluster {
 
     fn restart_daemon(&self, _node: usize, agent: &Remote) -> Checked<()> {
         restart_by(&self.options.restart, agent)
+    }
+
+    fn restart_limit(&self) -> Duration {
+        RESTART_LIMIT
     }
 
     fn is_whole(&self) -> bool {

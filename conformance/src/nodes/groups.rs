@@ -1,5 +1,6 @@
 //! The cases, a file for each group of requirements.
 
+mod daemon;
 mod kube;
 mod newcomer;
 mod pairs;
@@ -11,6 +12,7 @@ mod sizes;
 mod subnets;
 mod tables;
 mod tools;
+mod traffic;
 
 use super::case::Case;
 use crate::report::Asked;

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::Value;
@@ -57,11 +58,16 @@ pub(super) trait Inventory {
     /// Fails when one cannot be started.
     fn start(&self, pods_per_node: u8) -> Result<Vec<Host>>;
 
-    /// Restarts the node daemon of a node, and returns when it is ready again.
+    /// Restarts the node daemon of a node, and returns when it is ready again, or when who looks after it was told.
     ///
     /// # Errors
     /// Skips the case when the inventory does not know how to.
     fn restart_daemon(&self, node: usize, agent: &Remote) -> Checked<()>;
+
+    /// How long after a restart or a start has returned the new process may take to be there.
+    fn restart_limit(&self) -> Duration {
+        Duration::from_secs(5)
+    }
 
     /// How many times slower than a machine of today the nodes are, at least 1: cases wait so much longer, and send so
     /// much less.

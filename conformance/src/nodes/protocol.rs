@@ -43,6 +43,8 @@ pub(super) enum Request {
     },
     /// A file of the node: `Option<String>`, `None` where there is none.
     Read { path: String },
+    /// The processes of a name in the node's network namespace: `BTreeSet<Process>`.
+    Processes { name: String },
     /// A pod is attached by the node's plugins: [`Attached`].
     AddPod { name: String, ports: Vec<HostPort> },
     /// A server of this program is started, on one port in TCP and UDP: `u16`.
@@ -106,6 +108,7 @@ impl Request {
             | Self::Addresses { .. }
             | Self::Outward { .. }
             | Self::Read { .. }
+            | Self::Processes { .. }
             | Self::AddPod { .. }
             | Self::Listen { .. }
             | Self::Send { .. }
@@ -143,6 +146,14 @@ pub(super) struct Output {
     pub(super) status: Option<i32>,
     pub(super) stdout: String,
     pub(super) stderr: String,
+}
+
+/// A process, told from every other one of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    /// When it began, in clock ticks since the node's boot: a number is given again.
+    pub(super) started: u64,
 }
 
 /// A connection or an exchange as both ends saw it.

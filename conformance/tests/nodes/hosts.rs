@@ -12,7 +12,7 @@ use conformance::lab::{Binaries, Flanneld, Lab, LabConfig, Node, Process, wait_u
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{judge, left_on, outcomes, pod_links, program, told};
+use crate::support::{RESTART_KEPT, judge, left_on, outcomes, pod_links, program, start_kept, told};
 
 /// Of Debian's package openssh-server.
 const SSHD: &str = "/usr/sbin/sshd";
@@ -31,15 +31,12 @@ struct Hosts {
 }
 
 impl Hosts {
-    /// Hosts with this project's daemon and plugins.
+    /// Hosts with this project's plugins, and its daemon under somebody who looks after it.
     fn start(nodes: u8) -> Self {
         let mut hosts = Self::bare(nodes);
         let conf = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
         fs::write(hosts.lab.shared_file("leases/config"), conf).unwrap();
-        let daemons = hosts.lab.nodes().iter();
-        hosts.daemons = daemons
-            .map(|node| node.start_flanneld(&["--ip-masq"]).unwrap())
-            .collect();
+        hosts.daemons = hosts.lab.nodes().iter().map(start_kept).collect();
         hosts
     }
 
@@ -143,12 +140,7 @@ fn serve(node: &Node, files: &Path) -> Process {
 #[test]
 fn hosts_are_judged_over_ssh_and_nothing_is_left_on_them() {
     let hosts = Hosts::start(3);
-    // Who restarts a host's daemon is not asked what that does.
-    let run = hosts.judge(&[
-        "--only=NET,MTU-01,TAB,RST,RPR",
-        "--disruptive",
-        "--restart=sleep 0.1",
-    ]);
+    let run = hosts.judge(&["--only=NET,MTU-01,TAB,RST,RPR", "--disruptive", RESTART_KEPT]);
     assert!(run.good, "{}\n{}", run.table, told(&run.report));
     let passed = outcomes(&run.report, "passed");
     for id in ["NET-01", "TAB-04", "RST-01", "RPR-04", "RPR-06"] {
@@ -165,6 +157,28 @@ fn hosts_are_judged_over_ssh_and_nothing_is_left_on_them() {
         run.table
     );
     assert_eq!(hosts.left(), Vec::<String>::new());
+}
+
+#[test]
+fn a_restart_that_restarts_nothing_fails_and_that_of_a_daemon_which_is_not_seen_is_skipped() {
+    let hosts = Hosts::start(2);
+    let judge = || hosts.judge(&["--only=RST", "--disruptive", "--pods=1", "--restart=true"]);
+    let run = judge();
+    assert!(!run.good, "{}", run.table);
+    assert_eq!(outcomes(&run.report, "failed").len(), 1, "{}", run.table);
+    assert!(run.table.contains("it still runs: process "), "{}", run.table);
+    for node in hosts.lab.nodes() {
+        // Who looks after the daemon reads the second word when it has ended.
+        for _ in 0..2 {
+            assert!(node.exec(&["sh", "/run/stop"]).unwrap().status.success());
+        }
+    }
+    let run = judge();
+    assert!(
+        run.good && run.report.to_string().contains("no process flanneld is seen"),
+        "{}",
+        run.table
+    );
 }
 
 #[test]

@@ -4,11 +4,40 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use conformance::lab::Node;
+use conformance::lab::{Flanneld, Node};
 use serde_json::Value;
 
 pub(crate) use crate::report::{Run, program, told};
 use crate::report::{ended_so, run_suite};
+
+/// Stands in for what looks after a daemon, as a kubelet does: it runs the daemon, and ends it when it is told to; then it
+/// runs it anew, at once, or when it is told to where it was told to stop it.
+const KEEPER: &str = r#"mkfifo /run/keeper.told
+told() {
+    # Who opens it beside somebody else's word reads nothing.
+    until read -r word </run/keeper.told; do :; done
+}
+while :; do
+    "$@" &
+    told
+    kill $!
+    wait $!
+    while [ "$word" = stop ]; do told; done
+done
+"#;
+/// How a run has a daemon restarted that is kept.
+pub(crate) const RESTART_KEPT: &str = "--restart=sh /run/restart";
+
+/// Starts a node's daemon under somebody who looks after it; both end with the lab.
+pub(crate) fn start_kept(node: &Node) -> Flanneld {
+    fs::write(node.file("/run/keeper"), KEEPER).unwrap();
+    for word in ["restart", "stop", "start"] {
+        let text = format!("echo {word} >/run/keeper.told");
+        fs::write(node.file("/run").join(word), text).unwrap();
+    }
+    node.start_flanneld_under(&["sh", "/run/keeper"], &["--ip-masq"])
+        .unwrap()
+}
 
 pub(crate) fn judge(program: Command, arguments: &[&str]) -> Run {
     run_suite("nodes", program, arguments)

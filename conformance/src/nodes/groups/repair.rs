@@ -5,21 +5,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::daemon;
 use super::peers::{Peer, device, peer};
 use super::tables::{Table, by_the_tunnel, forwarding, hiding, hiding_rules, neighbours, routes, tunnel};
 use super::tools::across;
+use super::traffic::{AFTERWARDS, counted};
 use crate::lab::wait_until;
-use crate::nodes::bed::{End, Family, Node, Pod};
+use crate::nodes::bed::{Family, Node};
 use crate::nodes::case::{Case, Look, case};
-use crate::nodes::protocol::{Counted, Request};
-use crate::report::{Checked, Stop, differs, expect};
+use crate::report::{Checked, Stop, differs};
 
 /// How soon what was taken away has to be back: ten times this project's own aim.
 const REPAIR_LIMIT: Duration = Duration::from_secs(10);
-/// Between two packets of a stream.
-const INTERVAL: Duration = Duration::from_millis(1);
-/// How long traffic is watched after a restart: what a daemon gets wrong at its start may show later.
-const AFTERWARDS: Duration = Duration::from_secs(1);
 
 pub(super) const CASES: &[Case] = &[
     case(
@@ -107,88 +104,22 @@ fn words(argv: &[&str]) -> Vec<String> {
     argv.iter().map(|&word| word.to_owned()).collect()
 }
 
-/// What became of a stream.
-struct Traffic {
-    counted: Counted,
-    /// As many packets were dropped by processors that were too busy to take them, of whatever traffic.
-    dropped: u64,
-}
-
-impl Traffic {
-    fn lost(&self) -> u64 {
-        self.counted.sent.saturating_sub(self.counted.answered)
-    }
-}
-
-/// Sends a packet each millisecond, on slow nodes as much more seldom, from a pod to another and back while something
-/// happens.
-fn counted<T>(
-    look: &Look<'_>,
-    from: &Pod,
-    to: &Pod,
-    action: impl FnOnce() -> Checked<T>,
-) -> Checked<(T, Traffic)> {
-    let end = End::Pod(from);
-    let agent = look.bed.agent(end)?;
-    let before = dropped_when_busy(look)?;
-    let stream: u64 = agent.ask(Request::StartStream {
-        place: end.place(),
-        target: look.bed.server(End::Pod(to), look.family)?,
-        interval: INTERVAL * look.inventory.slowdown(),
-    })?;
-    let done = action();
-    let counted: Counted = agent.ask(Request::StopStream { stream })?;
-    let traffic = Traffic {
-        counted,
-        dropped: dropped_when_busy(look)?.saturating_sub(before),
-    };
-    look.measured(format!(
-        "{} → {} and back: {} of {} packets lost, longest gap {:.0} ms",
-        from.name,
-        to.name,
-        traffic.lost(),
-        counted.sent,
-        counted.longest_gap.as_secs_f64() * 1e3
-    ));
-    if traffic.dropped > 0 {
-        look.measured(format!("{} packets dropped by busy processors", traffic.dropped));
-    }
-    Ok((done?, traffic))
-}
-
-/// How many packets the nodes have dropped because their processors were too busy to take them from their queues: the
-/// second number of each line (linux `net/core/net-procfs.c`, `softnet_seq_show`). Nodes of a lab are one machine, whose
-/// count is each one's: of all nodes the largest counts.
-fn dropped_when_busy(look: &Look<'_>) -> Checked<u64> {
-    let mut largest = 0;
-    for node in &look.bed.nodes {
-        let path = "/proc/net/softnet_stat".to_owned();
-        let text: Option<String> = node.agent()?.ask(Request::Read { path })?;
-        let text = text.unwrap_or_default();
-        let numbers = text.lines().filter_map(|line| line.split_whitespace().nth(1));
-        let dropped = numbers.filter_map(|number| u64::from_str_radix(number, 16).ok());
-        largest = dropped.sum::<u64>().max(largest);
-    }
-    Ok(largest)
-}
-
 fn restarts(look: &Look<'_>) -> Checked<()> {
     for (from, to) in across(look)? {
         let node = look.bed.node(from.node)?;
+        let before = daemon::running(node)?;
         let (took, traffic) = counted(look, from, to, || {
             let start = Instant::now();
             look.inventory.restart_daemon(from.node, node.agent()?)?;
+            let restarted = daemon::replaced(look, node, &before)?;
             let took = start.elapsed();
             std::thread::sleep(AFTERWARDS);
+            daemon::goes_on(node, &restarted)?;
             Ok(took)
         })?;
         let name = &node.name;
         look.measured(format!("{name}: restarted in {:.2} s", took.as_secs_f64()));
-        expect(
-            traffic.lost() <= traffic.dropped,
-            "no packet is lost but by busy processors",
-            format!("{name}: {} of {} lost", traffic.lost(), traffic.counted.sent),
-        )?;
+        traffic.nothing_lost(name)?;
     }
     Ok(())
 }
