@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use crate::counted::counted;
 use crate::lab::keep::Record;
 use crate::lab::matrix::Matrix;
 use crate::lab::ping::Patience;
@@ -88,7 +89,10 @@ fn set_up(config: &DemoConfig, screen: &mut Screen) -> Result<Stage> {
         Store::Etcd => " with etcd",
         Store::Kube => " with the API of Kubernetes",
     };
-    screen.begin(&format!("[1/4] making {nodes} nodes on an underlay{with}"))?;
+    screen.begin(&format!(
+        "[1/4] making {} on an underlay{with}",
+        counted(nodes, "node")
+    ))?;
     let lab = Lab::on(config.store, &LabConfig { nodes, binaries })?;
     screen.end(&format!("{} ms", start.elapsed().as_millis()))?;
     let mut stage = Stage {
@@ -106,7 +110,11 @@ fn set_up(config: &DemoConfig, screen: &mut Screen) -> Result<Stage> {
         stage.daemons.push(daemon);
     }
     for node in stage.lab.nodes() {
-        screen.begin(&format!("[3/4] adding {} pods on {}", config.pods, node.name()))?;
+        screen.begin(&format!(
+            "[3/4] adding {} on {}",
+            counted(config.pods, "pod"),
+            node.name()
+        ))?;
         let start = Instant::now();
         for number in 1..=config.pods {
             stage

@@ -12,6 +12,7 @@ pub mod bench;
 pub mod captures;
 pub mod cli;
 mod cni;
+mod counted;
 pub mod demo;
 pub mod guest;
 mod interop;

@@ -54,6 +54,14 @@ fn the_same_seed_makes_the_same_things_happen() {
     assert_eq!(rounds, first_rounds());
 }
 
+#[test]
+fn one_round_is_told_as_one() {
+    // There is a round in any case.
+    let text = soak("directory", &["--seconds=0", "--nodes=2"]);
+    let closing = text.lines().last().unwrap();
+    assert!(closing.starts_with("1 round, "), "{closing}");
+}
+
 /// A plugin that frees nothing, and says that all is well.
 const LEAKS: &str =
     "#!/bin/bash\n[ \"$CNI_COMMAND\" = DEL ] && exit 0\nexec -a flannel /opt/cni/bin/flannel-right\n";

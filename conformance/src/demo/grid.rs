@@ -3,6 +3,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::screen::Screen;
+use crate::counted::counted;
 use crate::lab::matrix::Matrix;
 
 /// More pods than this are summarised in blocks of nodes.
@@ -33,7 +34,7 @@ pub(super) fn closing(screen: &mut Screen, total: usize, failures: &[(&str, &str
     if more > 0 {
         screen.line(&format!("… and {more} more pairs without an answer"))?;
     }
-    let summary = format!("{total} pings, {} failed", failures.len());
+    let summary = format!("{}, {} failed", counted(total, "ping"), failures.len());
     screen.line(&if failures.is_empty() {
         screen.good(&summary)
     } else {

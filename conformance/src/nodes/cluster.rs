@@ -25,6 +25,7 @@ use super::carry::{self, carry};
 use super::hosts::restart_by;
 use super::inventory::{Host, Inventory, Newcomer, OwnPod};
 use super::remote::{Remote, side_by_side};
+use crate::counted::counted;
 use crate::refused::Refused;
 use crate::report::{Checked, Stop};
 use api::{Api, is_forbidden};
@@ -284,9 +285,9 @@ impl Inventory for Cluster {
     fn title(&self) -> String {
         let (judged, name) = (self.nodes.len(), &self.api.name);
         if self.is_whole() {
-            format!("{judged} nodes of {name}")
+            format!("{} of {name}", counted(judged, "node"))
         } else {
-            format!("{judged} of {} nodes of {name}", self.all_nodes)
+            format!("{judged} of {} of {name}", counted(self.all_nodes, "node"))
         }
     }
 

@@ -14,6 +14,7 @@ use super::connection::{Carrier, Connection};
 use super::inventory::{Host, Inventory};
 use super::lab::{DAEMON_FLAGS, HIDING, NET_CONF};
 use super::remote::{Remote, side_by_side};
+use crate::counted::counted;
 use crate::guest::{Guest, GuestLab};
 use crate::lab::runtime::{CONFLIST, conflist};
 use crate::lab::{Binaries, CNI_BIN_DIR};
@@ -188,7 +189,7 @@ impl Carrier for InGuest {
 
 impl Inventory for GuestNodes {
     fn title(&self) -> String {
-        format!("{} guests with Linux {}", self.count, self.kernel)
+        format!("{} with Linux {}", counted(self.count, "guest"), self.kernel)
     }
 
     fn start(&self, _pods_per_node: u8) -> Result<Vec<Host>> {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::connection::Connection;
 use super::inventory::{Host, Inventory};
 use super::remote::{Remote, side_by_side};
+use crate::counted::counted;
 use crate::lab::runtime::install_conflist;
 use crate::lab::{
     Binaries, CNI_BIN_DIR, Flanneld, Lab, LabConfig, Namespaces, Node, TUNNEL, command, copy_program,
@@ -79,7 +80,7 @@ fn already_there(error: std::io::Error) -> std::io::Result<()> {
 
 impl Inventory for LabNodes {
     fn title(&self) -> String {
-        format!("a lab of {} nodes", self.nodes().len())
+        format!("a lab of {}", counted(self.nodes().len(), "node"))
     }
 
     fn start(&self, _pods_per_node: u8) -> Result<Vec<Host>> {

@@ -9,6 +9,7 @@ use super::case::{Case, Harm, Look};
 use super::inventory::Inventory;
 use super::settle::settle;
 use super::{groups, requirement};
+use crate::counted::counted;
 use crate::refused::Refused;
 use crate::report::{Asked, Known, Outcome, Report, Row, Suite};
 
@@ -105,7 +106,7 @@ pub(super) fn run(
 }
 
 fn headline(inventory: &dyn Inventory, pods: u8) -> String {
-    let what = format!("{}, {pods} pods on each node", inventory.title());
+    let what = format!("{}, {} on each node", inventory.title(), counted(pods, "pod"));
     match inventory.slowdown() {
         0 | 1 => what,
         times => format!(

@@ -11,6 +11,7 @@ use super::invariants::violations;
 use super::random::Random;
 use super::world::World;
 use crate::cli;
+use crate::counted::counted;
 
 /// How long everything may take to be as it must be: a daemon that distrusts its store holds removals for a minute, and
 /// all namespaces of a machine share the kernel's locks.
@@ -79,7 +80,9 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
     }
     let slowest = slowest.as_secs_f64();
     say(&format!(
-        "{rounds} rounds, {actions} actions, everything held; slowest after {slowest:.2} s"
+        "{}, {}, everything held; slowest after {slowest:.2} s",
+        counted(rounds, "round"),
+        counted(actions, "action")
     ))?;
     Ok(true)
 }
