@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::read::Sources;
 use super::{Finding, Severity, findings, read};
-use crate::status::command::{path_arg, socket, subnet_file};
+use crate::status::command::{SOCKET_HELP, SUBNET_FILE_HELP, path_arg, socket, subnet_file};
 use crate::status::printable;
 use crate::wireguard_key::KeyFiles;
 
@@ -62,14 +62,8 @@ fn command() -> Command {
                 .value_parser(clap::value_parser!(u8))
                 .help("Ask this many peers for an answer, directly and through the tunnel"),
         )
-        .arg(path_arg(
-            "status-socket",
-            "Socket of the daemon, if it was given one",
-        ))
-        .arg(path_arg(
-            "subnet-file",
-            "Subnet file of the daemon, if it was given one",
-        ))
+        .arg(path_arg("status-socket", SOCKET_HELP))
+        .arg(path_arg("subnet-file", SUBNET_FILE_HELP))
 }
 
 fn render(findings: &[Finding]) -> String {

@@ -20,7 +20,10 @@ fn subnet_file(facts: &Facts) -> Option<Finding> {
         Some(Err(reason)) => Some(Finding::error(
             "subnet-file.unreadable",
             format!("no pod can start: {reason}"),
-            format!("remove {path} and restart flanneld, which writes it anew"),
+            format!(
+                "name flanneld's subnet file with --subnet-file if {path} is not meant to be it; else remove it and \
+                 restart flanneld, which writes it anew"
+            ),
         )),
         None => Some(Finding::error(
             "subnet-file.missing",

@@ -21,7 +21,7 @@ use crate::commands::{CommandError, Records};
 use crate::config;
 use crate::desired::rules_scope;
 use crate::rules_kernel::RulesKernel;
-use crate::status::command::{path, path_arg, socket, subnet_file};
+use crate::status::command::{SOCKET_HELP, SUBNET_FILE_HELP, path, path_arg, socket, subnet_file};
 
 /// With what each line of a subnet file begins (flannel `pkg/subnet/subnet.go`).
 const SUBNET_FILE_PREFIX: &str = "FLANNEL_";
@@ -103,14 +103,8 @@ fn command() -> Command {
         .about("Removes from this host what flannel's daemon made on it, and lists it.")
         .after_help(DETAILS)
         .arg(dry_run.help("Only list what would be removed"))
-        .arg(path_arg(
-            "subnet-file",
-            "Subnet file of the daemon, if it was given one",
-        ))
-        .arg(path_arg(
-            "status-socket",
-            "Socket of the daemon, if it was given one",
-        ))
+        .arg(path_arg("subnet-file", SUBNET_FILE_HELP))
+        .arg(path_arg("status-socket", SOCKET_HELP))
         .arg(path_arg(
             "kube-cache-file",
             "Last known state of a Kubernetes cluster, if the daemon was given a file for it",

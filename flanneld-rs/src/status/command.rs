@@ -105,15 +105,16 @@ fn command() -> Command {
                 .value_name("TEXT")
                 .help("List the peers whose subnet, public address or hardware address holds this text"),
         )
-        .arg(path_arg(
-            "status-socket",
-            "Socket of the daemon, if it was given one",
-        ))
-        .arg(path_arg(
-            "subnet-file",
-            "Subnet file of the daemon, if it was given one",
-        ))
+        .arg(path_arg("status-socket", SOCKET_HELP))
+        .arg(path_arg("subnet-file", SUBNET_FILE_HELP))
 }
+
+/// What is said of the arguments that lead to the daemon, which [`subnet_file`] and [`socket`] read.
+pub(crate) const SUBNET_FILE_HELP: &str =
+    "Subnet file of the daemon, if it was given one [default: /run/flannel/subnet.env]";
+/// See [`SUBNET_FILE_HELP`].
+pub(crate) const SOCKET_HELP: &str =
+    "Socket of the daemon, if it was given one [default: flanneld.sock beside the subnet file]";
 
 /// An argument that names a file as the daemon's flag of this name does.
 pub(crate) fn path_arg(name: &'static str, help: &'static str) -> Arg {

@@ -75,6 +75,15 @@ fn check_works_without_a_daemon() {
         );
         fs::write(node.file("run/subnet.env"), "FLANNEL_MTU=x\n").unwrap();
         assert_eq!(errors(node), ["subnet-file.unreadable"]);
+        // Who names a directory is not told to remove it.
+        fs::remove_file(node.file("run/subnet.env")).unwrap();
+        fs::create_dir(node.file("run/subnet.env")).unwrap();
+        let said = node.run(&["check"]);
+        let said = String::from_utf8(said.stdout).unwrap();
+        assert!(
+            said.contains("is not a regular file") && said.contains("-> name flanneld's subnet file with"),
+            "{said}"
+        );
         assert_eq!(node.run(&["check", "--frobnicate"]).status.code(), Some(2));
     });
 }
