@@ -70,14 +70,28 @@ fn links(lines: &mut BTreeSet<String>) -> Result<()> {
 }
 
 fn routes(lines: &mut BTreeSet<String>) -> Result<()> {
-    for route in json(&["ip", "-j", "-4", "route"])? {
-        lines.insert(format!(
-            "route {} on {}",
-            text(&route, "dst"),
-            text(&route, "dev")
-        ));
+    for family in ["-4", "-6"] {
+        // A kernel without IPv6 has no routes of it to be asked for.
+        if family == "-6" && !Path::new("/proc/thread-self/net/if_inet6").exists() {
+            continue;
+        }
+        let all = json(&["ip", "-j", family, "route", "show", "table", "all"])?;
+        lines.extend(all.iter().filter(|route| !is_the_kernels(route)).map(route_line));
     }
     Ok(())
+}
+
+/// Whether a route follows from links and addresses by themselves: all of the table `local`, and link-local ones.
+fn is_the_kernels(route: &Value) -> bool {
+    text(route, "table") == "local" || text(route, "dst").starts_with("fe80:")
+}
+
+fn route_line(route: &Value) -> String {
+    let table = match text(route, "table") {
+        "" => String::new(),
+        table => format!(" in table {table}"),
+    };
+    format!("route {} on {}{table}", text(route, "dst"), text(route, "dev"))
 }
 
 fn rules(lines: &mut BTreeSet<String>) -> Result<()> {
@@ -98,8 +112,9 @@ fn rules(lines: &mut BTreeSet<String>) -> Result<()> {
             lines.insert(format!("rule of {table}, {part}: {line}"));
         }
     }
-    // The file is there, and not empty, only where the older variant of iptables is in use.
-    if fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|names| !names.is_empty()) {
+    // The file is there, and not empty, only where the older variant of iptables is in use. `/proc/net` is the process's
+    // namespace, which is not this thread's.
+    if fs::read_to_string("/proc/thread-self/net/ip_tables_names").is_ok_and(|names| !names.is_empty()) {
         let saved = printed(&["iptables-legacy-save"])?;
         let saved = saved.lines().filter(|line| !line.starts_with(['#', ':']));
         lines.extend(saved.map(|line| format!("rule of iptables {line}")));
@@ -134,7 +149,10 @@ fn is_lock(entry: &DirEntry) -> bool {
 }
 
 /// What a program prints that may be missing on the machine.
-fn printed(argv: &[&str]) -> Result<String> {
+///
+/// # Errors
+/// Fails when the program does.
+pub(super) fn printed(argv: &[&str]) -> Result<String> {
     let mut program = command(argv)?;
     let output = match program.stdin(Stdio::null()).output() {
         Ok(output) => output,
@@ -151,7 +169,37 @@ fn printed(argv: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn json(argv: &[&str]) -> Result<Vec<Value>> {
+/// The objects that a program of iproute2 prints.
+///
+/// # Errors
+/// Fails when the program does, or prints no list.
+pub(super) fn json(argv: &[&str]) -> Result<Vec<Value>> {
     let text = printed(argv)?;
     serde_json::from_str(&text).with_context(|| format!("reading what `{}` printed", argv.join(" ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn routes_are_told_by_table_but_those_that_the_kernel_makes_by_itself() {
+        let own = [
+            json!({"type": "local", "dst": "10.0.0.1", "dev": "lo", "table": "local"}),
+            json!({"type": "multicast", "dst": "ff00::/8", "dev": "cni0", "table": "local"}),
+            json!({"dst": "fe80::/64", "dev": "cni0", "protocol": "kernel"}),
+        ];
+        assert!(own.iter().all(is_the_kernels));
+        let made = [
+            json!({"dst": "fd00:88::/64", "dev": "cni0", "protocol": "kernel"}),
+            json!({"dst": "default", "dev": "cni0", "table": "100"}),
+        ];
+        assert!(!made.iter().any(is_the_kernels));
+        assert_eq!(
+            made.each_ref().map(route_line),
+            ["route fd00:88::/64 on cni0", "route default on cni0 in table 100"]
+        );
+    }
 }

@@ -21,7 +21,7 @@ struct Defect {
     sees: &'static str,
 }
 
-const DEFECTS: [Defect; 6] = [
+const DEFECTS: [Defect; 8] = [
     Defect {
         program: "bridge",
         script: "\"$real\"; status=$?; [ \"$CNI_COMMAND\" != DEL ] || echo done; exit $status",
@@ -81,6 +81,28 @@ const DEFECTS: [Defect; 6] = [
             "PRV-01 who has nothing to do passes on what it got",
         ],
         sees: "{\"cniVersion\":\"1.0.0\"}",
+    },
+    Defect {
+        program: "bridge",
+        script: "[ \"$CNI_CONTAINERID $CNI_COMMAND\" != 'a ADD' ] || ip -6 route add 2001:db8:7::/64 dev lo; \
+                 exec \"$real\"",
+        only: "DEL-01,CHK-06",
+        fails: &[
+            "DEL-01 the second and the third DEL succeed, and nothing is left",
+            "DEL-01 the list can be deleted again and again, and nothing is left",
+        ],
+        sees: "+ route 2001:db8:7::/64 on lo",
+    },
+    Defect {
+        program: "bridge",
+        script: "[ \"$CNI_CONTAINERID $CNI_COMMAND\" != 'a ADD' ] || iptables-legacy -A INPUT -s 203.0.113.7 -j ACCEPT; \
+                 exec \"$real\"",
+        only: "DEL-01,CHK-06",
+        fails: &[
+            "DEL-01 the second and the third DEL succeed, and nothing is left",
+            "DEL-01 the list can be deleted again and again, and nothing is left",
+        ],
+        sees: "+ rule of iptables -A INPUT -s 203.0.113.7/32 -j ACCEPT",
     },
 ];
 

@@ -16,11 +16,11 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use support::{KNOWN, REFERENCE, cases, judge, names, ours, told};
 
-/// Every plugin that the binary has, chained; what `flannel` hands on by itself is here in the open.
+/// Every plugin that the binary has, chained, in both families; what `flannel` hands on by itself is here in the open.
 fn every_plugin() -> Value {
     json!({"name": "conformance", "cniVersion": "1.0.0", "plugins": [
         {"type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
-            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]]}},
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}], [{"subnet": "fd00:88::/64"}]]}},
         {"type": "portmap", "capabilities": {"portMappings": true}},
         {"type": "firewall"},
         {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}},
