@@ -9,6 +9,7 @@ mod case;
 pub(crate) mod cli;
 mod container;
 mod groups;
+mod host_end;
 mod probe;
 mod requirement;
 mod runner;

@@ -1,13 +1,16 @@
 //! A program of the runner's own that a plugin is made to run: it notes how it is called and answers as it is told.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::requirement::place;
-use crate::report::{Checked, expect};
+use crate::lab::command;
+use crate::report::{Checked, Stop, expect};
 
 const SCRIPT: &str = r#"#!/bin/sh
 cd /run/stage/probe || exit 99
@@ -41,6 +44,8 @@ impl Probe {
     pub(super) const DIR: &'static str = "/run/stage/probe";
     /// The address that it gives.
     pub(super) const ADDRESS: &'static str = "10.88.9.9/16";
+    /// The gateway that it tells with it.
+    pub(super) const GATEWAY: &'static str = "10.88.0.1";
 
     /// Writes the program, which answers ADD with one address in a version's form.
     ///
@@ -50,17 +55,14 @@ impl Probe {
         let versions = json!({"cniVersion": "1.1.0", "supportedVersions": super::requirement::VERSIONS});
         fs::create_dir_all(Self::DIR).with_context(|| format!("making {}", Self::DIR))?;
         write("versions", &versions.to_string())?;
-        write(
-            "answer",
-            &json!({"cniVersion": version, "ips": [Self::address(version)]}).to_string(),
-        )?;
         write_program(&format!("{}/{}", Self::DIR, Self::NAME), SCRIPT)?;
+        Self.answers(&json!({"cniVersion": version, "ips": [Self::address(version)]}))?;
         Ok(Self)
     }
 
     /// The address that it gives, in a version's form.
     pub(super) fn address(version: &str) -> Value {
-        let (address, gateway) = (Self::ADDRESS, "10.88.0.1");
+        let (address, gateway) = (Self::ADDRESS, Self::GATEWAY);
         if place(version).ok() < place("1.0.0").ok() {
             return json!({"version": "4", "address": address, "gateway": gateway});
         }
@@ -78,12 +80,44 @@ impl Probe {
         Ok(dir.to_owned())
     }
 
+    /// Opens its file for writing, as somebody has who has not finished to write it: the kernel runs it only once that is
+    /// closed.
+    ///
+    /// # Errors
+    /// Fails when it cannot be opened; skips the case where the kernel runs it all the same (Linux 6.11 and 6.12).
+    pub(super) fn being_written(&self) -> Checked<File> {
+        let path = format!("{}/{}", Self::DIR, Self::NAME);
+        let file = File::options().write(true).open(&path);
+        let file = file.with_context(|| format!("opening {path}"))?;
+        let mut program = command(&[&path])?;
+        program.env("CNI_COMMAND", "VERSION");
+        let tried = program
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        match tried.status() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => Ok(file),
+            Err(error) => Err(error).with_context(|| format!("starting {path}"))?,
+            Ok(_) => Err(Stop::Skip(
+                "this kernel runs a program while it is being written".to_owned(),
+            )),
+        }
+    }
+
     /// Lets ADD answer this.
     ///
     /// # Errors
     /// Fails when the file cannot be written.
     pub(super) fn answers(&self, answer: &Value) -> Result<()> {
         write("answer", &answer.to_string())
+    }
+
+    /// Lets ADD answer one address and this route, in the form of a version from 0.3.0 on.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be written.
+    pub(super) fn answers_with_route(&self, version: &str, route: Value) -> Result<()> {
+        self.answers(&json!({"cniVersion": version, "ips": [Self::address(version)], "routes": [route]}))
     }
 
     /// Lets a verb fail with this code and message.

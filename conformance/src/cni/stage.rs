@@ -94,6 +94,17 @@ impl Stage<'_> {
         &self.target.supported
     }
 
+    /// Skips the case where the plugin does not support a version.
+    ///
+    /// # Errors
+    /// The skip.
+    pub(super) fn needs(&self, version: &str) -> Checked<()> {
+        if self.supported().iter().any(|own| own == version) {
+            return Ok(());
+        }
+        Err(Stop::Skip(format!("it does not support {version}")))
+    }
+
     /// Makes a container with an interface `eth0` to be.
     ///
     /// # Errors
@@ -102,6 +113,14 @@ impl Stage<'_> {
         let port = self.port.get();
         self.port.set(port.saturating_add(1));
         Container::make(id, port)
+    }
+
+    /// Makes a container with an id that no other has.
+    ///
+    /// # Errors
+    /// As [`Stage::container`].
+    pub(super) fn next_container(&self) -> Result<Container> {
+        self.container(&format!("a{}", self.port.get()))
     }
 
     /// The plugin's configuration with name and version.
@@ -155,7 +174,7 @@ impl Stage<'_> {
     /// # Errors
     /// Fails when one of them does.
     pub(super) fn lives(&self, change: impl Fn(Call) -> Call) -> Checked<()> {
-        let container = self.container(&format!("a{}", self.port.get()))?;
+        let container = self.next_container()?;
         change(self.call("ADD", &container)).run()?.result()?;
         change(self.call("DEL", &container)).run()?.silent()
     }

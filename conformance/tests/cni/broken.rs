@@ -21,7 +21,7 @@ struct Defect {
     sees: &'static str,
 }
 
-const DEFECTS: [Defect; 8] = [
+const DEFECTS: [Defect; 16] = [
     Defect {
         program: "bridge",
         script: "\"$real\"; status=$?; [ \"$CNI_COMMAND\" != DEL ] || echo done; exit $status",
@@ -60,6 +60,8 @@ const DEFECTS: [Defect; 8] = [
             "CHK-03 a route that is gone is found",
             "CHK-03 an interface that is down is found",
             "CHK-03 an interface that is gone is found",
+            "CHK-03 another MAC is found",
+            "CHK-03 a host's end that left its bridge is found",
             "CHK-03 a namespace that is gone is found",
             "CHK-07 a delegate is asked, and its error returned",
         ],
@@ -104,6 +106,73 @@ const DEFECTS: [Defect; 8] = [
         ],
         sees: "+ rule of iptables -A INPUT -s 203.0.113.7/32 -j ACCEPT",
     },
+    Defect {
+        program: "bandwidth",
+        script: "case \"$CNI_COMMAND\" in ADD) sed 's/\"runtimeConfig\"/\"ignored\"/' | exec \"$real\" ;; \
+                 *) exec \"$real\" ;; esac",
+        only: "CAP-02,CHN-02",
+        fails: &[
+            "CAP-02 bandwidth is taken as containerd writes it",
+            "CAP-02 both directions are limited, each to its rate",
+            "CHN-02 rates are limited at the peer of the container's interface, whatever stands before it",
+        ],
+        sees: "in []: veth",
+    },
+    Defect {
+        program: "bandwidth",
+        script: "sed 's/\"ingressRate\":8000000/\"ingressRate\":9000000/' | \"$real\"",
+        only: "CAP-02",
+        fails: &["CAP-02 both directions are limited, each to its rate"],
+        sees: "in [FromContainer]: veth",
+    },
+    Defect {
+        program: "portmap",
+        script: "sed 's/,\"interface\":[0-9]*//g' | \"$real\"",
+        only: "CHN-02,CAP-01",
+        fails: &["CHN-02 ports lead to the address of the container's interface, whatever stands before it"],
+        sees: "192.0.2.9",
+    },
+    Defect {
+        program: "host-local",
+        script: "out=$(\"$real\"); status=$?; printf %s \"$out\" | sed 's/\"code\": 999/\"code\": 7/'; exit $status",
+        only: "ADD-12,ARG-02",
+        fails: &["ADD-12 a pool that is exhausted is told as a matter of time, or in the plugin's own code"],
+        sees: "\"code\":7",
+    },
+    Defect {
+        program: "bridge",
+        script: "out=$(\"$real\"); status=$?; printf %s \"$out\" | sed 's/\"code\": 999/\"code\": 3/'; exit $status",
+        only: "ERR-03",
+        fails: &["ERR-03 an ADD that fails beside what an earlier one made is not code 3"],
+        sees: "\"code\":3",
+    },
+    Defect {
+        program: "bridge",
+        script: "sed 's/\"ipMasq\":true/\"ipMasq\":false/' | \"$real\"",
+        only: "CFG-09",
+        fails: &["CFG-09 ipMasq makes rules that masquerade, and without it there are none"],
+        sees: "networks/conformance/10.88.0.3; + link veth",
+    },
+    Defect {
+        program: "bridge",
+        script: "if [ \"$CNI_COMMAND\" = DEL ]; then sed 's/\"prevResult\"/\"dropped\"/' | \"$real\"; \
+                 else exec \"$real\"; fi",
+        only: "PRV-06",
+        fails: &["PRV-06 a delegate gets the previous result with CHECK and with DEL"],
+        sees: "\"dropped\":{",
+    },
+    Defect {
+        program: "bridge",
+        script: "out=$(\"$real\"); status=$?; [ \"$CNI_COMMAND\" != ADD ] || ip -n a route flush 198.51.100.0/24; \
+                 printf %s \"$out\" | sed 's|\"name\": \"cni0\"|\"name\": \"cni0\", \"sandbox\": \"/x\"|'; exit $status",
+        only: "ADD-08,RES-05",
+        fails: &[
+            "ADD-08 a route without a gateway goes by that of address management",
+            "RES-05 the container's interface has the path as sandbox, the host's have none",
+            "RES-05 bridge, host's end and container's interface stand in this order",
+        ],
+        sees: "\"sandbox\":\"/x\"",
+    },
 ];
 
 #[test]
@@ -142,8 +211,12 @@ fn status_and_gc_that_do_nothing_fail_their_cases() {
     let wanted = [
         "GC-01 a configuration before 1.1.0, or of no version, is code 1",
         "GC-02 what is not valid goes, what is valid stays",
+        "GC-02 the list is taken by the key of the specification alone",
+        "GC-02 the list is taken by the key of the tag spec-v1.1.0 alone",
         "GC-03 null is the empty list of libcni",
+        "GC-05 what a delegate fails in is told",
         "GC-06 a delegate is called",
+        "GC-08 GC and ADDs at the same time do each other no harm",
         "STA-01 a configuration before 1.1.0, or of no version, is code 1",
         "STA-03 flannel without subnet file is not available",
         "STA-05 a delegate is asked, and its error returned",
@@ -170,7 +243,7 @@ fn a_difference_that_is_known_but_not_there_fails_the_run() {
 
 /// The reference's plugins, one of them behind a script.
 fn install(dir: &Path, defect: &Defect) {
-    for name in ["bridge", "host-local", "portmap", "loopback"] {
+    for name in ["bridge", "host-local", "portmap", "loopback", "bandwidth"] {
         let real = format!("{REFERENCE}/{name}");
         if name == defect.program {
             program(

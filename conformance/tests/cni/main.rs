@@ -32,13 +32,14 @@ fn every_plugin() -> Value {
 fn the_references_plugins_pass_but_for_what_is_known() {
     let run = judge(REFERENCE.as_ref(), &["--known", KNOWN]);
     assert!(run.good, "{}", told(&run.report));
-    assert!(cases(&run.report, "passed").len() > 150, "{}", run.table);
-    assert!(cases(&run.report, "known").len() >= 25, "{}", run.table);
+    assert!(cases(&run.report, "passed").len() > 170, "{}", run.table);
+    assert!(cases(&run.report, "known").len() >= 30, "{}", run.table);
     // What came after the plugins is passed over, and nothing else.
     for case in cases(&run.report, "skipped") {
         let reason = case["reason"].as_str().unwrap();
         let newer = case["versions"] == "1.1.0 and later" && reason.contains("supports");
-        assert!(newer || reason == "the directory has no flannel", "{case}");
+        let absent = ["the directory has no flannel", "it does not support 1.1.0"];
+        assert!(newer || absent.contains(&reason), "{case}");
     }
 }
 
@@ -47,12 +48,12 @@ fn our_plugins_pass() {
     let dir = ours();
     let flannel = judge(dir.path(), &[]);
     assert!(flannel.good, "{}", told(&flannel.report));
-    assert!(cases(&flannel.report, "passed").len() > 150, "{}", flannel.table);
+    assert!(cases(&flannel.report, "passed").len() > 200, "{}", flannel.table);
     let conf = dir.path().join("every.conflist");
     std::fs::write(&conf, every_plugin().to_string()).unwrap();
     let every = judge(dir.path(), &["--conf", conf.to_str().unwrap()]);
     assert!(every.good, "{}", told(&every.report));
-    assert!(cases(&every.report, "passed").len() > 300, "{}", every.table);
+    assert!(cases(&every.report, "passed").len() > 380, "{}", every.table);
     // What one run skips is shown by the other.
     let passed: BTreeSet<_> = [&flannel, &every]
         .into_iter()
@@ -85,7 +86,6 @@ fn every_form_of_the_report_is_written() {
         run.table.lines().filter(|line| line.starts_with("pass ")).count(),
         count
     );
-    assert!(!run.report["notCovered"].as_array().unwrap().is_empty() && run.table.contains("not covered:"));
 }
 
 #[test]
@@ -152,10 +152,6 @@ fn what_cannot_be_judged_is_told() {
                 "--only=DEL-01,XYZ",
             ],
             "'XYZ' for '--only <ID>': no requirement has an id that begins so: there are ENV-01 to ENV-13",
-        ),
-        (
-            [&format!("--plugin-dir={}", dir.path().display()), "--only=ADD-12"],
-            "no case is about ADD-12",
         ),
         (
             ["--plugin-dir=/proc", "--html=/proc/report"],

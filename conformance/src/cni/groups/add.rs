@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cni::call::at_once;
-use crate::cni::case::About::{First, List};
+use crate::cni::case::About::{First, List, Type};
 use crate::cni::case::{Case, case};
 use crate::cni::container::Container;
+use crate::cni::probe::Probe;
 use crate::cni::shape::{addresses, routes};
 use crate::cni::snapshot::Snapshot;
 use crate::lab::text;
@@ -124,6 +125,41 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     case(
+        "ADD-08",
+        "a route without a gateway goes by that of address management",
+        Type("bridge"),
+        |stage| {
+            let container = stage.container("a")?;
+            let (probe, call) = stage.probed("ADD", &container)?;
+            probe.answers_with_route(stage.version(), json!({"dst": "198.51.100.0/24"}))?;
+            call.run()?.result()?;
+            has_route(
+                &container,
+                &json!({"dst": "198.51.100.0/24", "gw": Probe::GATEWAY}),
+            )
+        },
+    ),
+    case(
+        "ADD-08",
+        "what 1.1.0 tells of a route is in the container",
+        Type("bridge"),
+        |stage| {
+            stage.needs("1.1.0")?;
+            let container = stage.container("a")?;
+            let (probe, call) = stage.probed("ADD", &container)?;
+            let route =
+                json!({"dst": "198.51.100.0/24", "mtu": 1400, "advmss": 1300, "priority": 7, "table": 100});
+            probe.answers_with_route("1.1.0", route)?;
+            call.set("/cniVersion", "1.1.0".into()).run()?.result()?;
+            let shown = container.ip(&["-4", "route", "show", "table", "100"])?;
+            for words in ["198.51.100.0/24", "metric 7", "mtu 1400", "advmss 1300"] {
+                let expected = format!("in table 100 a route with {words}");
+                expect(shown.contains(words), expected, shown.clone())?;
+            }
+            Ok(())
+        },
+    ),
+    case(
         "ADD-09",
         "a default route that is there already is no error",
         First,
@@ -181,7 +217,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Checks that a container has its interface with the addresses of a result.
-fn attached(container: &Container, result: &Value) -> Checked<()> {
+pub(super) fn attached(container: &Container, result: &Value) -> Checked<()> {
     let wanted = addresses(result);
     expect(
         container.has_interface()?,

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
-use crate::cni::case::About::{First, List};
+use crate::cni::call::Call;
+use crate::cni::case::About::{First, List, Type};
 use crate::cni::case::{Case, case};
-use crate::report::expect;
+use crate::report::{Checked, expect};
 
 pub(super) const CASES: &[Case] = &[
     case(
@@ -71,4 +72,38 @@ pub(super) const CASES: &[Case] = &[
             stage.unchanged_since(&before, "ADD of the first plugin, and DEL of the list")
         },
     ),
+    case(
+        "ADD-12",
+        "a subnet file that is not there yet is told as a matter of time, or in the plugin's own code",
+        Type("flannel"),
+        |stage| {
+            let call = stage.call("ADD", &stage.container("a")?);
+            may_pass(&call.set("/subnetFile", "/run/flannel/none".into()))
+        },
+    ),
+    case(
+        "ADD-12",
+        "a pool that is exhausted is told as a matter of time, or in the plugin's own code",
+        Type("host-local"),
+        |stage| {
+            // Of four addresses two are the network's and the broadcast's, one the gateway's.
+            let add = |id: &str| -> Checked<Call> {
+                let call = stage.call("ADD", &stage.container(id)?);
+                Ok(call.set("/ipam/ranges", json!([[{"subnet": "10.99.1.0/30"}]])))
+            };
+            add("a")?.run()?.result()?;
+            may_pass(&add("b")?)
+        },
+    ),
 ];
+
+/// Checks that a call fails with what a runtime may take for a matter of time: no code of the specification says that the
+/// caller is to blame.
+fn may_pass(call: &Call) -> Checked<()> {
+    let answer = call.run()?;
+    let error = answer.error()?;
+    if error.code == 11 || error.code >= 100 {
+        return Ok(());
+    }
+    answer.not("an error of code 11, or of one from 100 on")
+}

@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
+use crate::cni::call::Call;
 use crate::cni::case::About::{Each, First, Type};
 use crate::cni::case::{Case, case};
+use crate::cni::shape::addresses;
 use crate::cni::stage::Stage;
 use crate::report::{Checked, expect};
 
@@ -72,6 +74,7 @@ pub(super) const CASES: &[Case] = &[
                 "K8S_POD_NAMESPACE=default",
                 "K8S_POD_NAME=web-0",
                 "K8S_POD_UID=1",
+                "K8S_POD_INFRA_CONTAINER_ID=2",
                 "IgnoreUnknown=1",
             ];
             for turn in 0..pod.len() {
@@ -112,6 +115,50 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     case(
+        "ARG-04",
+        "a MAC for the interface is no obstacle to address management",
+        Type("bridge"),
+        |stage| {
+            has_mac(stage, |call| {
+                call.var("CNI_ARGS", "MAC=0a:00:00:00:00:09;IgnoreUnknown=1")
+            })
+        },
+    ),
+    case(
+        "ARG-05",
+        "an address that comes with the call wins over the configuration's",
+        READER,
+        |stage| {
+            let container = stage.container("a")?;
+            let call = stage
+                .call("ADD", &container)
+                .set("/args", json!({"cni": {"ips": ["10.99.0.8"]}}))
+                .set("/runtimeConfig", json!({"ips": ["10.99.0.9"]}));
+            let result = call.run()?.result()?;
+            expect(
+                addresses(&result) == ["10.99.0.9/24"],
+                "the address 10.99.0.9/24 alone",
+                result.to_string(),
+            )
+        },
+    ),
+    case(
+        "ARG-05",
+        "a MAC that comes with the call wins over the configuration's, and both over the argument",
+        Type("bridge"),
+        |stage| {
+            let args = |call: Call| call.var("CNI_ARGS", "IgnoreUnknown=1;MAC=0a:00:00:00:00:07");
+            has_mac(stage, |call| {
+                args(call)
+                    .set("/args", json!({"cni": {"mac": "0a:00:00:00:00:08"}}))
+                    .set("/runtimeConfig", json!({"mac": "0a:00:00:00:00:09"}))
+            })?;
+            has_mac(stage, |call| {
+                args(call).set("/args", json!({"cni": {"mac": "0a:00:00:00:00:09"}}))
+            })
+        },
+    ),
+    case(
         "ARG-06",
         "DEL takes arguments that ADD would not",
         Each,
@@ -139,6 +186,18 @@ fn refused(stage: &Stage<'_>, values: &[&str]) -> Checked<()> {
             .error()?;
     }
     Ok(())
+}
+
+/// With such a call the container's interface has the MAC 0a:00:00:00:00:09.
+fn has_mac(stage: &Stage<'_>, asked: impl Fn(Call) -> Call) -> Checked<()> {
+    let container = stage.next_container()?;
+    asked(stage.call("ADD", &container)).run()?.result()?;
+    let address = container.interface()?.get("address").cloned().unwrap_or_default();
+    expect(
+        address == "0a:00:00:00:00:09",
+        "the MAC 0a:00:00:00:00:09",
+        address.to_string(),
+    )
 }
 
 fn taken(stage: &Stage<'_>, values: &[&str]) -> Checked<()> {

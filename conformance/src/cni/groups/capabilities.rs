@@ -4,10 +4,24 @@ use serde_json::{Value, json};
 
 use crate::cni::case::About::{Each, First, Type};
 use crate::cni::case::{Case, case};
+use crate::cni::host_end::{host_end, looks_at_what_enters, shaped_to};
 use crate::cni::shape::addresses;
-use crate::cni::snapshot::Snapshot;
+use crate::cni::snapshot::{Snapshot, printed};
 use crate::cni::stage::Stage;
 use crate::report::{Checked, expect};
+
+/// Bits in a second to and from a container, and how `tc` writes them.
+const TO_RATE: u64 = 8_000_000;
+const TO_RATE_TEXT: &str = "8Mbit";
+const FROM_RATE: u64 = 16_000_000;
+const FROM_RATE_TEXT: &str = "16Mbit";
+
+/// A direction of a container's traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToContainer,
+    FromContainer,
+}
 
 pub(super) const CASES: &[Case] = &[
     case(
@@ -37,14 +51,27 @@ pub(super) const CASES: &[Case] = &[
         "bandwidth is taken as containerd writes it",
         Type("bandwidth"),
         |stage| {
-            let container = stage.container("a")?;
-            let previous = stage.attach_before(&container)?;
-            let limits = json!({"IngressRate": 8_000_000, "IngressBurst": 4_294_967_295_u64, "EgressRate": 0, "EgressBurst": 0});
-            let call = stage.call("ADD", &container).with("/prevResult", previous);
-            call.set("/runtimeConfig", json!({"bandwidth": limits}))
-                .run()?
-                .result()
-                .map(drop)
+            let burst = 4_294_967_295_u64;
+            shaped(
+                stage,
+                json!({"IngressRate": TO_RATE, "IngressBurst": burst, "EgressRate": 0, "EgressBurst": 0}),
+                &[Direction::ToContainer],
+            )?;
+            shaped(
+                stage,
+                json!({"IngressRate": 0, "IngressBurst": 0, "EgressRate": FROM_RATE, "EgressBurst": burst}),
+                &[Direction::FromContainer],
+            )
+        },
+    ),
+    case(
+        "CAP-02",
+        "both directions are limited, each to its rate",
+        Type("bandwidth"),
+        |stage| {
+            let limits = json!({"ingressRate": TO_RATE, "ingressBurst": 800_000,
+                "egressRate": FROM_RATE, "egressBurst": 1_600_000});
+            shaped(stage, limits, &[Direction::ToContainer, Direction::FromContainer])
         },
     ),
     case(
@@ -130,6 +157,55 @@ fn mapped(stage: &Stage<'_>, mapping: Value) -> Checked<()> {
         "no rule that names the port 20777",
         change,
     )
+}
+
+/// With these limits the host's end of the pair limits what goes to the container, and hands what comes from it to another
+/// link that limits it, in the directions that are asked for and in no other; DEL takes the other link away.
+fn shaped(stage: &Stage<'_>, limits: Value, directions: &[Direction]) -> Checked<()> {
+    let container = stage.next_container()?;
+    let previous = stage.attach_before(&container)?;
+    let end = host_end(&container)?;
+    let plain = is_limited(&end)?;
+    expect(plain.is_empty(), "no limit before ADD", format!("{plain:?}"))?;
+    let call = |verb: &str| {
+        let call = stage.call(verb, &container).with("/prevResult", previous.clone());
+        call.set("/runtimeConfig", json!({"bandwidth": limits}))
+    };
+    call("ADD").run()?.result()?;
+    let observed = is_limited(&end)?;
+    let shown = || -> anyhow::Result<String> {
+        let [disciplines, filters] = [
+            vec!["tc", "qdisc", "show"],
+            vec!["tc", "filter", "show", "dev", &end, "ingress"],
+        ]
+        .map(|argv| printed(&argv));
+        Ok(format!("{end} is the host's end; {}{}", disciplines?, filters?))
+    };
+    expect(
+        observed == directions,
+        format!("after ADD with {limits} limits in the directions {directions:?}"),
+        format!("in {observed:?}: {}", shown()?),
+    )?;
+    call("DEL").run()?.silent()?;
+    let left = shaped_to(FROM_RATE_TEXT)?;
+    expect(
+        left.is_empty(),
+        "after DEL no link that limits what came from the container",
+        left.join(", "),
+    )
+}
+
+/// The directions in which a container's traffic is limited, by the host's end of its pair.
+fn is_limited(end: &str) -> anyhow::Result<Vec<Direction>> {
+    let mut directions = Vec::new();
+    if shaped_to(TO_RATE_TEXT)? == [end] {
+        directions.push(Direction::ToContainer);
+    }
+    let elsewhere = shaped_to(FROM_RATE_TEXT)?.iter().any(|link| link != end);
+    if elsewhere && looks_at_what_enters(end)? {
+        directions.push(Direction::FromContainer);
+    }
+    Ok(directions)
 }
 
 /// With this in `runtimeConfig` the address is this one.

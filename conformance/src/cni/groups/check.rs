@@ -8,10 +8,12 @@ use serde_json::Value;
 use crate::cni::case::About::{Each, First, Ipam, List};
 use crate::cni::case::{Case, case};
 use crate::cni::container::Container;
+use crate::cni::host_end::host_end;
 use crate::cni::requirement::{VERSIONS, place};
 use crate::cni::shape::routes;
-use crate::cni::snapshot::Snapshot;
+use crate::cni::snapshot::{Snapshot, json, printed};
 use crate::cni::stage::Stage;
+use crate::lab::text;
 use crate::report::{Checked, Stop};
 
 pub(super) const CASES: &[Case] = &[
@@ -77,6 +79,30 @@ pub(super) const CASES: &[Case] = &[
             container.ip(&["link", "delete", "eth0"]).map(drop)
         })
     }),
+    case("CHK-03", "another MAC is found", First, |stage| {
+        finds(stage, |container| {
+            container
+                .ip(&["link", "set", "eth0", "address", "0a:00:00:00:00:09"])
+                .map(drop)
+        })
+    }),
+    case(
+        "CHK-03",
+        "a host's end that left its bridge is found",
+        First,
+        |stage| {
+            let container = stage.container("a")?;
+            let result = stage.add(&container)?;
+            let end = host_end(&container)?;
+            let links = json(&["ip", "-j", "link", "show", "dev", &end])?;
+            if links.iter().all(|link| text(link, "master").is_empty()) {
+                return Err(Stop::Skip("the host's end is in no bridge".to_owned()));
+            }
+            check(stage, &container, &result)?;
+            printed(&["ip", "link", "set", &end, "nomaster"])?;
+            refuses(stage, &container, result)
+        },
+    ),
     case("CHK-03", "a namespace that is gone is found", First, |stage| {
         finds(stage, Container::end)
     }),

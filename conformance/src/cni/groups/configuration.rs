@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cni::case::About::{Each, First, Ipam, Type};
 use crate::cni::case::{Case, case};
+use crate::cni::snapshot::Snapshot;
 use crate::report::{Stop, expect};
 
 pub(super) const CASES: &[Case] = &[
@@ -21,6 +22,10 @@ pub(super) const CASES: &[Case] = &[
             stage.call("ADD", &container).text(text).run()?.fails_in(&[6])?;
         }
         Ok(())
+    }),
+    case("CFG-01", "null has no name, which is code 7", Each, |stage| {
+        let call = stage.call("ADD", &stage.container("a")?).text("null");
+        call.run()?.fails_in(&[7]).map(drop)
     }),
     case("CFG-01", "what cannot be read is code 5", Each, |stage| {
         let container = stage.container("a")?;
@@ -209,6 +214,26 @@ pub(super) const CASES: &[Case] = &[
             expect(own == dns, format!("dns {dns}"), own.to_string())
         },
     ),
+    case(
+        "CFG-09",
+        "ipMasq makes rules that masquerade, and without it there are none",
+        Type("bridge"),
+        |stage| {
+            for is_asked in [false, true] {
+                let container = stage.container(&format!("a-{is_asked}"))?;
+                let before = Snapshot::take()?;
+                let call = stage.call("ADD", &container).set("/ipMasq", is_asked.into());
+                call.run()?.result()?;
+                let change = Snapshot::take()?.since(&before);
+                expect(
+                    change.to_lowercase().contains("masquerade") == is_asked,
+                    format!("with ipMasq {is_asked} rules that masquerade: {is_asked}"),
+                    change,
+                )?;
+            }
+            Ok(())
+        },
+    ),
     case("CFG-10", "keys of a runtime may be null", Each, |stage| {
         let container = stage.container("a")?;
         let call = stage.call("DEL", &container).set("/prevResult", Value::Null);
@@ -264,6 +289,18 @@ pub(super) const CASES: &[Case] = &[
             };
             both("ADD").run()?.error()?;
             both("DEL").run()?.silent()
+        },
+    ),
+    case(
+        "CFG-12",
+        "addresses for an interface that is kept down are refused",
+        Type("bridge"),
+        |stage| {
+            let call = stage.call("ADD", &stage.container("a")?);
+            call.set("/disableContainerInterface", true.into())
+                .run()?
+                .error()
+                .map(drop)
         },
     ),
     case(

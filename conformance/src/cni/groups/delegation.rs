@@ -1,12 +1,18 @@
 //! DLG: programs that a plugin runs.
 
+use std::thread;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::cni::case::About::First;
+use crate::cni::case::About::{First, Type};
 use crate::cni::case::{Case, case};
 use crate::cni::probe::Probe;
 use crate::cni::shape::addresses;
 use crate::report::expect;
+
+/// So long the file of a delegate is being written; the reference's library tries for five seconds.
+const WRITTEN_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) const CASES: &[Case] = &[
     case(
@@ -85,6 +91,65 @@ pub(super) const CASES: &[Case] = &[
                 addresses(&result).contains(&Probe::ADDRESS),
                 Probe::ADDRESS,
                 result.to_string(),
+            )
+        },
+    ),
+    case(
+        "DLG-04",
+        "a delegate whose file is still being written is tried again",
+        First,
+        |stage| {
+            let container = stage.container("a")?;
+            let (probe, call) = stage.probed("ADD", &container)?;
+            let file = probe.being_written()?;
+            let writer = thread::spawn(move || {
+                thread::sleep(WRITTEN_AFTER);
+                drop(file);
+            });
+            let answer = call.run();
+            // A thread that only sleeps does not panic.
+            writer.join().ok();
+            answer?.result()?;
+            probe.got("ADD")
+        },
+    ),
+    case(
+        "PRV-06",
+        "a delegate gets the previous result with CHECK and with DEL",
+        First,
+        |stage| {
+            let container = stage.container("a")?;
+            let (probe, add) = stage.probed("ADD", &container)?;
+            let result = add.run()?.result()?;
+            for verb in ["CHECK", "DEL"] {
+                let call = add.clone().with_var("CNI_COMMAND", verb);
+                let answer = call.with("/prevResult", result.clone()).run()?;
+                probe.got(verb)?;
+                let given = probe.conf(verb)?;
+                let previous = given.get("prevResult").map(addresses).unwrap_or_default();
+                expect(
+                    previous == [Probe::ADDRESS],
+                    format!("with {verb} the delegate gets {result} as prevResult"),
+                    format!("{given}; {}", answer.told()),
+                )?;
+            }
+            Ok(())
+        },
+    ),
+    case(
+        "PRV-06",
+        "the previous result is enough to leave nothing, without a namespace",
+        Type("flannel"),
+        |stage| {
+            let before = stage.settled()?;
+            let container = stage.container("a")?;
+            let result = stage.add(&container)?;
+            container.end()?;
+            let call = stage.call("DEL", &container).with("/prevResult", result);
+            call.without(&["CNI_NETNS"]).run()?.silent()?;
+            stage.unchanged_since(
+                &before,
+                "ADD, the namespace's end, and DEL with the previous result",
             )
         },
     ),

@@ -136,6 +136,14 @@ pub(super) const CASES: &[Case] = &[
                 .silent()
         },
     ),
+    case("ENV-05", "GC needs CNI_PATH", Each, |stage| {
+        stage.needs("1.1.0")?;
+        let call = stage.host_call("GC").set("/cniVersion", "1.1.0".into());
+        call.without(&["CNI_PATH"])
+            .run()?
+            .fails_naming(&[ENVIRONMENT], &["CNI_PATH"])
+            .map(drop)
+    }),
     case(
         "ENV-06",
         "a container id with other characters is refused",

@@ -7,6 +7,9 @@ use crate::cni::stage::Stage;
 use crate::lab::text;
 use crate::report::{Checked, expect};
 
+/// The code for a container that the plugin does not know, which needs no DEL (CNI SPEC 1.1.0 §Error).
+const UNKNOWN_CONTAINER: u64 = 3;
+
 pub(super) const CASES: &[Case] = &[
     case(
         "ERR-01",
@@ -37,6 +40,42 @@ pub(super) const CASES: &[Case] = &[
                     "a code of the specification, or one from 100 on",
                     error.value.to_string(),
                 )?;
+            }
+            Ok(())
+        },
+    ),
+    case(
+        "ERR-03",
+        "a delegate's code 3 is passed on only where nothing is left",
+        First,
+        |stage| {
+            let before = stage.settled()?;
+            let container = stage.container("a")?;
+            let (probe, call) = stage.probed("ADD", &container)?;
+            probe.fails("ADD", UNKNOWN_CONTAINER, "the probe knows no such container")?;
+            let error = call.run()?.error()?;
+            if error.code != UNKNOWN_CONTAINER {
+                return Ok(());
+            }
+            // By this code the runtime knows that it need not clean up.
+            expect(
+                !container.has_interface()?,
+                "no interface in the container after code 3",
+                "there is one",
+            )?;
+            stage.unchanged_since(&before, "an ADD that failed with code 3")
+        },
+    ),
+    case(
+        "ERR-03",
+        "an ADD that fails beside what an earlier one made is not code 3",
+        First,
+        |stage| {
+            let container = stage.container("a")?;
+            stage.add(&container)?;
+            let answer = stage.call("ADD", &container).run()?;
+            if answer.error()?.code == UNKNOWN_CONTAINER {
+                return answer.not("another code, as there is an attachment to be detached");
             }
             Ok(())
         },

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cni::case::About::{First, Ipam, Type};
 use crate::cni::case::{Case, case};
+use crate::cni::host_end::host_end;
 use crate::cni::shape::{addresses, interface, list};
 use crate::lab::text;
 use crate::report::{Checked, expect};
@@ -91,6 +92,14 @@ pub(super) const CASES: &[Case] = &[
                 result.to_string(),
             )?;
             let all = list(&result, "interfaces");
+            let others = all.iter().map(|one| text(one, "sandbox"));
+            expect(
+                others
+                    .clone()
+                    .all(|sandbox| sandbox.is_empty() || sandbox == container.netns),
+                format!("no sandbox but {}", container.netns),
+                result.to_string(),
+            )?;
             for ip in list(&result, "ips") {
                 let index = ip
                     .get("interface")
@@ -106,6 +115,23 @@ pub(super) const CASES: &[Case] = &[
                 )?;
             }
             Ok(())
+        },
+    ),
+    case(
+        "RES-05",
+        "bridge, host's end and container's interface stand in this order",
+        Type("bridge"),
+        |stage| {
+            let container = stage.container("a")?;
+            let result = stage.add(&container)?;
+            let all = list(&result, "interfaces").iter();
+            let order: Vec<_> = all.map(|one| (text(one, "name"), text(one, "sandbox"))).collect();
+            let end = host_end(&container)?;
+            let wanted = [("cni0", ""), (&end, ""), ("eth0", &container.netns)];
+            expect(order == wanted, format!("{wanted:?}"), result.to_string())?;
+            let ips = list(&result, "ips");
+            let points = ips.iter().all(|ip| ip.get("interface") == Some(&json!(2)));
+            expect(points, "addresses that point to 2", result.to_string())
         },
     ),
     case(
