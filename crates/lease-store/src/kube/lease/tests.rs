@@ -172,13 +172,7 @@ fn annotations_are_those_of_upstream_for_each_backend() {
         backend_data: data.map(str::to_owned),
         backend_v6_data: data.filter(|_| v6).map(str::to_owned),
     };
-    let names = |attrs: &LeaseAttrs| {
-        let wanted = annotations_of(attrs).into_iter();
-        wanted
-            .map(|(annotation, value)| format!("{}={value}", annotation.suffix()))
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
+    let names = |attrs: &LeaseAttrs| told(&annotations_of(attrs));
     let vxlan =
         format!("backend-data={DATA} backend-type=vxlan kube-subnet-manager=true public-ip=192.168.77.1");
     assert_eq!(names(&attrs("vxlan", Some(DATA), false)), vxlan);
@@ -197,6 +191,82 @@ fn annotations_are_those_of_upstream_for_each_backend() {
         names(&attrs("vxlan", None, false)),
         "backend-type=vxlan kube-subnet-manager=true"
     );
+}
+
+#[test]
+fn the_annotations_of_every_backend_are_read_back_as_they_were_written() {
+    const WIREGUARD: &str = r#"{"PublicKey":"kzFZPvZ+ZR7Gu1CAaVLdLEYLEjKaLMyOGTPwVlHRYmM=","Port":51820}"#;
+    const EXTENSION: &str = r#""92:d6:5e:e3:a2:ad""#;
+    let v4 = "kube-subnet-manager=true public-ip=192.168.77.1";
+    let both = format!("{v4} public-ipv6=fd77::1");
+    for (backend, data, v6_data, is_dual, expected) in [
+        (
+            "wireguard",
+            Some(WIREGUARD),
+            None,
+            false,
+            format!("backend-data={WIREGUARD} backend-type=wireguard {v4}"),
+        ),
+        (
+            "wireguard",
+            Some(WIREGUARD),
+            Some(WIREGUARD),
+            true,
+            format!("backend-data={WIREGUARD} backend-type=wireguard backend-v6-data={WIREGUARD} {both}"),
+        ),
+        (
+            "ipip",
+            None,
+            None,
+            false,
+            format!("backend-data=null backend-type=ipip {v4}"),
+        ),
+        (
+            "extension",
+            Some(EXTENSION),
+            None,
+            false,
+            format!("backend-data={EXTENSION} backend-type=extension {v4}"),
+        ),
+        (
+            "extension",
+            None,
+            None,
+            true,
+            format!("backend-data=null backend-type=extension backend-v6-data=null {both}"),
+        ),
+        (
+            "host-gw",
+            None,
+            None,
+            true,
+            format!("backend-data=null backend-type=host-gw backend-v6-data=null {both}"),
+        ),
+    ] {
+        let attrs = LeaseAttrs {
+            public_ip: Some([192, 168, 77, 1].into()),
+            public_ipv6: is_dual.then(|| "fd77::1".parse().unwrap()),
+            backend_type: backend.to_owned(),
+            backend_data: data.map(str::to_owned),
+            backend_v6_data: v6_data.map(str::to_owned),
+        };
+        let written = annotations_of(&attrs);
+        assert_eq!(told(&written), expected);
+        let annotated = Node {
+            annotations: written,
+            ..node(&DUAL_CIDRS, &[])
+        };
+        let Reading { lease, problem } = read(&annotated);
+        assert_eq!((lease.map(|lease| lease.attrs), problem), (Some(attrs), None));
+    }
+}
+
+/// Annotations, by their names without the prefix.
+fn told(annotations: &Annotations) -> String {
+    let texts = annotations
+        .iter()
+        .map(|(annotation, value)| format!("{}={value}", annotation.suffix()));
+    texts.collect::<Vec<_>>().join(" ")
 }
 
 #[test]
