@@ -60,6 +60,13 @@ const CASES: &[Case] = &[
         names: "unknown backend type: pigeon",
     },
     Case {
+        what: "the backend in user space",
+        spoil: |lab| config(lab, r#"{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}"#),
+        arguments: &[LEASES],
+        code: 1,
+        names: "Backend.Type \"udp\" in the network configuration is not built",
+    },
+    Case {
         what: "a subnet length that does not fit",
         spoil: |lab| config(lab, r#"{"Network":"10.244.0.0/16","SubnetLen":31}"#),
         arguments: &[LEASES],
