@@ -2,16 +2,17 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use conformance::lab::faults::{Fault, keep_deleting_route};
+use conformance::lab::observe::Dump;
 use conformance::lab::ping::{Patience, ping_all};
 use conformance::lab::{Pod, wait_until};
 
-use crate::support::{Bed, LONG, running};
+use crate::support::{AT_ONCE, Bed, LONG, best_of_three, running};
 
 /// How long the processor time is watched.
 const WATCHED: Duration = Duration::from_secs(5);
 
 #[test]
-fn whatever_is_broken_behind_the_daemons_back_is_mended_towards_every_peer() {
+fn whatever_is_broken_behind_the_daemons_back_is_mended_at_once_towards_every_peer() {
     let mut bed = running(3, 1);
     let mut missed = Vec::new();
     println!(
@@ -20,31 +21,49 @@ fn whatever_is_broken_behind_the_daemons_back_is_mended_towards_every_peer() {
     );
     for fault in Fault::ALL {
         let before = bed.tunnel(1);
-        fault.inject(bed.node(1), bed.node(2)).unwrap();
-        let start = Instant::now();
-        let traffic = wait_until("traffic", LONG, || Ok(all_reach_the_first_node(&bed)));
-        let traffic_after = start.elapsed().as_millis();
-        let state = wait_until("the tunnel to be as before", LONG, || Ok(before == bed.tunnel(1)));
-        let (state_after, aim) = (start.elapsed().as_millis(), fault.aim().as_secs());
-        println!(
-            "{:<36} {traffic_after:>12} ms {state_after:>14} ms {aim:>4} s",
-            fault.name()
-        );
-        if traffic.is_err() || state.is_err() {
-            let changes = before.changes_to(&bed.tunnel(1)).join("\n");
-            missed.push(format!("{}: traffic {traffic:?}\n{changes}", fault.name()));
-            // A fresh start, so that the other faults can be looked at too.
-            let (subnet, length) = bed.node(2).subnet().unwrap();
-            bed.node(1)
-                .ip(&["route", "flush", "exact", &format!("{subnet}/{length}")])
-                .unwrap();
-            bed.daemons[0].stop(LONG).unwrap();
-            bed.daemons[0] = bed.node(1).start_flanneld(&[]).unwrap();
-            wait_until("the tunnel to be as before", LONG, || Ok(before == bed.tunnel(1))).unwrap();
+        match best_of_three(|| mend(&bed, fault, &before)) {
+            Ok(best) if best < AT_ONCE => (),
+            Ok(best) => missed.push(format!("{}: after {best:?} at best", fault.name())),
+            Err(unmended) => {
+                missed.push(unmended);
+                // A fresh start, so that the other faults can be looked at too.
+                let (subnet, length) = bed.node(2).subnet().unwrap();
+                bed.node(1)
+                    .ip(&["route", "flush", "exact", &format!("{subnet}/{length}")])
+                    .unwrap();
+                bed.daemons[0].stop(LONG).unwrap();
+                bed.daemons[0] = bed.node(1).start_flanneld(&[]).unwrap();
+                wait_until("the tunnel to be as before", LONG, || Ok(before == bed.tunnel(1))).unwrap();
+            }
         }
     }
-    assert!(missed.is_empty(), "not mended:\n{}", missed.join("\n"));
+    assert!(missed.is_empty(), "not mended at once:\n{}", missed.join("\n"));
     bed.assert_all_ping();
+}
+
+/// Lets a fault happen, and returns how long it took until everything was as before; or what was not.
+fn mend(bed: &Bed, fault: Fault, before: &Dump) -> Result<Duration, String> {
+    let injected = fault.inject(bed.node(1), bed.node(2));
+    injected.map_err(|err| format!("{}: {err:#}", fault.name()))?;
+    let start = Instant::now();
+    let traffic = wait_until("traffic", LONG, || Ok(all_reach_the_first_node(bed)));
+    let traffic_after = start.elapsed().as_millis();
+    let state = wait_until(
+        "the tunnel to be as before",
+        LONG,
+        || Ok(*before == bed.tunnel(1)),
+    );
+    let (took, aim) = (start.elapsed(), fault.aim().as_secs());
+    println!(
+        "{:<36} {traffic_after:>12} ms {:>14} ms {aim:>4} s",
+        fault.name(),
+        took.as_millis()
+    );
+    if traffic.is_err() || state.is_err() {
+        let changes = before.changes_to(&bed.tunnel(1)).join("\n");
+        return Err(format!("{}: traffic {traffic:?}\n{changes}", fault.name()));
+    }
+    Ok(took)
 }
 
 /// Whether the first node's pod and the pods of all peers reach each other, both ways.

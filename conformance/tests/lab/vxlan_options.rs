@@ -10,10 +10,10 @@ use conformance::lab::{Node, TUNNEL, wait_until};
 use serde_json::Value;
 
 use crate::dual_stack::{configure, reaches, started, v6_of};
-use crate::support::{Bed, LONG, pinging_during, run_all, running};
+use crate::support::{AT_ONCE, Bed, LONG, best_of_three, pinging_during, run_all, running};
 
 /// Pods may be without each other for so long while two nodes make their devices anew; measured: 0.1 to 0.3 s.
-/// The rest is for a busy machine.
+/// The rest is for a busy machine, on which the best of the steps is still [`AT_ONCE`].
 const GAP: Duration = Duration::from_secs(15);
 /// Looks often, for as long.
 const IMPATIENT: Patience = Patience {
@@ -71,6 +71,7 @@ const STEPS: [Step; 8] = [
 fn each_option_that_changes_across_a_restart_is_on_the_device_and_peers_are_back_at_once() {
     let mut bed = running(2, 1);
     let mut before = indices(&bed, TUNNEL);
+    let mut best = LONG;
     let macs = |bed: &Bed| -> Vec<_> {
         let nodes = bed.lab.nodes().iter();
         nodes.map(|node| leased_mac(node, bed)).collect()
@@ -87,6 +88,7 @@ fn each_option_that_changes_across_a_restart_is_on_the_device_and_peers_are_back
             assert!(sent > 10 && lost == 0, "{options}: {lost} of {sent}");
         } else {
             assert!(gap < GAP, "{options}: {gap:?}");
+            best = best.min(gap);
         }
         for node in bed.lab.nodes() {
             assert_device(node, step);
@@ -102,6 +104,7 @@ fn each_option_that_changes_across_a_restart_is_on_the_device_and_peers_are_back
         assert_eq!(macs(&bed), macs_before, "{options}");
         bed.assert_all_ping();
     }
+    assert!(best < AT_ONCE, "{best:?} at best");
 }
 
 /// Restarts all daemons at once with these options, while pods ping; returns how long it took until the pods reached each
@@ -156,25 +159,22 @@ fn a_mac_address_that_somebody_changes_is_set_back_and_peers_go_on_reaching() {
     let targets = [bed.pod_on(1).address()];
     for device in devices {
         let before = text_of(node, device, "address");
+        let change = format!("ip link set {device} address 06:00:00:00:00:99");
         let (took, sent, lost) = pinging_during(bed.pod_on(2).namespaces(), &targets, || {
-            run_all(
-                node,
-                &[&format!("ip link set {device} address 06:00:00:00:00:99")],
-            );
-            let changed_at = Instant::now();
-            wait_until("the address to be set back", LONG, || {
-                Ok(text_of(node, device, "address") == before)
-            })
-            .unwrap();
-            let took = changed_at.elapsed();
+            let took = best_of_three(|| {
+                run_all(node, &[&change]);
+                wait_until("the address to be set back", LONG, || {
+                    Ok(text_of(node, device, "address") == before)
+                })
+            });
             reaches(bed.pod_on(2).namespaces(), &v6, 1000);
-            took
+            took.unwrap()
         });
         println!(
             "{device}: set back after {} ms, {lost} of {sent} pings lost",
             took.as_millis()
         );
-        assert!(took < Duration::from_secs(15), "{took:?}");
+        assert!(took < AT_ONCE, "{took:?} at best");
         bed.assert_all_ping();
         // The neighbours that this flushed are back, in both directions.
         reaches(bed.pod_on(1).namespaces(), &v6_of(bed.pod_on(2)), 1000);
