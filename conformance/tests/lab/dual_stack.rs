@@ -1,12 +1,13 @@
 use std::fs;
 
-use conformance::lab::{Ip, Lab, NODE_LINK, Namespaces, Node, POD_LINK, Pod, SUBNET_FILE, text, wait_until};
+use conformance::lab::runtime::{self, Attachment, Verb};
+use conformance::lab::{
+    Ip, Lab, NODE_LINK, Namespaces, Node, POD_LINK, Pod, SUBNET_FILE, Store, text, wait_until,
+};
 
-use crate::support::{self, Bed, LONG, bare, pinging_during};
+use crate::support::{self, Bed, LONG, bare, bare_on, configure_kube, pinging_during, run_all};
 
 pub(crate) const DUAL: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan"}}"#;
-const V6_ONLY: &str =
-    r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan"}}"#;
 
 /// What a pod's packet may have: the underlay's 1,500 less what VXLAN over IPv6 takes.
 const POD_MTU: usize = 1430;
@@ -52,27 +53,80 @@ fn pods_in_dual_stack_reach_each_other_in_both_families_up_to_their_full_mtu() {
     assert_eq!(link["linkinfo"]["info_data"]["local6"], bed.node(1).address_v6());
 }
 
+/// Before the `::` of the nodes' addresses and of the pod network: unique local ones (RFC 4193), and global ones
+/// (RFC 3849).
+const ULA: [&str; 2] = ["fd00:77", "fd00:10:244"];
+const GLOBAL: [&str; 2] = ["2001:db8:77", "2001:db8:244"];
+
 #[test]
-fn nodes_with_ipv6_alone_reach_each_other() {
-    let lab = with_ipv6(2, V6_ONLY);
+fn pods_of_nodes_with_ipv6_alone_reach_each_other_with_every_store_and_by_plain_routes() {
+    for (store, backend, prefixes, mtu) in [
+        (Store::Directory, "vxlan", ULA, POD_MTU),
+        (Store::Etcd, "vxlan", GLOBAL, POD_MTU),
+        (Store::Kube, "vxlan", ULA, POD_MTU),
+        (Store::Kube, "host-gw", GLOBAL, 1500),
+    ] {
+        println!("{store:?} {backend} {prefixes:?}");
+        with_ipv6_alone(store, backend, prefixes, mtu);
+    }
+}
+
+fn with_ipv6_alone(store: Store, backend: &str, [underlay, network]: [&str; 2], mtu: usize) {
+    let lab = bare_on(store, 2);
+    for node in lab.nodes() {
+        let [.., host] = node.address().octets();
+        run_all(
+            node,
+            &[&format!(
+                "ip address add {underlay}::{host}/64 dev {NODE_LINK} nodad"
+            )],
+        );
+    }
+    let conf = format!(
+        r#"{{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"{network}::/48","Backend":{{"Type":"{backend}"}}}}"#
+    );
+    match store {
+        Store::Directory => configure(&lab, &conf),
+        Store::Etcd => lab.put_in_etcd("config", &conf, None).unwrap(),
+        Store::Kube => configure_kube(&lab, &conf, |number| vec![format!("{network}:{number}::/64")]),
+    }
     // The lab's default route is IPv4's.
     let iface = format!("--iface={NODE_LINK}");
-    let daemons: Vec<_> = lab
-        .nodes()
-        .iter()
+    let nodes = lab.nodes().iter();
+    let daemons: Vec<_> = nodes
         .map(|node| node.start_flanneld(&[&iface]).unwrap())
         .collect();
-    let [one, two] = [1, 2].map(|number| lab.node(number).unwrap());
-    reaches(one.namespaces(), &tunnel_address(two), POD_MTU - V6_HEADERS);
-    reaches(two.namespaces(), &tunnel_address(one), POD_MTU - V6_HEADERS);
-    let env = fs::read_to_string(one.file(SUBNET_FILE)).unwrap();
-    assert!(
-        env.starts_with("FLANNEL_IPV6_NETWORK=fd00:10:244::/48\nFLANNEL_IPV6_SUBNET="),
-        "{env}"
-    );
-    let links = one.ip(&["-o", "link", "show", "type", "vxlan"]).unwrap();
-    assert!(!links.contains("flannel.1"), "{links}");
+    let pods: Vec<_> = lab.nodes().iter().map(attached_with_ipv6_alone).collect();
+    for (from, to) in [(0, 1), (1, 0)] {
+        let (node, target) = (&lab.nodes()[from], &pods[to].1);
+        reaches(&pods[from].0, target, mtu - V6_HEADERS);
+        reaches(node.namespaces(), target, mtu - V6_HEADERS);
+        let env = fs::read_to_string(node.file(SUBNET_FILE)).unwrap();
+        let first = format!("FLANNEL_IPV6_NETWORK={network}::/48\nFLANNEL_IPV6_SUBNET={network}:");
+        assert!(env.starts_with(&first), "{env}");
+        assert!(env.contains(&format!("\nFLANNEL_MTU={mtu}\n")), "{env}");
+        let links = node.ip(&["-o", "link", "show", "type", "vxlan"]).unwrap();
+        assert!(!links.contains("flannel.1"), "{links}");
+        assert_eq!(links.contains("flannel-v6.1"), backend == "vxlan", "{links}");
+    }
     drop(daemons);
+}
+
+/// A pod's network namespace, and the one address that the plugin has given it.
+fn attached_with_ipv6_alone(node: &Node) -> (Namespaces, String) {
+    run_all(node, &["ip netns add pod", "ip -n pod link set lo up"]);
+    let attachment = Attachment {
+        container_id: "pod".to_owned(),
+        netns: "/run/netns/pod".to_owned(),
+        ifname: POD_LINK.to_owned(),
+    };
+    let result = runtime::call(node, Verb::Add, &attachment, None).unwrap();
+    let ips = result["ips"].as_array().unwrap();
+    assert_eq!(ips.len(), 1, "{result}");
+    let (address, _) = text(&ips[0], "address").split_once('/').unwrap();
+    assert!(address.starts_with(&tunnel_address(node)), "{result}");
+    let inside = Namespaces::of_netns_file(&node.file(&attachment.netns)).unwrap();
+    (inside, address.to_owned())
 }
 
 #[test]

@@ -2,8 +2,11 @@ use std::fs;
 
 use conformance::lab::{Lab, NET_CONF, NODE_LINK, SUBNET_FILE, wait_until};
 
-use crate::dual_stack::{V4_HEADERS, V6_HEADERS, configure, reaches, started, v6_of};
-use crate::support::{AT_ONCE, Bed, LONG, best_of_three, run_all, running};
+use crate::dual_stack::{V4_HEADERS, V6_HEADERS, add_underlay_v6, configure, reaches, started, v6_of};
+use crate::kube::annotation;
+use crate::support::{
+    self, AT_ONCE, Bed, LONG, bare_on_kube, best_of_three, configure_kube, dual_subnets, run_all, running,
+};
 
 const HOST_GW: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#;
 const DUAL: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"host-gw"}}"#;
@@ -13,7 +16,31 @@ const MTU: usize = 1500;
 
 #[test]
 fn pods_reach_each_other_by_plain_routes_in_both_families_up_to_the_underlay_s_mtu() {
-    let bed = started(3, DUAL);
+    plain_routes_in_both_families(&started(3, DUAL));
+}
+
+#[test]
+fn nodes_of_a_cluster_reach_each_other_by_plain_routes_in_both_families() {
+    let lab = bare_on_kube(2);
+    add_underlay_v6(&lab);
+    configure_kube(&lab, DUAL, dual_subnets);
+    let bed = support::started(lab, 1);
+    plain_routes_in_both_families(&bed);
+    for node in bed.lab.nodes() {
+        for (suffix, value) in [
+            ("backend-type", "host-gw".to_owned()),
+            ("backend-data", "null".to_owned()),
+            ("public-ip", node.address().to_string()),
+            ("backend-v6-data", "null".to_owned()),
+            ("public-ipv6", node.address_v6()),
+        ] {
+            let told = annotation(&bed.lab, &node.name(), suffix);
+            assert_eq!(told, Some(value), "{suffix}");
+        }
+    }
+}
+
+fn plain_routes_in_both_families(bed: &Bed) {
     for node in bed.lab.nodes() {
         let env = fs::read_to_string(node.file(SUBNET_FILE)).unwrap();
         assert!(env.contains(&format!("FLANNEL_MTU={MTU}\n")), "{env}");
@@ -28,8 +55,9 @@ fn pods_reach_each_other_by_plain_routes_in_both_families_up_to_the_underlay_s_m
             }
         }
     }
+    let peers = bed.lab.nodes().len() - 1;
     for family in ["-4", "-6"] {
-        assert_eq!(marked_routes(&bed, 1, family), 2, "{family}");
+        assert_eq!(marked_routes(bed, 1, family), peers, "{family}");
     }
     // What is removed behind the daemon's back returns at once, while upstream needs ten seconds.
     for family in ["-4", "-6"] {
@@ -37,7 +65,7 @@ fn pods_reach_each_other_by_plain_routes_in_both_families_up_to_the_underlay_s_m
         let best = best_of_three(|| {
             run_all(bed.node(1), &[&flush]);
             wait_until("the routes to return", LONG, || {
-                Ok(marked_routes(&bed, 1, family) == 2)
+                Ok(marked_routes(bed, 1, family) == peers)
             })
         });
         let best = best.unwrap();

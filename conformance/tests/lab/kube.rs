@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::dual_stack::{DUAL, V6_HEADERS, add_underlay_v6, reaches, tunnel_address};
 use crate::etcd::wait_for_route;
 use crate::support::{
-    self, Bed, LONG, assert_same, bare_on_kube, pinging_during, run_all, running_in, stays, tunnel,
+    self, Bed, LONG, assert_same, bare_on_kube, configure_kube, dual_subnets, pinging_during, run_all,
+    running_in, stays, tunnel,
 };
 
 /// What the names of annotations begin with (flannel `main.go`, `kube-annotation-prefix`).
@@ -30,7 +31,7 @@ pub(crate) fn peer(name: &str, pod_cidrs: &[&str], public_ip: &str, mac: &str) -
     node
 }
 
-fn annotation(lab: &Lab, node: &str, suffix: &str) -> Option<String> {
+pub(crate) fn annotation(lab: &Lab, node: &str, suffix: &str) -> Option<String> {
     let node = lab.kube_node(node).unwrap();
     let value = &node["metadata"]["annotations"][format!("{PREFIX}/{suffix}")];
     value.as_str().map(str::to_owned)
@@ -269,16 +270,7 @@ fn a_peer_with_a_bad_pod_cidr_is_refused_and_reported_and_the_others_go_on() {
 fn an_annotation_of_one_family_that_is_removed_does_not_cost_the_other_family() {
     let lab = bare_on_kube(2);
     add_underlay_v6(&lab);
-    for node in lab.nodes() {
-        let number = node.number();
-        let cidrs = [
-            format!("10.244.{number}.0/24"),
-            format!("fd00:10:244:{number}::/64"),
-        ];
-        let cidrs = cidrs.each_ref().map(String::as_str);
-        lab.put_kube_node(&bare_kube_node(&node.name(), &cidrs)).unwrap();
-        node.mount_net_conf(DUAL).unwrap();
-    }
+    configure_kube(&lab, DUAL, dual_subnets);
     let mut bed = running_in(lab, 1);
     let v6_of_two = tunnel_address(bed.node(2));
     reaches(bed.node(1).namespaces(), &v6_of_two, 1430 - V6_HEADERS);

@@ -9,7 +9,9 @@ use conformance::lab::matrix::Matrix;
 use conformance::lab::observe::Dump;
 use conformance::lab::ping::{Patience, ping_all};
 use conformance::lab::traffic::SetAtEnd;
-use conformance::lab::{Binaries, Flanneld, Lab, LabConfig, Namespaces, Node, Pod, Store, TUNNEL};
+use conformance::lab::{
+    Binaries, Flanneld, Lab, LabConfig, Namespaces, Node, Pod, Store, TUNNEL, bare_kube_node,
+};
 
 /// What the lab waits for at most, far above every aim: other tests share the machine and its kernel's locks.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -28,23 +30,41 @@ pub(crate) struct Bed {
 
 /// A lab of nodes on which nothing runs.
 pub(crate) fn bare(nodes: u8) -> Lab {
-    Lab::new(&LabConfig {
-        nodes,
-        binaries: Binaries::find().unwrap(),
-    })
-    .unwrap()
+    bare_on(Store::Directory, nodes)
 }
 
 /// The same with an etcd server, on which the daemons' leases will be.
 pub(crate) fn bare_on_etcd(nodes: u8) -> Lab {
-    let binaries = Binaries::find().unwrap();
-    Lab::on(Store::Etcd, &LabConfig { nodes, binaries }).unwrap()
+    bare_on(Store::Etcd, nodes)
 }
 
 /// The same with an API server of Kubernetes, whose Nodes are the leases.
 pub(crate) fn bare_on_kube(nodes: u8) -> Lab {
+    bare_on(Store::Kube, nodes)
+}
+
+pub(crate) fn bare_on(store: Store, nodes: u8) -> Lab {
     let binaries = Binaries::find().unwrap();
-    Lab::on(Store::Kube, &LabConfig { nodes, binaries }).unwrap()
+    Lab::on(store, &LabConfig { nodes, binaries }).unwrap()
+}
+
+/// Gives each node of a cluster this configuration, and its Node the subnets of its number.
+pub(crate) fn configure_kube(lab: &Lab, conf: &str, subnets_of: impl Fn(u8) -> Vec<String>) {
+    for node in lab.nodes() {
+        let subnets = subnets_of(node.number());
+        let subnets: Vec<_> = subnets.iter().map(String::as_str).collect();
+        lab.put_kube_node(&bare_kube_node(&node.name(), &subnets))
+            .unwrap();
+        node.mount_net_conf(conf).unwrap();
+    }
+}
+
+/// The subnets of a node's number in both families.
+pub(crate) fn dual_subnets(number: u8) -> Vec<String> {
+    vec![
+        format!("10.244.{number}.0/24"),
+        format!("fd00:10:244:{number}::/64"),
+    ]
 }
 
 /// A lab with a daemon and some pods on every node, all of which reach each other.
