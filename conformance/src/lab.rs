@@ -37,7 +37,7 @@ use anyhow::{Context, Result, bail};
 pub use binaries::{BIN_DIR_VARIABLE, Binaries, copy_program};
 pub use flanneld::{Attempt, Flanneld, SUBNET_FILE, TUNNEL};
 pub use iproute::{Ip, text};
-pub use kube::{bare_kube_node, kube_url};
+pub use kube::{bare_kube_node, kube_service, kube_url};
 pub use mounts::{BIN_DIR, CNI_BIN_DIR, CNI_CONF_DIR, LEASE_DIR, LOG_DIR};
 pub use namespaces::Namespaces;
 pub use node::Node;

@@ -21,6 +21,10 @@ use super::{Lab, NET_CONF, Node};
 
 /// The port of the API (Kubernetes, "ports and protocols").
 const PORT: u16 = 6443;
+/// The port at which pods find it, encrypted (Kubernetes, the Service `kubernetes`).
+const SERVICE_PORT: u16 = 443;
+/// The certificate of the authority by which it is known there, below what all nodes share.
+const AUTHORITY: &str = "api-ca.crt";
 /// How long the server may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Where the daemon finds its network configuration by default (flannel `main.go`, `net-config-path`).
@@ -32,6 +36,15 @@ const KEPT: &str = "nodes.json";
 #[must_use]
 pub fn kube_url() -> String {
     format!("http://{GATEWAY}:{PORT}")
+}
+
+/// The variables by which a pod finds the API (Kubernetes, "Accessing the Kubernetes API from a Pod").
+#[must_use]
+pub fn kube_service() -> [(&'static str, String); 2] {
+    [
+        ("KUBERNETES_SERVICE_HOST", GATEWAY.to_string()),
+        ("KUBERNETES_SERVICE_PORT", SERVICE_PORT.to_string()),
+    ]
 }
 
 /// A Node as kubelet and controller manager leave it: with these subnets, and without a network.
@@ -56,10 +69,16 @@ impl Lab {
     pub fn start_api(&mut self) -> Result<()> {
         let (program, log) = (format!("{BIN_DIR}/fake-apiserver"), format!("{LOG_DIR}/api.log"));
         let (address, kept) = (format!("{GATEWAY}:{PORT}"), format!("{SHARED_DIR}/{KEPT}"));
+        let encrypted = [
+            "--tls",
+            &format!("{GATEWAY}:{SERVICE_PORT}"),
+            &format!("{SHARED_DIR}/{AUTHORITY}"),
+        ];
         let child = self.holder.namespaces().run(|| {
             let log = fs::File::options().create(true).append(true).open(&log);
             let log = log.context("opening the log of the API server")?;
             let mut server = command(&[program.as_str(), &address])?;
+            server.args(encrypted);
             if Path::new(&kept).exists() {
                 server.arg(&kept);
             }
@@ -76,6 +95,14 @@ impl Lab {
             Ok(self.ask_api("GET", "/readyz", &Value::Null).is_ok())
         })?;
         Ok(())
+    }
+
+    /// The certificate of the authority that signed the API server's own.
+    ///
+    /// # Errors
+    /// Fails when no API server was started.
+    pub fn api_authority(&self) -> Result<String> {
+        fs::read_to_string(self.shared_file(AUTHORITY)).context("reading the API server's authority")
     }
 
     /// Kills the API server (SIGKILL). Its Nodes stay in a file, for the next start.
@@ -200,27 +227,40 @@ impl Lab {
 }
 
 impl Node {
-    /// Gives the node a network configuration as kubelet mounts a ConfigMap: a link into the directory behind `..data`,
-    /// which is swapped for another one at each change (Kubernetes `pkg/volume/util/atomic_writer.go`).
+    /// Gives the node a network configuration as kubelet mounts a ConfigMap.
     ///
     /// # Errors
     /// Fails when a file cannot be written.
     pub fn mount_net_conf(&self, text: &str) -> Result<()> {
+        self.mount_volume(NET_CONF_DIR, &[("net-conf.json", text)])
+    }
+
+    /// Gives the node a directory of these files as kubelet does: links into the directory behind `..data`, which is swapped
+    /// for another one at each change (Kubernetes `pkg/volume/util/atomic_writer.go`).
+    ///
+    /// # Errors
+    /// Fails when a file cannot be written.
+    pub fn mount_volume(&self, dir: &str, files: &[(&str, &str)]) -> Result<()> {
         self.namespaces().run(|| {
-            let volume = Path::new(NET_CONF_DIR);
-            let (data, link) = (volume.join("..data"), volume.join("net-conf.json"));
+            let volume = Path::new(dir);
+            let data = volume.join("..data");
             let next = match fs::read_link(&data) {
                 Ok(before) if before == Path::new("..1") => "..2",
                 Ok(_) | Err(_) => "..1",
             };
             let dir = volume.join(next);
             fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-            fs::write(dir.join("net-conf.json"), text).context("writing a network configuration")?;
+            for (name, text) in files {
+                fs::write(dir.join(name), text).with_context(|| format!("writing {name}"))?;
+            }
             let draft = volume.join("..data_tmp");
-            symlink(next, &draft).context("linking a network configuration")?;
-            fs::rename(&draft, &data).context("swapping a network configuration")?;
-            if !link.is_symlink() {
-                symlink("..data/net-conf.json", &link).context("linking a network configuration")?;
+            symlink(next, &draft).context("linking a volume")?;
+            fs::rename(&draft, &data).context("swapping a volume")?;
+            for (name, _) in files {
+                let link = volume.join(name);
+                if !link.is_symlink() {
+                    symlink(format!("..data/{name}"), &link).with_context(|| format!("linking {name}"))?;
+                }
             }
             Ok(())
         })

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
-use conformance::lab::{CNI_BIN_DIR, CNI_CONF_DIR, Node, Store, wait_until};
+use conformance::lab::{
+    CNI_BIN_DIR, CNI_CONF_DIR, Lab, Node, Store, TUNNEL, bare_kube_node, kube_service, wait_until,
+};
+use serde_json::json;
 
 use crate::containerd::{Containerd, DIR, container, published, sandbox};
 use crate::cri::{
@@ -21,9 +24,15 @@ use crate::support::{
 /// Where the ConfigMap is on a node, as kubelet mounts it.
 const CONFIG_MAP: &str = "/run/kube-flannel-cfg";
 
+/// Where kubelet keeps a pod's service account on a node, and where the pod finds it (Kubernetes, "Accessing the Kubernetes
+/// API from a Pod").
+const SERVICE_ACCOUNT: &str = "/run/kube-flannel-token";
+const SERVICE_ACCOUNT_IN_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 #[test]
 fn both_images_run_as_the_manifest_has_it() {
     let lab = nodes_on(Store::Kube);
+    give_token(&lab, "first");
     let images = tempfile::tempdir().unwrap();
     let [near, far] = [(0, ""), (1, "-iptables")].map(|(index, kind)| {
         let node = &lab.nodes()[index];
@@ -82,6 +91,43 @@ fn both_images_run_as_the_manifest_has_it() {
         node.wait_until_ready();
     }
     all_reach();
+    follow_the_cluster_with_another_token(&lab);
+}
+
+/// Kubelet swaps a token long before its time is over; from then on the API knows the new one alone.
+fn follow_the_cluster_with_another_token(lab: &Lab) {
+    give_token(lab, "second");
+    lab.order_api("forbid", &json!({ "token": "first" })).unwrap();
+    lab.order_api("restart", &json!({})).unwrap();
+    let subnet = "10.244.91.0/24";
+    let mut peer = bare_kube_node("came", &[subnet]);
+    peer["metadata"]["annotations"] = json!({
+        "flannel.alpha.coreos.com/kube-subnet-manager": "true",
+        "flannel.alpha.coreos.com/backend-type": "vxlan",
+        "flannel.alpha.coreos.com/backend-data": r#"{"VNI":1,"VtepMAC":"02:00:00:00:00:91"}"#,
+        "flannel.alpha.coreos.com/public-ip": "192.168.77.91",
+    });
+    lab.put_kube_node(&peer).unwrap();
+    for node in lab.nodes() {
+        wait_until("the new peer", LONG, || {
+            Ok(run(node, &["ip", "route", "show", subnet]).contains(TUNNEL))
+        })
+        .unwrap();
+    }
+}
+
+/// Gives the daemons' service account this token, with the rights of the manifest's role.
+fn give_token(lab: &Lab, token: &str) {
+    let allowed = json!({ "token": token, "role": "flannel" });
+    lab.order_api("allow", &allowed).unwrap();
+    let files = [
+        ("ca.crt", &*lab.api_authority().unwrap()),
+        ("namespace", "kube-flannel"),
+        ("token", token),
+    ];
+    for node in lab.nodes() {
+        node.mount_volume(SERVICE_ACCOUNT, &files).unwrap();
+    }
 }
 
 /// Makes one of the images.
@@ -158,18 +204,16 @@ impl<'a> DaemonPod<'a> {
         pod
     }
 
-    /// Starts the manifest's daemon, with the one flag that tells where this lab's API is.
+    /// Starts the manifest's daemon, with nothing added: it finds the API as every pod does.
     fn start_daemon(&self, name: &str) -> String {
         let mut config = self.container("kube-flannel", name);
-        for flag in self.node.store_flags() {
-            if !config.args.contains(&flag) {
-                config.args.push(flag);
-            }
-        }
-        config.env = vec![Variable {
-            key: "NODE_NAME".to_owned(),
-            value: self.node.name(),
-        }];
+        let variables = kube_service().into_iter();
+        let variables = variables.chain([("NODE_NAME", self.node.name())]);
+        let variables = variables.map(|(key, value)| Variable {
+            key: key.to_owned(),
+            value,
+        });
+        config.env = variables.collect();
         self.runtime
             .cri
             .run_container(&self.sandbox, config, &self.config)
@@ -285,9 +329,15 @@ impl<'a> DaemonPod<'a> {
                 read_only: mount.read_only,
             }
         });
+        // Which kubelet adds.
+        let service_account = Mount {
+            container_path: SERVICE_ACCOUNT_IN_POD.to_owned(),
+            host_path: SERVICE_ACCOUNT.to_owned(),
+            read_only: true,
+        };
         ContainerConfig {
             args: said.args,
-            mounts: mounts.collect(),
+            mounts: mounts.chain([service_account]).collect(),
             linux: Some(LinuxContainer {
                 security: Some(SecurityContext {
                     capabilities: Some(Capabilities {

@@ -11,6 +11,7 @@ use crate::cluster::Cluster;
 use crate::faults::Fault;
 use crate::node::{many, node_name};
 use crate::reply::{self, Reply};
+use crate::role::Role;
 
 #[derive(Deserialize)]
 struct Many {
@@ -28,6 +29,17 @@ struct Heartbeats {
     round_secs: u64,
 }
 
+#[derive(Deserialize)]
+struct Allowed {
+    token: String,
+    role: Role,
+}
+
+#[derive(Deserialize)]
+struct Forbidden {
+    token: String,
+}
+
 const fn five_minutes() -> u64 {
     300
 }
@@ -39,6 +51,8 @@ const fn five_minutes() -> u64 {
 /// node          a Node                          makes it, or replaces it, without any check
 /// patch         {"name":N,"patch":P}            changes a Node, without any check
 /// heartbeats    {"count":5000,"round_secs":300} lets Nodes say that they live, from now on
+/// allow         {"token":T,"role":"flannel"}    makes a bearer token known: see [`Cluster::allow`]
+/// forbid        {"token":T}                     forgets it
 /// fault         a [`Fault`]                     lets something go wrong
 /// faults/clear, compact, restart
 /// requests                                      answers all requests since the last time
@@ -69,6 +83,11 @@ fn carry_out(cluster: &Arc<Cluster>, order: &str, body: &[u8]) -> Result<Bytes, 
             let Heartbeats { count, round_secs } = parse(body)?;
             tokio::spawn(beat(Arc::clone(cluster), count, Duration::from_secs(round_secs)));
         }
+        "allow" => {
+            let Allowed { token, role } = parse(body)?;
+            cluster.allow(&token, role);
+        }
+        "forbid" => cluster.forbid(&parse::<Forbidden>(body)?.token),
         "fault" => cluster.add_fault(parse::<Fault>(body)?),
         "faults/clear" => cluster.clear_faults(),
         "compact" => cluster.compact(),

@@ -1,9 +1,11 @@
 //! Who may do what.
 
 use http::Method;
+use serde::Deserialize;
 
 /// What a client may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// What the ClusterRole of `deploy/kube-flannel.yml` allows: read and watch Nodes, patch their status.
     Flannel,
