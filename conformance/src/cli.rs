@@ -106,15 +106,17 @@ fn demo_command() -> Command {
 
 /// What a lab runs, and where its leases are.
 pub(crate) fn lab_arguments() -> [Arg; 2] {
-    [
-        Arg::new("store")
-            .long("store")
-            .value_name("STORE")
-            .value_parser(["directory", "etcd"])
-            .default_value("directory")
-            .help("Where the daemons keep their leases"),
-        bin_dir_argument(),
-    ]
+    [store_argument(), bin_dir_argument()]
+}
+
+/// Where the leases of a lab are.
+pub(crate) fn store_argument() -> Arg {
+    Arg::new("store")
+        .long("store")
+        .value_name("STORE")
+        .value_parser(["directory", "etcd"])
+        .default_value("directory")
+        .help("Where the lab's daemons keep their leases")
 }
 
 /// Where the programs are.

@@ -31,6 +31,7 @@ mod wait;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Child;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 
@@ -84,7 +85,7 @@ pub struct Lab {
     holder: Holder,
     nodes: Vec<Node>,
     node_holders: Vec<Child>,
-    etcd: Option<Process>,
+    etcd: Mutex<Option<Process>>,
     api: Option<Process>,
 }
 
@@ -115,7 +116,7 @@ impl Lab {
             holder,
             nodes: Vec::new(),
             node_holders: Vec::new(),
-            etcd: None,
+            etcd: Mutex::default(),
             api: None,
         };
         underlay::make_bridge(lab.holder.namespaces())?;
@@ -182,10 +183,8 @@ impl Lab {
     /// # Errors
     /// Fails when the lab's first process is gone.
     pub fn keep(&mut self) -> Result<()> {
-        self.etcd
-            .iter_mut()
-            .chain(&mut self.api)
-            .for_each(Process::detach);
+        self.etcd().iter_mut().for_each(Process::detach);
+        self.api.iter_mut().for_each(Process::detach);
         self.holder.keep()
     }
 }
@@ -193,7 +192,8 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         // They are children of ours, and the lab's own end waits until they are reaped.
-        (self.etcd, self.api) = (None, None);
+        drop(self.etcd().take());
+        self.api = None;
         self.holder.end(&mut self.node_holders);
     }
 }

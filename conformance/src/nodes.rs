@@ -5,6 +5,7 @@
 //! nodes with pods on them; the cases are in [`groups`], [`runner::run`] runs them, and the report is
 //! [`crate::report`]'s. What must not happen: anything left on a node when a run ends, however it ends.
 
+mod absence;
 mod agent;
 mod bed;
 mod carry;

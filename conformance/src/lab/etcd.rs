@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Stdio;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -40,6 +41,14 @@ impl Lab {
     /// # Errors
     /// Fails when there is no program `etcd`, or when it does not answer in time.
     pub fn start_etcd(&mut self) -> Result<()> {
+        self.run_etcd()
+    }
+
+    /// The same of a lab that others look at.
+    ///
+    /// # Errors
+    /// As [`Self::start_etcd`].
+    pub(crate) fn run_etcd(&self) -> Result<()> {
         let (data, log) = (
             format!("--data-dir={SHARED_DIR}/etcd"),
             format!("{LOG_DIR}/etcd.log"),
@@ -62,7 +71,7 @@ impl Lab {
             etcd.spawn()
                 .context("starting etcd (Debian's package etcd-server)")
         })?;
-        self.etcd = Some(Process::new(child));
+        *self.etcd() = Some(Process::new(child));
         wait_until("etcd to answer", START_LIMIT, || {
             let answer = self.ask_etcd("/v3/kv/range", &json!({ "key": base64(PREFIX.as_bytes()) }));
             Ok(answer.is_ok())
@@ -88,7 +97,7 @@ impl Lab {
     /// # Errors
     /// Fails when it does not run.
     pub fn freeze_etcd(&self) -> Result<()> {
-        self.etcd
+        self.etcd()
             .as_ref()
             .context("no etcd runs")?
             .signal(Signal::SIGSTOP)
@@ -99,7 +108,20 @@ impl Lab {
     /// # Errors
     /// Fails when it does not run.
     pub fn kill_etcd(&mut self) -> Result<()> {
-        let mut etcd = self.etcd.take().context("no etcd runs")?;
+        self.end_etcd()
+    }
+
+    /// The server, if one runs.
+    pub(super) fn etcd(&self) -> MutexGuard<'_, Option<Process>> {
+        self.etcd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Self::kill_etcd`], of a lab that others look at.
+    ///
+    /// # Errors
+    /// As [`Self::kill_etcd`].
+    pub(crate) fn end_etcd(&self) -> Result<()> {
+        let mut etcd = self.etcd().take().context("no etcd runs")?;
         etcd.signal(Signal::SIGKILL)?;
         etcd.wait(ANSWER_LIMIT).map(drop)
     }

@@ -33,7 +33,7 @@ pub(super) fn as_one_word(script: &str) -> String {
 }
 
 /// A text as one word of a POSIX shell (XCU §2.2.2).
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 

@@ -5,6 +5,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
+use super::absence::Commands;
 use super::cluster::{self, Cluster};
 use super::guests::GuestNodes;
 use super::hosts::{self, Hosts};
@@ -66,7 +67,13 @@ pub(crate) fn command() -> Command {
                 .conflicts_with_all(FOUND)
                 .help("Break the lab's network, to see that it is noticed"),
         )
+        .arg(
+            cli::store_argument()
+                .conflicts_with_all(FOUND)
+                .conflicts_with("guests"),
+        )
         .args(hosts_arguments())
+        .args(absence_arguments())
         .args(cluster_arguments())
         .arg(
             text("restart", "COMMAND")
@@ -94,6 +101,37 @@ fn hosts_arguments() -> [Arg; 3] {
             .help("Configuration of ssh instead of your own"),
     ]
     .map(|argument| argument.conflicts_with_all(MADE).conflicts_with("kubeconfig"))
+}
+
+/// What stops and starts parts of the network of hosts.
+fn absence_arguments() -> [Arg; 4] {
+    [
+        (
+            "stop",
+            "start",
+            "What stops a host's daemon, such as `systemctl stop flanneld`",
+        ),
+        ("start", "stop", "What starts it again two seconds later"),
+        (
+            "stop-store",
+            "start-store",
+            "What stops the lease store, run here, such as `ssh root@etcd systemctl stop etcd`",
+        ),
+        (
+            "start-store",
+            "stop-store",
+            "What starts it again some seconds later",
+        ),
+    ]
+    .map(|(name, other, help)| {
+        Arg::new(name)
+            .long(name)
+            .value_name("COMMAND")
+            .help(help)
+            .requires(other)
+            .conflicts_with_all(MADE)
+            .conflicts_with("kubeconfig")
+    })
 }
 
 /// How a cluster is reached and what is made there.
@@ -131,9 +169,19 @@ fn cluster_options(arguments: &ArgMatches, kubeconfig: PathBuf) -> cluster::Opti
 
 /// The words of the command that restarts a node's daemon.
 fn restart(arguments: &ArgMatches) -> Vec<String> {
-    let line = arguments.get_one::<String>("restart");
+    words(arguments, "restart")
+}
+
+fn words(arguments: &ArgMatches, name: &str) -> Vec<String> {
+    let line = arguments.get_one::<String>(name);
     let words = line.map_or("", String::as_str).split_whitespace();
     words.map(str::to_owned).collect()
+}
+
+/// What stops something and starts it again, if both were told: the one requires the other.
+fn commands(arguments: &ArgMatches, [stop, start]: [&str; 2]) -> Option<Commands> {
+    let (stop, start) = (words(arguments, stop), words(arguments, start));
+    (!stop.is_empty() && !start.is_empty()).then_some(Commands { stop, start })
 }
 
 /// Runs the subcommand; true when no case failed.
@@ -163,6 +211,8 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
                 plugin_dir: text("plugin-dir"),
                 conf: text("conf"),
                 restart: restart(arguments),
+                store: commands(arguments, ["stop-store", "start-store"]),
+                daemon: commands(arguments, ["stop", "start"]),
                 may_break: arguments.get_flag("disruptive"),
             };
             runner::run(&hosts, &plan, || Ok(()))?
@@ -177,7 +227,8 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
             runner::run(&guests, &plan, || flaw.map_or(Ok(()), |_| guests.hide()))?
         }
         (None, None) => {
-            let lab = LabNodes::start(nodes, path("bin-dir"), text("net-conf").as_deref())?;
+            let store = cli::store(arguments);
+            let lab = LabNodes::start(nodes, store, path("bin-dir"), text("net-conf").as_deref())?;
             runner::run(&lab, &plan, || flaw.map_or(Ok(()), |flaw| lab.spoil(flaw)))?
         }
     };
@@ -203,13 +254,16 @@ mod tests {
             &["--lab", "--kubeconfig=/proc/version"],
             &["--kubeconfig=/proc/version", "--ready-secs=0"],
             &["--lab", "--net-conf=/proc/version"],
+            &["--hosts=a", "--stop=x"],
+            &["--hosts=a", "--start-store=x"],
+            &["--kubeconfig=/proc/version", "--stop=x", "--start=x"],
         ] {
             let arguments = ["nodes"].iter().chain(wrong);
             assert!(command().try_get_matches_from(arguments).is_err(), "{wrong:?}");
         }
         for right in [
             &["--lab", "--only", "NET,MTU-01"][..],
-            &["--hosts=root@a,b", "--disruptive"],
+            &["--hosts=root@a,b", "--disruptive", "--stop=x y", "--start=z"],
             &["--guests", "--nodes=3", "--flaw=masquerade"],
             &["--kubeconfig=/proc/version", "--context=mine", "--unprivileged"],
         ] {
@@ -233,6 +287,7 @@ mod tests {
             ("--plugin-dir=/x", &[hosts]),
             ("--conf=/x", &[hosts]),
             ("--ssh-config=/proc/version", &[hosts]),
+            ("--store=etcd", &[lab]),
             ("--context=mine", &[cluster]),
             ("--image=mine", &[cluster]),
             ("--ready-secs=180", &[cluster]),

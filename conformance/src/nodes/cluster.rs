@@ -21,6 +21,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::absence::{Absence, Part};
 use super::carry::{self, carry};
 use super::hosts::restart_by;
 use super::inventory::{Host, Inventory, Newcomer, OwnPod};
@@ -306,6 +307,14 @@ impl Inventory for Cluster {
 
     fn restart_daemon(&self, _node: usize, agent: &Remote) -> Checked<()> {
         restart_by(&self.options.restart, agent)
+    }
+
+    fn away<'a>(&'a self, _part: Part, _agent: &'a Remote, _time: Duration) -> Checked<Absence<'a>> {
+        Err(Stop::Skip(
+            "agents are spoken to by the API and live in pods: neither may be away, and what would bring something back \
+             might end with its pod"
+                .to_owned(),
+        ))
     }
 
     fn restart_limit(&self) -> Duration {

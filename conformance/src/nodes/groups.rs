@@ -1,6 +1,7 @@
 //! The cases, a file for each group of requirements.
 
 mod daemon;
+mod failover;
 mod kube;
 mod newcomer;
 mod pairs;
@@ -13,6 +14,8 @@ mod subnets;
 mod tables;
 mod tools;
 mod traffic;
+
+pub(super) use peers::device;
 
 use super::case::Case;
 use crate::report::Asked;
@@ -32,6 +35,7 @@ pub(super) fn cases() -> Vec<Case> {
         tables::CASES,
         kube::CASES,
         repair::CASES,
+        failover::CASES,
     ]
     .concat()
 }

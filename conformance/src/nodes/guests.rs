@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::absence::{Absence, Part, of_link};
 use super::connection::{Carrier, Connection};
 use super::inventory::{Host, Inventory};
 use super::lab::{DAEMON_FLAGS, HIDING, NET_CONF};
@@ -85,6 +86,16 @@ impl GuestNodes {
     pub(super) fn hide(&self) -> Result<()> {
         let mut lab = locked(&self.lab);
         lab.guest(1)?.sh(&format!("nft '{HIDING}'")).map(drop)
+    }
+
+    /// Ends the daemon of a guest, and starts it after this long.
+    fn daemon_away(&self, node: usize, time: Duration) -> Checked<()> {
+        let number = u8::try_from(node + 1).context("a node that there is not")?;
+        locked(&self.lab).guest(number)?.stop_flanneld()?;
+        // The guests' shells are free meanwhile.
+        thread::sleep(time);
+        let flags = DAEMON_FLAGS.join(" ");
+        Ok(locked(&self.lab).guest(number)?.start_flanneld(&flags)?)
     }
 
     /// Starts the agent of a guest, and what hands it the guest's serial port.
@@ -197,11 +208,19 @@ impl Inventory for GuestNodes {
     }
 
     fn restart_daemon(&self, node: usize, _agent: &Remote) -> Checked<()> {
-        let number = u8::try_from(node + 1).context("a node that there is not")?;
-        let mut lab = locked(&self.lab);
-        let guest = lab.guest(number)?;
-        guest.stop_flanneld()?;
-        Ok(guest.start_flanneld(&DAEMON_FLAGS.join(" "))?)
+        self.daemon_away(node, Duration::ZERO)
+    }
+
+    fn away<'a>(&'a self, part: Part, agent: &'a Remote, time: Duration) -> Checked<Absence<'a>> {
+        Ok(match part {
+            Part::Store => Box::new(move || {
+                locked(&self.lab).lab().end_etcd()?;
+                thread::sleep(time);
+                Ok(locked(&self.lab).lab().run_etcd()?)
+            }),
+            Part::Link(_) => Box::new(move || of_link(agent, "eth0", time)),
+            Part::Daemon(node) => Box::new(move || self.daemon_away(node, time)),
+        })
     }
 
     fn slowdown(&self) -> u32 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::absence::{Absence, Commands, Part, not_told, of_daemon};
 use super::carry::{self, carry};
 use super::connection::Connection;
 use super::inventory::{Host, Inventory};
@@ -30,6 +31,9 @@ pub(super) struct Hosts {
     pub(super) conf: Option<String>,
     /// The program and arguments that restart a host's daemon.
     pub(super) restart: Vec<String>,
+    /// What stops and starts the lease store, here, and the daemon, on a host.
+    pub(super) store: Option<Commands>,
+    pub(super) daemon: Option<Commands>,
     pub(super) may_break: bool,
 }
 
@@ -136,6 +140,19 @@ impl Inventory for Hosts {
 
     fn restart_daemon(&self, _node: usize, agent: &Remote) -> Checked<()> {
         restart_by(&self.restart, agent)
+    }
+
+    fn away<'a>(&'a self, part: Part, agent: &'a Remote, time: Duration) -> Checked<Absence<'a>> {
+        match (part, &self.store, &self.daemon) {
+            (Part::Store, Some(store), _) => Ok(Box::new(move || store.run(time))),
+            (Part::Store, None, _) => Err(not_told("the lease store", "--stop-store, --start-store")),
+            (Part::Daemon(_), _, Some(daemon)) => Ok(Box::new(move || of_daemon(agent, daemon, time))),
+            (Part::Daemon(_), _, None) => Err(not_told("the daemon", "--stop, --start")),
+            (Part::Link(_), _, _) => Err(Stop::Skip(
+                "the host is reached over this link, and a host that does not bring it up again is lost"
+                    .to_owned(),
+            )),
+        }
     }
 
     fn is_whole(&self) -> bool {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
+use super::absence::{Absence, Part};
 use super::remote::Remote;
 use crate::report::{Checked, Stop};
 
@@ -48,7 +49,7 @@ pub(super) struct Newcomer {
 }
 
 /// Where nodes come from, and how an agent is started on each. All else is the agent's.
-pub(super) trait Inventory {
+pub(super) trait Inventory: Sync {
     /// What is judged, in a few words.
     fn title(&self) -> String;
 
@@ -68,6 +69,12 @@ pub(super) trait Inventory {
     fn restart_limit(&self) -> Duration {
         Duration::from_secs(5)
     }
+
+    /// How a part of the network is away for this long, in whole seconds; the agent is that of the node that it is about.
+    ///
+    /// # Errors
+    /// Skips the case where the inventory cannot do that, or was not told how.
+    fn away<'a>(&'a self, part: Part, agent: &'a Remote, time: Duration) -> Checked<Absence<'a>>;
 
     /// How many times slower than a machine of today the nodes are, at least 1: cases wait so much longer, and send so
     /// much less.

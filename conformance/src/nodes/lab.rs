@@ -3,20 +3,26 @@ use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 
+use super::absence::{Absence, Part, of_link};
+use super::bed::Family;
 use super::connection::Connection;
+use super::groups::device as tunnel;
 use super::inventory::{Host, Inventory};
 use super::remote::{Remote, side_by_side};
 use crate::counted::counted;
 use crate::lab::runtime::install_conflist;
 use crate::lab::{
-    Binaries, CNI_BIN_DIR, Flanneld, Lab, LabConfig, Namespaces, Node, TUNNEL, command, copy_program,
+    Binaries, CNI_BIN_DIR, Flanneld, Lab, LabConfig, NODE_LINK, Namespaces, Node, Store, TUNNEL, command,
+    copy_program,
 };
-use crate::report::Checked;
+use crate::report::{Checked, Stop};
 
 /// Both families, so that every case can be run.
 pub(super) const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
@@ -34,6 +40,8 @@ pub(super) struct LabNodes {
     // Fields are dropped in this order: the daemons are reaped before the lab waits for its processes to end.
     daemons: Mutex<Vec<Flanneld>>,
     lab: Lab,
+    store: Store,
+    flaw: OnceLock<Flaw>,
 }
 
 impl LabNodes {
@@ -42,11 +50,21 @@ impl LabNodes {
     ///
     /// # Errors
     /// Fails without root or without the programs, and when a daemon does not start.
-    pub(super) fn start(nodes: u8, bin_dir: Option<PathBuf>, net_conf: Option<&str>) -> Result<Self> {
+    pub(super) fn start(
+        nodes: u8,
+        store: Store,
+        bin_dir: Option<PathBuf>,
+        net_conf: Option<&str>,
+    ) -> Result<Self> {
         let binaries = bin_dir.as_deref().map_or_else(Binaries::find, Binaries::in_dir)?;
-        let lab = Lab::new(&LabConfig { nodes, binaries })?;
-        fs::write(lab.shared_file("leases/config"), net_conf.unwrap_or(NET_CONF))
-            .context("writing the network configuration")?;
+        let lab = Lab::on(store, &LabConfig { nodes, binaries })?;
+        let net_conf = net_conf.unwrap_or(NET_CONF);
+        match store {
+            Store::Directory => fs::write(lab.shared_file("leases/config"), net_conf)
+                .context("writing the network configuration")?,
+            Store::Etcd => lab.put_in_etcd("config", net_conf, None)?,
+            Store::Kube => bail!("a lab's leases are in a directory or in etcd"),
+        }
         let this = std::env::current_exe().context("finding the running program's own path")?;
         copy_program(&this, &lab.shared_file(AGENT))?;
         for node in lab.nodes() {
@@ -61,6 +79,8 @@ impl LabNodes {
         Ok(Self {
             daemons: Mutex::new(daemons),
             lab,
+            store,
+            flaw: OnceLock::new(),
         })
     }
 
@@ -102,9 +122,20 @@ impl Inventory for LabNodes {
         if !status.success() {
             return Err(anyhow::anyhow!("flanneld ended with {status}").into());
         }
-        let node = self.nodes().get(node).context("a daemon without a node")?;
-        *daemon = node.start_flanneld(&DAEMON_FLAGS)?;
-        Ok(())
+        Ok(self.start_daemon(daemon, node)?)
+    }
+
+    fn away<'a>(&'a self, part: Part, agent: &'a Remote, time: Duration) -> Checked<Absence<'a>> {
+        Ok(match (part, self.store) {
+            (Part::Store, Store::Etcd) => Box::new(move || Ok(self.etcd_away(time)?)),
+            (Part::Store, Store::Directory | Store::Kube) => {
+                return Err(Stop::Skip(
+                    "a directory does not go away: give the lab a server with --store etcd".to_owned(),
+                ));
+            }
+            (Part::Link(_), _) => Box::new(move || of_link(agent, NODE_LINK, time)),
+            (Part::Daemon(node), _) => Box::new(move || Ok(self.daemon_away(node, time)?)),
+        })
     }
 
     fn is_whole(&self) -> bool {
@@ -113,6 +144,63 @@ impl Inventory for LabNodes {
 
     fn may_break(&self) -> bool {
         true
+    }
+}
+
+impl LabNodes {
+    fn start_daemon(&self, daemon: &mut Flanneld, node: usize) -> Result<()> {
+        if self.has(Flaw::NoStart) {
+            return Ok(());
+        }
+        let node = self.nodes().get(node).context("a daemon without a node")?;
+        *daemon = node.start_flanneld(&DAEMON_FLAGS)?;
+        Ok(())
+    }
+
+    /// Kills a node's daemon, and starts it after this long.
+    fn daemon_away(&self, node: usize, time: Duration) -> Result<()> {
+        let mut daemons = self.daemons.lock().unwrap_or_else(PoisonError::into_inner);
+        let daemon = daemons.get_mut(node).context("a node without a daemon")?;
+        daemon.signal(Signal::SIGKILL)?;
+        daemon.wait(STOP_LIMIT)?;
+        thread::sleep(time);
+        self.start_daemon(daemon, node)
+    }
+
+    /// Kills etcd, and starts it after this long.
+    fn etcd_away(&self, time: Duration) -> Result<()> {
+        self.lab.end_etcd()?;
+        let begin = Instant::now();
+        while self.has(Flaw::OutageFlush) && begin.elapsed() < time {
+            self.forget_peers()?;
+            thread::sleep(Duration::from_millis(100));
+        }
+        thread::sleep(time.saturating_sub(begin.elapsed()));
+        self.lab.run_etcd()
+    }
+
+    /// Has the first node forget the routes to its peers, in both families.
+    fn forget_peers(&self) -> Result<()> {
+        let first = self.nodes().first().context("a lab without nodes")?;
+        for family in Family::BOTH {
+            let flag = if family == Family::V4 { "-4" } else { "-6" };
+            let argv = [
+                "ip",
+                flag,
+                "route",
+                "flush",
+                "proto",
+                "boot",
+                "dev",
+                tunnel(family),
+            ];
+            run(first.namespaces(), &argv)?;
+        }
+        Ok(())
+    }
+
+    fn has(&self, flaw: Flaw) -> bool {
+        self.flaw.get() == Some(&flaw)
     }
 }
 
@@ -129,11 +217,24 @@ pub(super) enum Flaw {
     BlackHole,
     /// The first node's tunnel does not know where the last node is, and its daemon does not run.
     NoFdb,
+    /// A daemon that has ended is not started again.
+    NoStart,
+    /// The first node's daemon is stopped where it is (SIGSTOP), and mends nothing.
+    Frozen,
+    /// While the lease store is away the first node forgets its peers' routes.
+    OutageFlush,
 }
 
 impl Flaw {
     /// By which names they are asked for.
-    pub(super) const NAMES: [&str; 3] = ["masquerade", "black-hole", "no-fdb"];
+    pub(super) const NAMES: [&str; 6] = [
+        "masquerade",
+        "black-hole",
+        "no-fdb",
+        "no-start",
+        "frozen",
+        "outage-flush",
+    ];
 
     /// The flaw of a name.
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -141,6 +242,9 @@ impl Flaw {
             "masquerade" => Some(Self::Masquerade),
             "black-hole" => Some(Self::BlackHole),
             "no-fdb" => Some(Self::NoFdb),
+            "no-start" => Some(Self::NoStart),
+            "frozen" => Some(Self::Frozen),
+            "outage-flush" => Some(Self::OutageFlush),
             _ => None,
         }
     }
@@ -152,10 +256,18 @@ impl LabNodes {
     /// # Errors
     /// Fails when a program does that it takes.
     pub(super) fn spoil(&self, flaw: Flaw) -> Result<()> {
+        self.flaw.get_or_init(|| flaw);
         let (Some(first), Some(last)) = (self.nodes().first(), self.nodes().last()) else {
             bail!("a lab without nodes");
         };
         match flaw {
+            // They show later.
+            Flaw::NoStart | Flaw::OutageFlush => Ok(()),
+            Flaw::Frozen => {
+                let daemons = self.daemons.lock().unwrap_or_else(PoisonError::into_inner);
+                let daemon = daemons.first().context("a node without a daemon")?;
+                daemon.signal(Signal::SIGSTOP)
+            }
             Flaw::Masquerade => run(first.namespaces(), &["nft", HIDING]),
             Flaw::BlackHole => {
                 let port = format!("port{}", first.number());

@@ -37,7 +37,11 @@ pub(super) fn settle(bed: &Bed, slowdown: u32) {
     }
 }
 
-fn answers(bed: &Bed, from: &Pod, to: &Pod, family: Family) -> Result<bool> {
+/// Whether a pod answers another one over UDP, within a few tries.
+///
+/// # Errors
+/// Fails when it cannot be asked.
+pub(super) fn answers(bed: &Bed, from: &Pod, to: &Pod, family: Family) -> Result<bool> {
     let from = End::Pod(from);
     let target: SocketAddr = bed.server(End::Pod(to), family)?;
     let seen: Vec<Result<Seen, String>> = bed.agent(from)?.ask(Request::Ask {

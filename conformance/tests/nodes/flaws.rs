@@ -93,3 +93,42 @@ fn a_difference_that_is_known_fails_no_run_and_one_that_is_mended_does() {
     );
     assert!(!run.good, "{}", run.table);
 }
+
+/// Judges a lab whose failover has a flaw, and returns the cases that failed.
+fn failing_over(flaw: &str, more: &[&str]) -> Vec<String> {
+    let arguments = [&["--lab", "--nodes=2", "--pods=1", "--flaw", flaw], more].concat();
+    let run = judge(program(), &arguments);
+    assert_eq!(outcomes(&run.report, "error").len(), 0, "{}", run.table);
+    outcomes(&run.report, "failed").into_iter().collect()
+}
+
+#[test]
+fn a_daemon_that_does_not_come_back_is_noticed() {
+    // When the other family is judged, none is seen that could be taken away.
+    assert_eq!(
+        failing_over("no-start", &["--only=FOV-03"]),
+        ["FOV-03 IPv4 no packet between pods is lost while a node's daemon is gone and when it starts again"]
+    );
+}
+
+/// Routes by the underlay go with its link.
+#[test]
+fn a_daemon_that_mends_nothing_after_its_link_was_down_is_noticed() {
+    let conf = tempfile::NamedTempFile::new().unwrap();
+    let text = r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "host-gw"}}"#;
+    std::fs::write(conf.path(), text).unwrap();
+    let conf = format!("--net-conf={}", conf.path().display());
+    assert_eq!(
+        failing_over("frozen", &[&conf, "--only=FOV-02"]),
+        ["FOV-02 IPv4 packets flow and tables are whole soon after a node's link to the underlay was down"]
+    );
+}
+
+#[test]
+fn packets_that_are_lost_while_the_store_is_away_are_noticed() {
+    let name = "no packet between pods is lost while the lease store is away, and a route that is deleted meanwhile comes back";
+    assert_eq!(
+        failing_over("outage-flush", &["--store=etcd", "--only=FOV-01"]),
+        ["IPv4", "IPv6"].map(|family| format!("FOV-01 {family} {name}"))
+    );
+}

@@ -9,7 +9,7 @@ use crate::lab::wait_until;
 use crate::nodes::bed::Node;
 use crate::nodes::case::Look;
 use crate::nodes::protocol::{Process, Request};
-use crate::report::{Checked, Stop, differs};
+use crate::report::{Checked, Stop, differs, expect};
 
 /// The daemon's name among processes, by flannel's and this project's releases.
 const NAME: &str = "flanneld";
@@ -85,19 +85,24 @@ pub(super) fn replaced(
     Ok(now)
 }
 
+/// Ends the case unless no daemon runs.
+///
+/// # Errors
+/// As it says.
+pub(super) fn is_gone(node: &Node) -> Checked<()> {
+    let now = seen(node)?;
+    let expected = format!("no {NAME} runs on {} until it is started again", node.name);
+    expect(now.is_empty(), expected, in_words(&now))
+}
+
 /// Ends the case unless exactly these still run.
 ///
 /// # Errors
 /// As it says.
 pub(super) fn goes_on(node: &Node, started: &BTreeSet<Process>) -> Checked<()> {
     let now = seen(node)?;
-    if now == *started {
-        return Ok(());
-    }
-    differs(
-        format!("the new {NAME} of {} goes on: {}", node.name, in_words(started)),
-        in_words(&now),
-    )
+    let expected = format!("the new {NAME} of {} goes on: {}", node.name, in_words(started));
+    expect(now == *started, expected, in_words(&now))
 }
 
 fn in_words(processes: &BTreeSet<Process>) -> String {

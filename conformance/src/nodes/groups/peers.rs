@@ -79,7 +79,7 @@ pub(super) fn subnet(node: &Node, key: &str) -> Checked<(IpAddr, u8)> {
 }
 
 /// The tunnel's device in a family (flannel pkg/backend/vxlan, VNI 1).
-pub(super) fn device(family: Family) -> &'static str {
+pub(in crate::nodes) fn device(family: Family) -> &'static str {
     match family {
         Family::V4 => "flannel.1",
         Family::V6 => "flannel-v6.1",

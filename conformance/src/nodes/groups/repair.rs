@@ -26,16 +26,7 @@ pub(super) const CASES: &[Case] = &[
     )
     .breaks(),
     case("RPR-01", "a route that was deleted comes back", |look| {
-        repaired(look, Peer::route, routes, |look, peer| {
-            words(&[
-                "ip",
-                "route",
-                "delete",
-                &peer.subnet(),
-                "dev",
-                device(look.family),
-            ])
-        })
+        repaired(look, Peer::route, routes, route_deleted)
     })
     .breaks(),
     case("RPR-02", "a neighbour that was deleted comes back", |look| {
@@ -197,15 +188,44 @@ fn run(node: &Node, argv: &[&str]) -> Checked<()> {
     Err(anyhow::anyhow!("`{line}` on {} failed: {}", node.name, output.stderr.trim()).into())
 }
 
+/// Deletes the route to a peer's subnet by the tunnel.
+///
+/// # Errors
+/// Fails when iproute2 does.
+pub(super) fn delete_route(look: &Look<'_>, node: &Node, other: &Node) -> Checked<()> {
+    let argv = route_deleted(look, &peer(look, other)?);
+    run(node, &argv.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn route_deleted(look: &Look<'_>, peer: &Peer) -> Vec<String> {
+    words(&[
+        "ip",
+        "route",
+        "delete",
+        &peer.subnet(),
+        "dev",
+        device(look.family),
+    ])
+}
+
 /// How long it takes until a table is as before.
-fn as_before(look: &Look<'_>, node: &Node, table: Table, before: &BTreeSet<String>) -> Result<Duration> {
+///
+/// # Errors
+/// Fails when it is not within [`repair_limit`].
+pub(super) fn as_before(
+    look: &Look<'_>,
+    node: &Node,
+    table: Table,
+    before: &BTreeSet<String>,
+) -> Result<Duration> {
     wait_until("the table to be as before", repair_limit(look), || {
         // It was there before: what cannot be looked at is not there yet.
         Ok(table(look, node).is_ok_and(|now| now == *before))
     })
 }
 
-fn repair_limit(look: &Look<'_>) -> Duration {
+/// How soon something has to be as before.
+pub(super) fn repair_limit(look: &Look<'_>) -> Duration {
     REPAIR_LIMIT * look.inventory.slowdown()
 }
 
