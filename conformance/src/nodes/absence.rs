@@ -45,6 +45,11 @@ for family in 4 6; do
 done
 "#;
 
+/// The same for a shell that is given a script alone.
+pub(super) fn of_link_in_words(link: &str, time: Duration) -> String {
+    format!("(set -- {link} {}\n{LINK})", time.as_secs())
+}
+
 /// Has the agent set a node's link down and up again. The agent must not be spoken to over that link.
 ///
 /// # Errors

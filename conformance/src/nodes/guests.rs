@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::absence::{Absence, Part, of_link};
+use super::absence::{Absence, Part, of_link_in_words};
 use super::connection::{Carrier, Connection};
 use super::inventory::{Host, Inventory};
 use super::lab::{DAEMON_FLAGS, HIDING, NET_CONF};
@@ -90,7 +90,7 @@ impl GuestNodes {
 
     /// Ends the daemon of a guest, and starts it after this long.
     fn daemon_away(&self, node: usize, time: Duration) -> Checked<()> {
-        let number = u8::try_from(node + 1).context("a node that there is not")?;
+        let number = number(node)?;
         locked(&self.lab).guest(number)?.stop_flanneld()?;
         // The guests' shells are free meanwhile.
         thread::sleep(time);
@@ -145,6 +145,11 @@ fn script(agent: &str) -> String {
              echo ended >&4
          }} 4<>$(ls /dev/vport*p2) 5>$(ls /dev/vport*p3) </dev/null >/dev/null 2>&1 &"
     )
+}
+
+/// A guest's number by its place among all nodes.
+fn number(node: usize) -> Result<u8> {
+    u8::try_from(node + 1).context("a node that there is not")
 }
 
 fn locked(lab: &Shared) -> MutexGuard<'_, GuestLab> {
@@ -211,14 +216,19 @@ impl Inventory for GuestNodes {
         self.daemon_away(node, Duration::ZERO)
     }
 
-    fn away<'a>(&'a self, part: Part, agent: &'a Remote, time: Duration) -> Checked<Absence<'a>> {
+    fn away<'a>(&'a self, part: Part, _agent: &'a Remote, time: Duration) -> Checked<Absence<'a>> {
         Ok(match part {
             Part::Store => Box::new(move || {
                 locked(&self.lab).lab().end_etcd()?;
                 thread::sleep(time);
                 Ok(locked(&self.lab).lab().run_etcd()?)
             }),
-            Part::Link(_) => Box::new(move || of_link(agent, "eth0", time)),
+            // By the guest's own shell: programs find none.
+            Part::Link(node) => Box::new(move || {
+                let script = of_link_in_words("eth0", time);
+                locked(&self.lab).guest(number(node)?)?.sh(&script)?;
+                Ok(())
+            }),
             Part::Daemon(node) => Box::new(move || self.daemon_away(node, time)),
         })
     }

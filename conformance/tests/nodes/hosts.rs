@@ -12,7 +12,7 @@ use conformance::lab::{Binaries, Flanneld, Lab, LabConfig, Node, Process, wait_u
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{RESTART_KEPT, judge, left_on, outcomes, pod_links, program, start_kept, told};
+use crate::support::{RESTART_KEPT, RUNS, judge, left_on, outcomes, pod_links, program, start_kept, told};
 
 /// Of Debian's package openssh-server.
 const SSHD: &str = "/usr/sbin/sshd";
@@ -103,6 +103,30 @@ impl Hosts {
         net.run(|| Ok(judge(program(), &arguments))).unwrap()
     }
 
+    /// How a run takes daemons and leases away: the directory of these is moved to where no daemon looks for it.
+    fn absence(&self) -> [String; 4] {
+        let (leases, away) = (self.lab.shared_file("leases"), self.lab.shared_file("away"));
+        let moved = |from: &Path, to: &Path| format!("mv {} {}", from.display(), to.display());
+        [
+            "--stop=sh /run/stop".to_owned(),
+            "--start=sh /run/start".to_owned(),
+            format!("--stop-store={}", moved(&leases, &away)),
+            format!("--start-store={}", moved(&away, &leases)),
+        ]
+    }
+
+    /// Starts a run of which nobody reads the report.
+    fn start_run(&self, more: &[&str]) -> Process {
+        let mut command = program();
+        command.arg("nodes").args(self.arguments()).args(more);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let net = self.lab.namespaces().net_only().unwrap();
+        Process::new(net.spawn(command).unwrap())
+    }
+
     /// What a run may have left on the hosts, in words.
     fn left(&self) -> Vec<String> {
         self.lab.nodes().iter().flat_map(left_on).collect()
@@ -140,18 +164,10 @@ fn serve(node: &Node, files: &Path) -> Process {
 #[test]
 fn hosts_are_judged_over_ssh_and_nothing_is_left_on_them() {
     let hosts = Hosts::start(3);
-    // The directory of the leases is moved to where no daemon looks for it.
-    let (leases, away) = (hosts.lab.shared_file("leases"), hosts.lab.shared_file("away"));
-    let moved = |from: &Path, to: &Path| format!("mv {} {}", from.display(), to.display());
-    let run = hosts.judge(&[
-        "--only=NET,MTU-01,TAB,RST,RPR,FOV",
-        "--disruptive",
-        RESTART_KEPT,
-        "--stop=sh /run/stop",
-        "--start=sh /run/start",
-        &format!("--stop-store={}", moved(&leases, &away)),
-        &format!("--start-store={}", moved(&away, &leases)),
-    ]);
+    let commands = hosts.absence();
+    let mut arguments = vec!["--only=NET,MTU-01,TAB,RST,RPR,FOV", "--disruptive", RESTART_KEPT];
+    arguments.extend(commands.iter().map(String::as_str));
+    let run = hosts.judge(&arguments);
     assert!(run.good, "{}\n{}", run.table, told(&run.report));
     let passed = outcomes(&run.report, "passed");
     for id in [
@@ -197,14 +213,7 @@ fn a_restart_that_restarts_nothing_fails_and_that_of_a_daemon_which_is_not_seen_
 #[test]
 fn a_run_that_is_killed_leaves_nothing_on_the_hosts() {
     let hosts = Hosts::start(2);
-    let net = hosts.lab.namespaces().net_only().unwrap();
-    let mut command = program();
-    command.arg("nodes").args(hosts.arguments()).arg("--pods=3");
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut runner = Process::new(net.spawn(command).unwrap());
+    let mut runner = hosts.start_run(&["--pods=3"]);
     wait_until("pods on the hosts", LIMIT, || {
         assert_eq!(runner.ended()?, None, "the run ended too early");
         Ok(pod_links(&hosts.lab.nodes()[1]).len() >= 3)
@@ -213,6 +222,29 @@ fn a_run_that_is_killed_leaves_nothing_on_the_hosts() {
     drop(runner);
     wait_until("the hosts to be as before", LIMIT, || Ok(hosts.left().is_empty()))
         .unwrap_or_else(|error| panic!("{error}: {:?}", hosts.left()));
+}
+
+#[test]
+fn what_a_killed_run_has_taken_away_comes_back() {
+    let hosts = Hosts::start(2);
+    let commands = hosts.absence();
+    let parts = [
+        ("--only=FOV-01", hosts.lab.shared_file("leases")),
+        ("--only=FOV-03", hosts.lab.nodes()[0].file(RUNS)),
+    ];
+    for (only, part) in parts {
+        let mut arguments = vec![only, "--disruptive", "--pods=1"];
+        arguments.extend(commands.iter().map(String::as_str));
+        let mut runner = hosts.start_run(&arguments);
+        wait_until("a part to be away", LIMIT, || {
+            assert_eq!(runner.ended()?, None, "the run ended too early");
+            Ok(!part.exists())
+        })
+        .unwrap();
+        drop(runner);
+        wait_until("the part to be back", LIMIT, || Ok(part.exists())).unwrap();
+        wait_until("the hosts to be as before", LIMIT, || Ok(hosts.left().is_empty())).unwrap();
+    }
 }
 
 /// Whoever made the network, and by whatever means: here static routes, and the reference's bridge.

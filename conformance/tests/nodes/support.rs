@@ -19,12 +19,16 @@ told() {
 }
 while :; do
     "$@" &
+    touch /run/keeper.runs
     told
     kill $!
     wait $!
+    rm /run/keeper.runs
     while [ "$word" = stop ]; do told; done
 done
 "#;
+/// Where there is a file while a kept daemon runs.
+pub(crate) const RUNS: &str = "/run/keeper.runs";
 /// How a run has a daemon restarted that is kept.
 pub(crate) const RESTART_KEPT: &str = "--restart=sh /run/restart";
 

@@ -15,8 +15,8 @@ use crate::nodes::protocol::Counted;
 
 /// How long the receiver waits before it looks whether to end.
 const TURN: Duration = Duration::from_millis(20);
-/// How long packets on their way may take after the last one was sent.
-const STRAGGLERS: Duration = Duration::from_millis(500);
+/// How long packets on their way may take after the last one was sent, in intervals between two: who sends seldom is slow.
+const STRAGGLERS: u32 = 500;
 /// Room for what arrives while the machine is busy elsewhere, in bytes.
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// How often the first packet is sent, a turn each.
@@ -60,7 +60,7 @@ impl Streams {
         let (stop_sender, stop_receiver) = (Arc::clone(&stop), Arc::clone(&stop));
         let stream = Stream {
             sender: thread::spawn(move || send(&sending, interval, &stop_sender)),
-            receiver: thread::spawn(move || receive(&socket, &stop_receiver)),
+            receiver: thread::spawn(move || receive(&socket, interval * STRAGGLERS, &stop_receiver)),
             stop,
         };
         self.0
@@ -113,7 +113,7 @@ fn send(socket: &UdpSocket, interval: Duration, stop: &AtomicBool) -> u64 {
 }
 
 /// The number of different packets that come back, and the longest time in which none did.
-fn receive(socket: &UdpSocket, stop: &AtomicBool) -> (u64, Duration) {
+fn receive(socket: &UdpSocket, stragglers: Duration, stop: &AtomicBool) -> (u64, Duration) {
     let (mut seen, mut packet) = (BTreeSet::new(), [0; 9]);
     let (mut last, mut longest, mut ends) = (Instant::now(), Duration::ZERO, None);
     loop {
@@ -123,7 +123,7 @@ fn receive(socket: &UdpSocket, stop: &AtomicBool) -> (u64, Duration) {
             if last.elapsed() > 2 * TURN {
                 longest = longest.max(last.elapsed());
             }
-            ends = Some(Instant::now() + STRAGGLERS);
+            ends = Some(Instant::now() + stragglers);
         }
         match received {
             Ok(length) if length == packet.len() => {

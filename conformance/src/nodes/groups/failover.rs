@@ -20,7 +20,7 @@ use crate::report::{Checked, Stop, differs, expect};
 
 /// How long packets are counted while the store is away. Afterwards something else is taken away, too.
 const STORE_WATCHED: Duration = Duration::from_secs(2);
-/// As much longer the store is away for each stream, which takes half a second to end.
+/// As much longer the store is away for each stream, which takes half a second to end, on slow nodes more.
 const STREAM_ENDS: Duration = Duration::from_secs(1);
 /// As many streams run at the same time at most.
 const MAX_STREAMS: usize = 8;
@@ -120,7 +120,8 @@ fn during<T>(absence: Absence<'_>, meanwhile: impl FnOnce() -> Checked<T>) -> Ch
 fn store_away(look: &Look<'_>) -> Checked<()> {
     let way = Way::first(look)?;
     let pairs: Vec<_> = across(look)?.into_iter().take(MAX_STREAMS).collect();
-    let time = pairs.iter().map(|_| STREAM_ENDS).sum::<Duration>() + STORE_WATCHED;
+    let ends = pairs.iter().map(|_| STREAM_ENDS).sum::<Duration>();
+    let time = STORE_WATCHED + ends * look.inventory.slowdown();
     let absence = look.inventory.away(Part::Store, way.node.agent()?, time)?;
     during(absence, || {
         let mut all = Vec::new();
