@@ -22,18 +22,37 @@ mod wireguard_roaming;
 /// What the kernel may need under emulation to do what the daemon was told.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What a program of tests may need under emulation on a busy machine.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(180);
+
 /// How often the pods ask for an answer while something is done.
 const PING_INTERVAL_SECS: f64 = 0.2;
 
-/// Tests of the crate `netlink`, which assert more where the kernel has what they are about.
-const TEST_PROGRAMS: [&str; 2] = ["wireguard-", "ipip-"];
+/// Tests of other crates, which assert more where the kernel has what they are about.
+const TEST_PROGRAMS: [TestProgram; 3] = [WIREGUARD, IPIP, BRIDGE_VLANS];
+const WIREGUARD: TestProgram = TestProgram::new("netlink", "wireguard");
+const IPIP: TestProgram = TestProgram::new("netlink", "ipip");
+const BRIDGE_VLANS: TestProgram = TestProgram::new("cni-plugin", "bridge_vlans");
+
+/// A program of tests, as cargo builds it beside this one.
+#[derive(Clone, Copy)]
+struct TestProgram {
+    package: &'static str,
+    name: &'static str,
+}
+
+impl TestProgram {
+    const fn new(package: &'static str, name: &'static str) -> Self {
+        Self { package, name }
+    }
+}
 
 /// The guests, for one case at a time. Everything of them ends with this process, because the lab does.
 fn guests() -> MutexGuard<'static, GuestLab> {
     // A boot that failed is not tried again by every case.
     static GUESTS: OnceLock<Result<Mutex<GuestLab>, String>> = OnceLock::new();
     let guests = GUESTS.get_or_init(|| {
-        let programs: Vec<_> = TEST_PROGRAMS.into_iter().flat_map(test_program).collect();
+        let programs: Vec<_> = TEST_PROGRAMS.into_iter().filter_map(newest_build).collect();
         let lab = Binaries::find().and_then(|binaries| GuestLab::start(2, &binaries, &programs));
         let lab = lab.map_err(|error| format!("{error:#}"))?;
         println!("two guests ran commands after {:.1} s", lab.took().as_secs_f64());
@@ -99,32 +118,38 @@ fn configure(lab: &GuestLab, case: &str, net_conf: &str) -> String {
     format!("--etcd-prefix=/coreos.com/network/{case}")
 }
 
-/// The newest program of this name that was built beside this one, if there is one.
-fn test_program(prefix: &str) -> Vec<PathBuf> {
+/// The newest build of a program of tests, if there is one.
+fn newest_build(program: TestProgram) -> Option<PathBuf> {
+    builds_of(program).pop()
+}
+
+/// The builds of a program of tests, in the order of their ages.
+fn builds_of(program: TestProgram) -> Vec<PathBuf> {
     let this = std::env::current_exe().unwrap();
     let built = fs::read_dir(this.parent().unwrap())
         .unwrap()
         .map(|entry| entry.unwrap().path());
-    let is_test = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        name.starts_with(prefix) && path.extension().is_none()
+    let is_it = |path: &PathBuf| {
+        let file = path.file_name().unwrap().to_string_lossy().into_owned();
+        let hash = file
+            .strip_prefix(program.name)
+            .and_then(|rest| rest.strip_prefix('-'));
+        hash.is_some() && path.extension().is_none()
     };
-    let newest = built
-        .filter(is_test)
-        .max_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
-    newest.into_iter().collect()
+    let mut builds: Vec<_> = built.filter(is_it).collect();
+    builds.sort_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
+    builds
 }
 
-/// Runs a test of the crate `netlink` in a guest; returns what it prints, and the kernel's modules after it.
-fn run_test_program(guest: &mut Guest, prefix: &str) -> String {
-    let programs = test_program(prefix);
-    let [program] = programs.as_slice() else {
-        let test = prefix.trim_end_matches('-');
-        panic!("first build it: cargo test -p netlink --test {test} --no-run");
-    };
-    let name = program.file_name().unwrap().to_string_lossy().into_owned();
-    let run = format!("/opt/cni/bin/{name} && lsmod");
-    let answer = guest.exec(&run, LIMIT).unwrap();
+/// Runs a program of tests in a guest, all of whose tests must pass; returns what they print, and the kernel's modules after it.
+fn run_test_program(guest: &mut Guest, program: TestProgram, arguments: &str) -> String {
+    let TestProgram { package, name } = program;
+    let build = newest_build(program);
+    let build =
+        build.unwrap_or_else(|| panic!("first build it: cargo test -p {package} --test {name} --no-run"));
+    let file = build.file_name().unwrap().to_string_lossy();
+    let run = format!("/opt/cni/bin/{file} --nocapture {arguments} && lsmod");
+    let answer = guest.exec(&run, PROGRAM_LIMIT).unwrap();
     assert_eq!(answer.status, 0, "{}{}", answer.stdout, answer.stderr);
     answer.stdout
 }

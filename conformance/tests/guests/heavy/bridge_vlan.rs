@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::heavy::{clean, guests};
+use crate::heavy::{BRIDGE_VLANS, clean, guests, run_test_program};
 
 fn conf(range: &str, keys: &serde_json::Value) -> String {
     let mut conf = json!({
@@ -50,4 +50,13 @@ fn pods_are_in_their_vlan_and_a_trunk_carries_its_own() {
         guest.delete_pod(pod, conf).unwrap();
     }
     clean(guest);
+}
+
+/// Each of the tests that need VLANs says that it had them.
+#[test]
+fn what_the_plugin_sets_up_for_vlans_is_there_and_goes() {
+    const NEED_VLANS: usize = 4;
+    let mut lab = guests();
+    let said = run_test_program(lab.guest(2).unwrap(), BRIDGE_VLANS, "");
+    assert_eq!(said.matches("bridges know VLANs").count(), NEED_VLANS, "{said}");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use conformance::guest::{Capture, Guest, GuestLab};
 
 use crate::heavy::{
-    LIMIT, configure, end_with_pods, guests, loses_nothing, mtu, reaches, restart, run_test_program,
+    self, LIMIT, configure, end_with_pods, guests, loses_nothing, mtu, reaches, restart, run_test_program,
     start_with_pods,
 };
 
@@ -24,7 +24,7 @@ const PLAIN: &str = "ip route | grep -E '^10.244.* via 192.168.88.. dev eth0 pro
 #[test]
 fn devices_are_made_and_changed_over_netlink() {
     let mut lab = guests();
-    let said = run_test_program(lab.guest(1).unwrap(), "ipip-");
+    let said = run_test_program(lab.guest(1).unwrap(), heavy::IPIP, "");
     // The kernel loads the module by itself, as for any program.
     assert!(said.contains("\nipip "), "{said}");
 }
