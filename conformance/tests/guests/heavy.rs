@@ -14,6 +14,7 @@ mod ipip;
 mod kernel;
 mod mtu;
 mod rules;
+mod scenarios;
 mod vxlan;
 mod wireguard;
 mod wireguard_backend;
@@ -29,10 +30,11 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(180);
 const PING_INTERVAL_SECS: f64 = 0.2;
 
 /// Tests of other crates, which assert more where the kernel has what they are about.
-const TEST_PROGRAMS: [TestProgram; 3] = [WIREGUARD, IPIP, BRIDGE_VLANS];
+const TEST_PROGRAMS: [TestProgram; 4] = [WIREGUARD, IPIP, BRIDGE_VLANS, SCENARIOS];
 const WIREGUARD: TestProgram = TestProgram::new("netlink", "wireguard");
 const IPIP: TestProgram = TestProgram::new("netlink", "ipip");
 const BRIDGE_VLANS: TestProgram = TestProgram::new("cni-plugin", "bridge_vlans");
+const SCENARIOS: TestProgram = TestProgram::new("flanneld-rs", "scenarios");
 
 /// A program of tests, as cargo builds it beside this one.
 #[derive(Clone, Copy)]

@@ -17,7 +17,7 @@ use flanneld_rs::reconciler::Work;
 use ipnetwork::IpNetwork;
 use lease_store::{LeaseRequest, LeaseStore, LeaseWatch, MemoryStore, MemoryWatch};
 use net_types::registry::{IPIP_DEVICE, VXLAN_PORT, WIREGUARD_DEVICE};
-use net_types::{IfName, MacAddr, Vni, WgPublicKey, WgSecret};
+use net_types::{IfName, MacAddr, Vni, WgSecret};
 use netlink::RealKernel;
 use netstate::{Kernel, Op, Spot};
 
@@ -352,11 +352,14 @@ fn ipip() -> IpipDevice {
     }
 }
 
+/// A device with a pair of keys: the private one in the form that the kernel tells it in (RFC 7748 §5, `decodeScalar25519`).
 fn wireguard() -> WireguardDevice {
+    let mut private_key = [8; 32];
+    private_key[31] |= 0x40;
     WireguardDevice {
         name: WIREGUARD_DEVICE.parse().unwrap(),
-        private_key: WgSecret::new([8; 32]),
-        public_key: WgPublicKey::new([250; 32]),
+        private_key: WgSecret::new(private_key),
+        public_key: "MdSras7slhE3kXA3k25gcW+sVzr+lNnahKgCBEjfwRI=".parse().unwrap(),
         listen_port: 51820,
         preshared_key: Some(WgSecret::new([7; 32])),
         keepalive_secs: 0,
