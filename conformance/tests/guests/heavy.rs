@@ -11,6 +11,7 @@ use conformance::lab::Binaries;
 
 mod bridge_vlan;
 mod ipip;
+mod ipvs;
 mod kernel;
 mod mtu;
 mod rules;
@@ -28,6 +29,9 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(180);
 
 /// How often the pods ask for an answer while something is done.
 const PING_INTERVAL_SECS: f64 = 0.2;
+
+/// Sets up services of IPVS (Debian's package ipvsadm).
+const IPVSADM: &str = "/usr/sbin/ipvsadm";
 
 /// Tests of other crates, which assert more where the kernel has what they are about.
 const TEST_PROGRAMS: [TestProgram; 4] = [WIREGUARD, IPIP, BRIDGE_VLANS, SCENARIOS];
@@ -54,7 +58,8 @@ fn guests() -> MutexGuard<'static, GuestLab> {
     // A boot that failed is not tried again by every case.
     static GUESTS: OnceLock<Result<Mutex<GuestLab>, String>> = OnceLock::new();
     let guests = GUESTS.get_or_init(|| {
-        let programs: Vec<_> = TEST_PROGRAMS.into_iter().filter_map(newest_build).collect();
+        let tests = TEST_PROGRAMS.into_iter().filter_map(newest_build);
+        let programs: Vec<_> = tests.chain([PathBuf::from(IPVSADM)]).collect();
         let lab = Binaries::find().and_then(|binaries| GuestLab::start(2, &binaries, &programs));
         let lab = lab.map_err(|error| format!("{error:#}"))?;
         println!("two guests ran commands after {:.1} s", lab.took().as_secs_f64());
@@ -68,10 +73,13 @@ fn guests() -> MutexGuard<'static, GuestLab> {
 fn clean(guest: &mut Guest) {
     guest
         .sh("kill -9 $(cat /run/flanneld.pid 2>/dev/null) 2>/dev/null
+            kill -9 $(cat /run/httpd.pid 2>/dev/null) 2>/dev/null
             for pod in $(ls /run/netns); do ip netns del $pod; done
-            for link in flannel.1 flannel-v6.1 flannel-wg flannel-wg-v6 flannel.ipip cni0 cni5; do ip link del $link 2>/dev/null; done
+            for link in flannel.1 flannel-v6.1 flannel-wg flannel-wg-v6 flannel.ipip cni0 cni5 kube-ipvs0; do ip link del $link 2>/dev/null; done
             nft flush ruleset
-            rm -rf /run/flannel /var/lib/flannel /var/lib/cni /run/flanneld.*
+            test ! -e /proc/net/ip_vs || /opt/cni/bin/ipvsadm -C
+            rmmod br_netfilter 2>/dev/null
+            rm -rf /run/flannel /var/lib/flannel /var/lib/cni /run/flanneld.* /run/httpd.pid
             true")
         .unwrap();
 }
