@@ -21,6 +21,9 @@ const MEMORY_MIB: u32 = 1024;
 /// The kind of the guest's file system: of the two that an image can be unpacked into, the one that may take more than half of
 /// the memory (linux `init/do_mounts.c`, `init_rootfs`), as programs with their symbols do.
 const ROOT: &str = "rootfstype=ramfs";
+/// Has the kernel believe in its timer: on a busy host an emulated one may seem broken, and the kernel would panic (linux
+/// `arch/x86/kernel/apic/io_apic.c`, `check_timer`).
+const TIMER: &str = "no_timer_check";
 /// How long a guest may take until it runs commands; it takes 5 to 10 s under software emulation.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How long a command of [`Guest::sh`] may take.
@@ -249,7 +252,7 @@ fn arguments(number: u8, places: &Places<'_>) -> Vec<String> {
     let processor = if accelerator == "kvm" { "host" } else { "max" };
     let text = format!(
         "qemu-system-x86_64 -M pc -accel {accelerator} -cpu {processor} -smp 1 -m {MEMORY_MIB} -nodefaults \
-         -display none -no-reboot -serial file:{dir}/{console} -append console=ttyS0\u{a0}panic=-1\u{a0}quiet\u{a0}{ROOT} \
+         -display none -no-reboot -serial file:{dir}/{console} -append console=ttyS0\u{a0}panic=-1\u{a0}quiet\u{a0}{TIMER}\u{a0}{ROOT} \
          -device virtio-rng-pci -device virtio-serial-pci -chardev stdio,id=commands,signal=off \
          -device virtserialport,chardev=commands \
          -netdev dgram,id=wire,local.type=unix,local.path={dir}/{local},remote.type=unix,remote.path={dir}/{remote} \
