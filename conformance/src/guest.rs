@@ -4,6 +4,7 @@
 //! guests reach. The kernel comes from Debian's package, unpacked into the build directory; the host's own kernel,
 //! files and links are not touched. Start at [`GuestLab::start`], then [`Guest::sh`].
 
+mod accelerator;
 mod archive;
 mod image;
 mod kernel;
@@ -12,6 +13,7 @@ mod machine;
 mod node;
 mod wire;
 
+pub use accelerator::Accelerator;
 pub use image::Image;
 pub use kernel::KernelPackage;
 pub use lab::GuestLab;

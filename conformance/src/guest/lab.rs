@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::accelerator::Accelerator;
 use super::image::Image;
 use super::kernel::KernelPackage;
-use super::machine::{Guest, Places, is_emulated};
+use super::machine::{Guest, Places};
 use super::wire::Wire;
 use crate::lab::{Binaries, GATEWAY, Lab, LabConfig, Store};
 
@@ -43,6 +44,7 @@ pub struct GuestLab {
     guests: Vec<Guest>,
     wire: Wire,
     lab: Lab,
+    accelerator: Accelerator,
     took: Duration,
 }
 
@@ -53,8 +55,9 @@ impl GuestLab {
     /// # Errors
     /// Fails without root, QEMU, etcd or the kernel's package; nothing is left behind then.
     pub fn start(guests: u8, binaries: &Binaries, others: &[PathBuf]) -> Result<Self> {
-        let start = Instant::now();
         let kernel = KernelPackage::get()?;
+        let accelerator = Accelerator::choose(&kernel.image())?;
+        let start = Instant::now();
         let lab = Lab::on(
             Store::Etcd,
             &LabConfig {
@@ -71,9 +74,11 @@ impl GuestLab {
             guests: Vec::new(),
             wire,
             lab,
+            accelerator,
             took: Duration::ZERO,
         };
         let places = Places {
+            accelerator,
             kernel: &kernel.image(),
             image: &Path::new(DIR).join("image"),
             dir: DIR,
@@ -100,7 +105,7 @@ impl GuestLab {
     /// Whether the guests are slow, because a program and not the processor runs their instructions.
     #[must_use]
     pub fn is_emulated(&self) -> bool {
-        is_emulated()
+        self.accelerator == Accelerator::Tcg
     }
 
     /// The guest with a number, from 1.

@@ -10,12 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::accelerator::Accelerator;
 use super::wire::{guest_socket, hub_socket};
 use crate::lab::{Namespaces, Process, base64, base64_bytes, command};
 
-/// Chooses what runs the guest's instructions; `kvm` is for hosts where it is known to work, because where it half
-/// works a guest hangs.
-const ACCELERATOR_VARIABLE: &str = "CONFORMANCE_ACCEL";
 /// A guest's memory in MiB. Its whole file system is in it, and at the boot the image as well; the host gives what is used.
 const MEMORY_MIB: u32 = 1024;
 /// The kind of the guest's file system: of the two that an image can be unpacked into, the one that may take more than half of
@@ -59,6 +57,7 @@ pub struct Answer {
 
 /// Where things of a guest are, as seen from inside the lab's namespaces.
 pub(super) struct Places<'a> {
+    pub(super) accelerator: Accelerator,
     pub(super) kernel: &'a Path,
     pub(super) image: &'a Path,
     /// The directory of the wire's sockets and the consoles' logs.
@@ -235,29 +234,24 @@ fn pipe(name: &str, number: u8) -> String {
     format!("port-{name}-{number}")
 }
 
-/// Whether guests are slow, because a program and not the processor runs their instructions.
-pub(super) fn is_emulated() -> bool {
-    accelerator() == "tcg"
-}
-
-fn accelerator() -> String {
-    std::env::var(ACCELERATOR_VARIABLE).unwrap_or_else(|_| "tcg".to_owned())
-}
-
 fn arguments(number: u8, places: &Places<'_>) -> Vec<String> {
     let Places {
-        kernel, image, dir, ..
+        accelerator,
+        kernel,
+        image,
+        dir,
+        ..
     } = places;
-    let accelerator = accelerator();
-    let processor = if accelerator == "kvm" { "host" } else { "max" };
     let text = format!(
-        "qemu-system-x86_64 -M pc -accel {accelerator} -cpu {processor} -smp 1 -m {MEMORY_MIB} -nodefaults \
+        "qemu-system-x86_64 -M pc -accel {name} -cpu {processor} -smp 1 -m {MEMORY_MIB} -nodefaults \
          -display none -no-reboot -serial file:{dir}/{console} -append console=ttyS0\u{a0}panic=-1\u{a0}quiet\u{a0}{TIMER}\u{a0}{ROOT} \
          -device virtio-rng-pci -device virtio-serial-pci -chardev stdio,id=commands,signal=off \
          -device virtserialport,chardev=commands \
          -netdev dgram,id=wire,local.type=unix,local.path={dir}/{local},remote.type=unix,remote.path={dir}/{remote} \
          -device virtio-net-pci,netdev=wire,mac=02:00:00:00:77:{number:02x} \
          -netdev user,id=store,ipv6=off -device virtio-net-pci,netdev=store,mac=02:00:00:00:78:{number:02x}",
+        name = accelerator.name(),
+        processor = accelerator.processor(),
         console = console(number),
         local = guest_socket(number),
         remote = hub_socket(number),
