@@ -7,7 +7,7 @@ mod tables;
 mod trace;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -20,6 +20,9 @@ use crate::lab::{Binaries, Flanneld, Lab, LabConfig, Node, Pod, Store};
 pub use principles::{Principle, prove};
 use screen::Screen;
 pub use trace::{Hop, trace};
+
+/// As the shipped unit runs it: the proof that addresses stay is worth more where somebody masquerades.
+const DAEMON_FLAGS: [&str; 1] = ["--ip-masq"];
 
 /// What a demonstration is made of.
 #[derive(Debug, Clone)]
@@ -102,7 +105,7 @@ fn set_up(config: &DemoConfig, screen: &mut Screen) -> Result<Stage> {
     };
     for node in stage.lab.nodes() {
         screen.begin(&format!("[2/4] starting flanneld on {}", node.name()))?;
-        let daemon = node.start_flanneld(&[])?;
+        let daemon = node.start_flanneld(&DAEMON_FLAGS)?;
         screen.end(&format!(
             "ready in {:.1} ms",
             daemon.ready_after().as_secs_f64() * 1e3
@@ -132,9 +135,9 @@ fn show(stage: &Stage, screen: &mut Screen) -> Result<bool> {
     let start = Instant::now();
     let matrix = Matrix::measure(nodes, pods, Patience::MATRIX)?;
     screen.end(&format!(
-        "{} pings in {:.1} s",
-        matrix.total(),
-        start.elapsed().as_secs_f64()
+        "{} in {}",
+        counted(matrix.total(), "ping"),
+        in_words(start.elapsed())
     ))?;
     tables::nodes(screen, nodes, &stage.daemons)?;
     tables::pods(screen, pods)?;
@@ -146,6 +149,15 @@ fn show(stage: &Stage, screen: &mut Screen) -> Result<bool> {
     grid::closing(screen, matrix.total(), &failures)?;
     let principles_hold = principles.iter().all(|principle| principle.failures.is_empty());
     Ok(failures.is_empty() && principles_hold && led_there)
+}
+
+/// A time in milliseconds below a second, in seconds from there on.
+fn in_words(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
+    }
 }
 
 /// Shows the way from the first pod to the first one on another node, and returns whether it leads there; in a lab of
@@ -182,4 +194,22 @@ fn show_trace(screen: &mut Screen, nodes: &[Node], pods: &[Pod]) -> Result<bool>
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_time_is_told_in_milliseconds() {
+        for (millis, words) in [
+            (0, "0 ms"),
+            (46, "46 ms"),
+            (999, "999 ms"),
+            (1000, "1.0 s"),
+            (61_250, "61.2 s"),
+        ] {
+            assert_eq!(in_words(Duration::from_millis(millis)), words);
+        }
+    }
 }

@@ -10,8 +10,12 @@ use crate::lab::matrix::Matrix;
 const MAX_COLUMNS: usize = 12;
 /// Blocks of a summary side by side: seven of them and the labels fit into 100 columns.
 const BLOCKS_PER_PANEL: usize = 7;
-/// The width of a block in columns.
-const BLOCK_WIDTH: usize = 12;
+/// The width of a block in columns, after the blank that keeps it off the one before.
+const BLOCK_WIDTH: usize = 11;
+/// The width of a single time, after its blank.
+const CELL_WIDTH: usize = 6;
+/// As wide as a time may get before it loses decimals: two of them and a stroke fit into a block.
+const TIME_WIDTH: usize = 5;
 /// As many failed pairs as are named.
 const MAX_NAMED: usize = 20;
 
@@ -47,13 +51,13 @@ fn each(screen: &mut Screen, matrix: &Matrix) -> Result<()> {
     let header: String = matrix
         .targets
         .iter()
-        .map(|target| format!("{:>7}", target.name))
+        .map(|target| format!(" {:>CELL_WIDTH$}", target.name))
         .collect();
     screen.line(&screen.dim(&format!("  {:<8}{header}", "")))?;
     for (source, row) in matrix.sources.iter().zip(&matrix.round_trips) {
         let cell = |rtt: &Option<Duration>| match rtt {
-            Some(rtt) => format!("{:>7.3}", millis(*rtt)),
-            None => screen.bad(&format!("{:>7}", "FAIL")),
+            Some(rtt) => format!(" {:>CELL_WIDTH$}", millis(*rtt, 3)),
+            None => screen.bad(&format!(" {:>CELL_WIDTH$}", "FAIL")),
         };
         let cells: String = row.iter().map(cell).collect();
         screen.line(&format!("  {:<8}{cells}", source.name))?;
@@ -71,7 +75,7 @@ fn blocks(screen: &mut Screen, matrix: &Matrix) -> Result<()> {
     for panel in numbers.chunks(BLOCKS_PER_PANEL) {
         let header: String = panel
             .iter()
-            .map(|number| format!("{:>BLOCK_WIDTH$}", format!("node{number}")))
+            .map(|number| format!(" {:>BLOCK_WIDTH$}", format!("node{number}")))
             .collect();
         screen.line(&screen.dim(&format!("  {:<8}{header}", "")))?;
         for from in &numbers {
@@ -98,17 +102,21 @@ fn block(screen: &Screen, matrix: &Matrix, from: u8, to: u8) -> String {
     times.sort_unstable();
     match (times.get(times.len() / 2), times.last()) {
         (Some(median), Some(max)) if failed == 0 => {
-            format!(
-                "{:>BLOCK_WIDTH$}",
-                format!("{:.3}/{:.2}", millis(*median), millis(*max))
-            )
+            let times = format!("{}/{}", millis(*median, 3), millis(*max, 2));
+            format!(" {times:>BLOCK_WIDTH$}")
         }
-        _ => screen.bad(&format!("{:>BLOCK_WIDTH$}", format!("{failed} FAIL"))),
+        _ => screen.bad(&format!(" {:>BLOCK_WIDTH$}", format!("{failed} FAIL"))),
     }
 }
 
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+/// A time in milliseconds, with so many decimals or as many as there is room for.
+fn millis(time: Duration, decimals: usize) -> String {
+    let text = |decimals| format!("{:.decimals$}", time.as_secs_f64() * 1e3);
+    let fitting = (0..=decimals)
+        .rev()
+        .map(text)
+        .find(|text| text.len() <= TIME_WIDTH);
+    fitting.unwrap_or_else(|| text(0))
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ pub struct Principle {
     pub claim: &'static str,
     /// What was looked at, in words.
     pub looked_at: &'static str,
-    /// How many of these there were.
+    /// How many of these there were; none where there is nobody to look from or at, and then nothing is proven.
     pub observations: usize,
-    /// One case in words.
+    /// One case in words; empty where there was none.
     pub example: String,
     /// The cases in which the rule did not hold, in words.
     pub failures: Vec<String>,
@@ -38,17 +38,19 @@ struct Connection {
 /// Fails when a namespace cannot be entered; a refused connection is a failure of the principle.
 pub fn prove(nodes: &[Node], pods: &[Pod]) -> Result<Vec<Principle>> {
     Ok(vec![
-        pods_reach_pods(pods),
+        pods_reach_pods(nodes, pods),
         nodes_reach_pods(nodes, pods)?,
         pods_see_themselves(pods)?,
     ])
 }
 
-fn pods_reach_pods(pods: &[Pod]) -> Principle {
-    let mut principle = Principle::new(
-        "pods reach pods on every node without NAT",
-        "TCP connections, one from each pod",
-    );
+fn pods_reach_pods(nodes: &[Node], pods: &[Pod]) -> Principle {
+    let looked_at = if nodes.len() == 1 {
+        "TCP connections, one from each pod, all within the only node"
+    } else {
+        "TCP connections, one from each pod"
+    };
+    let mut principle = Principle::new("pods reach pods on every node without NAT", looked_at);
     for client in pods {
         let elsewhere = pods.iter().find(|pod| follows(pod, client, pods));
         let Some(server) = elsewhere.or_else(|| pods.iter().find(|pod| pod.name() != client.name())) else {
@@ -110,9 +112,15 @@ fn pods_see_themselves(pods: &[Pod]) -> Result<Principle> {
     let mut principle = Principle::new("a pod sees itself at the address that others reach it at", "pods");
     for pod in pods {
         let own = pod.kernel_addresses()?;
-        let name = format!("{}: others use {}", pod.name(), pod.address());
+        let name = format!("{}, reached at {}", pod.name(), pod.address());
         principle.look(&name, Ok(own), |own| {
-            (*own == [pod.address()], format!("its own `ip addr` says {own:?}"))
+            let words = own.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>();
+            let words = if words.is_empty() {
+                "no address".to_owned()
+            } else {
+                words.join(", ")
+            };
+            (*own == [pod.address()], format!("its own `ip addr` says {words}"))
         });
     }
     Ok(principle)

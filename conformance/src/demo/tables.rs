@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use super::principles::Principle;
 use super::screen::Screen;
-use crate::lab::{Flanneld, Node, Pod, TUNNEL, text};
+use crate::lab::{BIN_DIR, Flanneld, Node, Pod, TUNNEL, text};
 
 /// As many pods as are listed one by one.
 const MAX_LISTED: usize = 30;
@@ -15,9 +15,10 @@ pub(super) fn nodes(screen: &mut Screen, nodes: &[Node], daemons: &[Flanneld]) -
     for (node, daemon) in nodes.iter().zip(daemons) {
         let links = node.json(&["ip", "-j", "link", "show", "dev", TUNNEL])?;
         let link = links.first().context("there is no flannel.1")?;
+        let (subnet, length) = node.subnet()?;
         rows.push(vec![
             node.name(),
-            node.subnet_env("FLANNEL_SUBNET")?,
+            format!("{subnet}/{length}"),
             node.address().to_string(),
             text(link, "address").to_owned(),
             link.get("mtu")
@@ -55,6 +56,13 @@ pub(super) fn pods(screen: &mut Screen, pods: &[Pod]) -> Result<()> {
 pub(super) fn principles(screen: &mut Screen, principles: &[Principle]) -> Result<()> {
     screen.heading("The three principles")?;
     for (number, principle) in (1..).zip(principles) {
+        if principle.observations == 0 {
+            screen.line(&format!(
+                "  {number}. {}: not looked at, there is one pod alone",
+                principle.claim
+            ))?;
+            continue;
+        }
         let verdict = if principle.failures.is_empty() {
             screen.good("holds")
         } else {
@@ -95,6 +103,9 @@ pub(super) fn ways_in(screen: &mut Screen, nodes: &[Node], pods: &[Pod]) -> Resu
             node.file(&node.log_file("flanneld")).display()
         ))?;
     }
+    screen.line(&format!(
+        "  the programs under test are in {BIN_DIR} on each node, such as:  {BIN_DIR}/flanneld status"
+    ))?;
     screen.line("  remove it:  scripts/demo --down")
 }
 

@@ -54,6 +54,25 @@ fn the_demonstration_shows_every_ping_and_leaves_nothing() {
 }
 
 #[test]
+fn what_one_node_cannot_show_is_not_said_to_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    for (pods, holds, told) in [
+        ("--pods=1", 2, "every node without NAT: not looked at"),
+        (
+            "--pods=2",
+            3,
+            "looked at: 2 (TCP connections, one from each pod, all within the only node)",
+        ),
+    ] {
+        let output = demo(dir.path(), &["--nodes=1", pods]).output().unwrap();
+        let text = text(&output);
+        assert!(output.status.success(), "{text}");
+        assert_eq!(text.matches(": holds").count(), holds, "{text}");
+        assert!(text.contains(told) && !text.contains("looked at: 0"), "{text}");
+    }
+}
+
+#[test]
 fn the_demonstration_runs_on_etcd_too() {
     let dir = tempfile::tempdir().unwrap();
     let arguments = ["--store", "etcd", "--nodes=2", "--pods=1"];
@@ -134,13 +153,27 @@ fn a_kept_lab_can_be_entered_is_replaced_by_the_next_and_removed() {
         first_daemons.iter().all(|pid| !is_gone(*pid)),
         "a daemon of the kept lab is gone"
     );
-    let way_in = first
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("enter n1-p1:"))
-        .unwrap();
+    let after = |start: &str| {
+        let mut lines = first.lines();
+        lines
+            .find_map(|line| line.trim().strip_prefix(start))
+            .unwrap()
+            .trim()
+    };
+    let way_in = after("enter n1-p1:");
     let way_in = way_in.replace(" bash", " ip -4 -brief address show dev eth0");
     let inside = Command::new("sh").args(["-c", &way_in]).output().unwrap();
     assert!(text(&inside).contains("10.244."), "`{way_in}`: {}", text(&inside));
+
+    let there = "the programs under test are in /run/lab/bin on each node, such as:";
+    let status = format!("{} {}", after("enter node1:"), after(there));
+    let told = Command::new("sh").args(["-c", &status]).output().unwrap();
+    // The proof of no NAT is one only where somebody masquerades.
+    assert!(
+        text(&told).contains("masquerade yes"),
+        "`{status}`: {}",
+        text(&told)
+    );
 
     let second = keep(&["--keep"]);
     assert!(

@@ -88,6 +88,27 @@ fn a_large_matrix_is_summarised_by_nodes_and_still_counts_what_was_lost() {
 }
 
 #[test]
+fn long_times_lose_decimals_and_stay_apart() {
+    for (micros, small, large) in [
+        (9_999, "9.999", "9.999/10.00"),
+        (99_996, "100.0", "100.0/100.0"),
+        (412_180, "412.2", "412.2/412.2"),
+        (2_999_700, "3000", "3000/3000"),
+        (123_456_000, "123456", "123456/123456"),
+    ] {
+        for (pods, expected) in [(1, small), (7, large)] {
+            let mut slow = matrix(2, pods, &[]);
+            let times = slow.round_trips.iter_mut().flatten();
+            times.for_each(|time| *time = Some(Duration::from_micros(micros)));
+            let text = shown(&slow);
+            let line = text.lines().find(|line| line.starts_with("  node1 ")).unwrap();
+            let cells: Vec<_> = line.split_whitespace().skip(1).collect();
+            assert_eq!(cells, [expected; 2], "{line}");
+        }
+    }
+}
+
+#[test]
 fn no_line_is_wider_than_100_columns() {
     for (nodes, pods) in [(1, 1), (3, 2), (12, 1), (3, 4), (20, 10), (240, 1)] {
         let text = shown(&matrix(nodes, pods, &[(0, 0)]));
