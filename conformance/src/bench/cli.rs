@@ -5,6 +5,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
+use super::cni::MIN_PODS;
 use super::{BenchConfig, MAX_RUNS, MIN_RUNS, Subject};
 use crate::cli;
 use crate::lab::Binaries;
@@ -36,7 +37,10 @@ pub(crate) fn command() -> Command {
                 .value_name("N")
                 .default_value("20")
                 .value_parser(runs)
-                .help("Samples of each of the daemon's figures; pods of each side, at least 100; a quarter as many rounds of net"),
+                .help(format!(
+                    "Samples of each of the daemon's figures, {MIN_RUNS} to {MAX_RUNS}; pods of each side, at least \
+                     {MIN_PODS}; a quarter as many rounds of net"
+                )),
         )
         .arg(
             Arg::new("profile")

@@ -24,7 +24,7 @@ use crate::lab::ping::{Patience, ping_all};
 use crate::lab::{Lab, LabConfig, Namespaces, POD_LINK};
 
 /// The fewest pods of each side, one after another.
-const MIN_PODS: u8 = 200;
+pub(super) const MIN_PODS: u8 = 200;
 /// How often each side has its turn when many pods are handled at once, with how many pods, and how many at once.
 const TURNS: usize = 3;
 const PARALLEL_PODS: u8 = 100;
