@@ -67,8 +67,14 @@ fn what_install_puts_on_a_host_uninstall_takes_away_again() {
         "the second time there is nothing to do"
     );
 
-    for _ in 0..2 {
-        install(root.path(), &["--uninstall"]);
+    for told in ["removed", "kept"] {
+        let said = install(root.path(), &["--uninstall"]);
+        let names_daemon = said.contains("removed") && said.contains("usr/local/bin/flanneld\n");
+        assert_eq!(
+            (said.contains(told), names_daemon),
+            (true, told == "removed"),
+            "{said}"
+        );
         let mut left = regular(root.path());
         assert_eq!(
             left.remove("etc/default/flanneld").unwrap().content,
@@ -87,7 +93,56 @@ fn what_install_puts_on_a_host_uninstall_takes_away_again() {
     }
 }
 
-fn install(root: &Path, arguments: &[&str]) {
+#[test]
+fn an_uninstall_of_nothing_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    let said = install(root.path(), &["--uninstall"]);
+    assert!(
+        said.starts_with("there is nothing of scripts/install's"),
+        "{said}"
+    );
+    assert!(regular(root.path()).is_empty());
+}
+
+#[test]
+fn scripts_refuse_a_wrong_command_line_before_they_begin() {
+    for (script, arguments, why) in [
+        ("image", "--out /run", "--out: /run is a directory"),
+        ("image", "--out=/run", "--out: /run is a directory"),
+        (
+            "image",
+            "--out /absent/image.tar",
+            "--out: there is no directory for /absent/image.tar",
+        ),
+        ("image", "--name=", "--name needs a value"),
+        ("package", "--out=/run", "--out: /run is a directory"),
+        (
+            "package",
+            "--revision=0",
+            "--revision needs a number from 1 to 999999, not 0",
+        ),
+        (
+            "install",
+            "--root=/absent",
+            "--root: there is no directory /absent",
+        ),
+        ("fuzz", "--seconds", "--seconds needs a value"),
+        ("fuzz", "bytes", "there is no target bytes"),
+        ("test", "--fast", "there is no option --fast"),
+        ("manifests", "chart", "there is no option chart"),
+    ] {
+        let output = Command::new(format!("{PROJECT}/scripts/{script}"))
+            .args(arguments.split(' '))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{script} {arguments}: {said}");
+        assert!(said.ends_with(&format!("\n{script}: {why}\n")), "{said}");
+    }
+}
+
+/// Runs the script on the system below a directory, and returns what it prints.
+fn install(root: &Path, arguments: &[&str]) -> String {
     let output = Command::new(format!("{PROJECT}/scripts/install"))
         .arg("--root")
         .arg(root)
@@ -96,6 +151,7 @@ fn install(root: &Path, arguments: &[&str]) {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Every regular file below a directory; links are made anew each time.
