@@ -83,12 +83,6 @@ fn what_install_puts_on_a_host_uninstall_takes_away_again() {
         );
         let users = ["passwd", "shadow", "group", "gshadow", ".pwd.lock"];
         left.retain(|name, _| !users.iter().any(|user| name.starts_with(&format!("etc/{user}"))));
-        let contents = |files: &Files| {
-            let contents = files
-                .iter()
-                .map(|(name, entry)| (name.clone(), entry.content.clone()));
-            contents.collect::<Vec<_>>()
-        };
         assert_eq!(contents(&left), contents(&before));
     }
 }
@@ -152,6 +146,13 @@ fn install(root: &Path, arguments: &[&str]) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {said}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+fn contents(files: &Files) -> Vec<(String, Vec<u8>)> {
+    let contents = files
+        .iter()
+        .map(|(name, entry)| (name.clone(), entry.content.clone()));
+    contents.collect()
 }
 
 /// Every regular file below a directory; links are made anew each time.
