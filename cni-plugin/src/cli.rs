@@ -16,6 +16,9 @@ const FAILURE: u8 = 1;
 /// The exit status of a call that nobody understands.
 const USAGE_ERROR: u8 = 2;
 
+/// What asks for help, as a flag.
+const HELP_FLAGS: [&str; 3] = ["--help", "-help", "-h"];
+
 /// What a command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -43,20 +46,25 @@ pub fn command(args: &[String]) -> Command {
         return Command::Plugin(program.to_owned());
     };
     match (first.as_str(), others) {
-        ("install", [word]) if ["--help", "-help", "-h", "help"].contains(&word.as_str()) => {
-            Command::Text(told(install_help()))
-        }
+        ("install", [word]) if word == "help" || is_help(word) => Command::Text(told(install_help())),
         ("install", options) => match Install::parse(options) {
             Some(install) => Command::Install(install),
             None => Command::Text(misunderstood(&rest.join(" "))),
         },
         ("--version" | "-version" | "-V" | "version", []) => Command::Text(told(version())),
-        ("--help" | "-help" | "-h" | "help", []) => Command::Text(told(help())),
+        ("help", []) => Command::Text(told(help())),
+        (flag, []) if is_help(flag) => Command::Text(told(help())),
+        (name, [flag]) if is_help(flag) && Builtin::by_name(name).is_some() => Command::Text(told(help())),
+        ("portmap", [verb, flag]) if verb == "restore" && is_help(flag) => Command::Text(told(help())),
         ("portmap", [verb]) if verb == "restore" => Command::RestorePorts(None),
         ("portmap", [verb, dir]) if verb == "restore" => Command::RestorePorts(Some(PathBuf::from(dir))),
         (name, []) if Builtin::by_name(name).is_some() => Command::Plugin(name.to_owned()),
         _ => Command::Text(misunderstood(&rest.join(" "))),
     }
+}
+
+fn is_help(word: &str) -> bool {
+    HELP_FLAGS.contains(&word)
 }
 
 /// The plugin that a path's file name is.
@@ -96,8 +104,7 @@ fn version() -> String {
 }
 
 /// What is said of the installation.
-const INSTALL: &str = "\
-  flannel install [--dir DIR] [--force]
+const INSTALL: &str = "  flannel install [--dir DIR] [--force]
                           copies itself under every plugin's name into DIR, by
                           default /opt/cni/bin, while pods start as ever; keeps
                           what it replaces in DIR/.flannel/before; --force also
@@ -209,14 +216,33 @@ mod tests {
             assert!(output.stdout.starts_with("flannel 0.") && output.stdout.contains("host-local"));
             assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         }
-        let Command::Text(output) = asked("flannel --help") else {
-            panic!("help")
-        };
-        assert!(output.stdout.contains("flannel PLUGIN"));
+        for words in [
+            "flannel --help",
+            "flannel help",
+            "flannel portmap --help",
+            "flannel bridge -h",
+            "flannel portmap restore --help",
+        ] {
+            let Command::Text(output) = asked(words) else {
+                panic!("{words}")
+            };
+            assert!(output.stdout.contains("\n  flannel PLUGIN"), "{words}");
+            assert!(
+                output
+                    .stdout
+                    .contains("\n  flannel install [--dir DIR] [--force]\n")
+            );
+            assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        }
         for words in ["flannel install --help", "flannel install -h"] {
             let Command::Text(output) = asked(words) else {
                 panic!("{words} installs")
             };
+            assert!(
+                output
+                    .stdout
+                    .starts_with("Usage:\n  flannel install [--dir DIR] [--force]\n")
+            );
             assert!(
                 output
                     .stdout

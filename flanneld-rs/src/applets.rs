@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 use crate::signals::Signals;
 
+const PAUSE_USAGE: &str = "usage: pause";
+
 /// A small program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Applet {
@@ -38,8 +40,17 @@ pub(crate) fn named(program: &OsStr) -> Option<Applet> {
 }
 
 impl Applet {
-    /// Does what it is called for; the exit status is 1 if it cannot.
+    /// Does what it is called for, or prints its usage if that is asked for; the exit status is 1 if it cannot.
     pub(crate) fn run(self, args: impl IntoIterator<Item = OsString>) -> ExitCode {
+        let args: Vec<_> = args.into_iter().collect();
+        if let [arg] = args.as_slice()
+            && (arg == "--help" || arg == "-h")
+        {
+            return match writeln!(io::stdout(), "{}", self.usage()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
         let done = match self {
             Self::InstallConf => copy::install_conf(args),
             Self::Copy => copy::cp(args),
@@ -53,12 +64,21 @@ impl Applet {
         let _unread = writeln!(io::stderr(), "{text}");
         ExitCode::FAILURE
     }
+
+    const fn usage(self) -> &'static str {
+        match self {
+            Self::InstallConf => copy::INSTALL_CONF_USAGE,
+            Self::Copy => copy::CP_USAGE,
+            Self::DockerOpts => docker_opts::USAGE,
+            Self::Pause => PAUSE_USAGE,
+        }
+    }
 }
 
 /// Does nothing until it is asked to end.
 fn pause(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     if args.into_iter().next().is_some() {
-        return Err("usage: pause".to_owned());
+        return Err(PAUSE_USAGE.to_owned());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|err| format!("cannot start the event loop: {err}"))?;

@@ -11,7 +11,8 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use net_types::registry::RTPROT_FLANNEL;
 use net_types::{IfName, sentence};
 use netstate::{
-    IptablesChange, Kernel, Link, LinkKind, LinkScope, MarkedRoutes, Op, Prune, Scope, State, plan,
+    ErrorClass, IptablesChange, Kernel, Link, LinkKind, LinkScope, MarkedRoutes, Op, Prune, Scope, State,
+    plan,
 };
 
 use crate::desired::{is_former_device, is_ipip_device, is_wireguard_device, vni_in};
@@ -163,7 +164,10 @@ pub fn clean(kernel: &mut impl Kernel, scope: &Scope, mode: Mode) -> Vec<Row> {
 }
 
 fn unreadable(err: &netstate::KernelError) -> Row {
-    let what = format!("the kernel's state cannot be read: {}", sentence(err));
+    let mut what = format!("the kernel's state cannot be read: {}", sentence(err));
+    if err.class == ErrorClass::Denied {
+        what.push_str("; run this as root");
+    }
     Row::new(Outcome::Failed, what)
 }
 

@@ -12,6 +12,9 @@ const MAX_LEN_BYTES: u64 = 256 << 20;
 /// The bits of a file's mode that a copy keeps.
 const MODE_BITS: u32 = 0o777;
 
+pub(super) const INSTALL_CONF_USAGE: &str = "usage: install-conf SOURCE TARGET";
+pub(super) const CP_USAGE: &str = "usage: cp [-f] SOURCE TARGET (this cp copies one file)";
+
 /// Why nothing was copied.
 #[derive(Debug, thiserror::Error)]
 enum CopyError {
@@ -25,7 +28,7 @@ enum CopyError {
 pub(super) fn install_conf(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     match args.into_iter().collect::<Vec<_>>().as_slice() {
         [source, target] => copy(Path::new(source), Path::new(target)),
-        _ => Err("usage: install-conf SOURCE TARGET".to_owned()),
+        _ => Err(INSTALL_CONF_USAGE.to_owned()),
     }
 }
 
@@ -41,7 +44,7 @@ pub(super) fn cp(args: impl IntoIterator<Item = OsString>) -> Result<(), String>
                 None => copy(source, target),
             }
         }
-        _ => Err("usage: cp [-f] SOURCE TARGET (this cp copies one file)".to_owned()),
+        _ => Err(CP_USAGE.to_owned()),
     }
 }
 

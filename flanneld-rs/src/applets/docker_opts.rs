@@ -22,7 +22,7 @@ const ROUTES: &str = "/proc/net/route";
 /// The route has a gateway (linux `include/uapi/linux/route.h`, `RTF_GATEWAY`).
 const HAS_GATEWAY: u32 = 2;
 
-const USAGE: &str = "\
+pub(super) const USAGE: &str = "\
 usage: mk-docker-opts.sh [-f FLANNEL-ENV-FILE] [-d DOCKER-ENV-FILE] [-i] [-c] [-m] [-k COMBINED-KEY]
 
 Writes options for Docker's daemon, so that it gives its containers addresses of this node's subnet.

@@ -109,10 +109,13 @@ fn command() -> Command {
             "kube-cache-file",
             "Last known state of a Kubernetes cluster, if the daemon was given a file for it",
         ))
-        .arg(path_arg(
-            "cni-conf-dir",
-            "Directory of the runtime's network configuration, if flannel's is to go too",
-        ))
+        .arg(
+            path_arg(
+                "cni-conf-dir",
+                "Directory of the runtime's network configuration, if flannel's is to go too",
+            )
+            .value_name("DIR"),
+        )
 }
 
 /// What the administrator's commands made, which only they can undo. What they were run for stays known: a daemon that is

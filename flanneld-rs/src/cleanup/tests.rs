@@ -55,6 +55,21 @@ fn a_link_that_only_has_such_a_name_is_kept_with_the_reason() {
 }
 
 #[test]
+fn who_may_not_look_is_told_who_may() {
+    for (class, words) in [
+        (
+            ErrorClass::Denied,
+            "the kernel's state cannot be read: EPERM; run this as root",
+        ),
+        (ErrorClass::Busy, "the kernel's state cannot be read: EPERM"),
+    ] {
+        let message = "EPERM".to_owned();
+        let row = unreadable(&netstate::KernelError { class, message });
+        assert_eq!((row.outcome, row.what.as_str()), (Outcome::Failed, words));
+    }
+}
+
+#[test]
 fn the_table_says_what_became_of_each_thing() {
     let rows = [
         Row::new(Outcome::Removed, "link flannel.1".to_owned()),

@@ -159,9 +159,31 @@ fn under_their_names_the_small_programs_work() {
         );
         let (code, said) = run(&["install-conf", "absent", "b"]);
         assert!(code == Some(1) && said.contains("absent"), "{said}");
-        let (code, said) = run(&["mk-docker-opts.sh", "-h"]);
+        let (code, said) = run(&["mk-docker-opts.sh", "-x"]);
         assert!(code == Some(1) && said.starts_with("usage:"), "{said}");
     });
+}
+
+#[test]
+fn the_small_programs_tell_their_usage_to_who_asks() {
+    for words in [
+        "install-conf --help",
+        "install-conf -h",
+        "mk-docker-opts -h",
+        "mk-docker-opts --help",
+        "pause --help",
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_flanneld"))
+            .args(words.split(' '))
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success() && told.starts_with("usage: "),
+            "{words}: {told}"
+        );
+        assert!(output.stderr.is_empty(), "{words}");
+    }
 }
 
 #[test]
