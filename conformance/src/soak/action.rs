@@ -239,9 +239,9 @@ fn killed(node: &Node, verb: Verb, attachment: &Attachment, after: Duration) -> 
     });
     match ended {
         Ok(_) => Ok(()),
-        // Killed ones have said nothing; one that answers with an error failed by itself.
+        // Killed ones have said nothing, or a result and no more; one that answers with an error failed by itself.
         Err(error) => match error.downcast_ref::<runtime::PluginError>() {
-            Some(plugin) if plugin.object.is_null() => Ok(()),
+            Some(plugin) if plugin.object.get("code").is_none() => Ok(()),
             Some(_) | None => Err(error),
         },
     }
