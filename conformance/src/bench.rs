@@ -14,6 +14,7 @@ mod daemon;
 mod echo;
 mod floor;
 mod footprint;
+mod guest;
 mod leases;
 mod machine;
 mod memory;
@@ -83,6 +84,8 @@ pub struct BenchConfig {
     pub commit: Option<String>,
     /// Instead of measuring the plugin, show what its time is spent on.
     pub profile: bool,
+    /// Measure the data plane in a guest with Debian's kernel; nothing else can be measured there.
+    pub in_guest: bool,
     /// Measure scale at the smaller sizes, the data plane on one wire, and both in fewer runs.
     pub quick: bool,
 }
@@ -98,6 +101,9 @@ pub fn run(config: &BenchConfig) -> Result<bool> {
             .write_all(text.as_bytes())
             .context("writing the profile")?;
         return Ok(true);
+    }
+    if config.in_guest {
+        return guest::measure(config);
     }
     let (bin_dir, peer_dir) = (config.binaries.dir(), config.peer_dir.as_deref());
     let mut machine = Machine::look(bin_dir, peer_dir, config.commit.as_deref());

@@ -54,6 +54,13 @@ pub(crate) fn command() -> Command {
                 .action(clap::ArgAction::SetTrue)
                 .help("Measure scale at up to 1,000 peers, the data plane in IPv4 at MTU 1500 only, both in few runs"),
         )
+        .arg(
+            Arg::new("guest")
+                .long("guest")
+                .action(clap::ArgAction::SetTrue)
+                .conflicts_with("profile")
+                .help("Measure net in a QEMU guest with Debian's kernel, which has every backend's driver"),
+        )
         .arg(path("json", "FILE").value_parser(cli::new_file).help("Write the report, with every sample, as JSON too"))
         .arg(path("html", "FILE").value_parser(cli::new_file).help("Write the report as one HTML page with plots too"))
         .arg(
@@ -95,6 +102,20 @@ fn peer_dir(arguments: &ArgMatches) -> Result<Option<PathBuf>, Refused> {
     }
 }
 
+/// Whether to measure in a guest.
+///
+/// # Errors
+/// Refuses it for what cannot be measured there.
+fn in_guest(arguments: &ArgMatches, subjects: &[Subject]) -> Result<bool, Refused> {
+    let wanted = arguments.get_flag("guest");
+    if wanted && subjects != [Subject::Net] {
+        return Err(Refused(
+            "--guest is for net alone: conformance bench net --guest".to_owned(),
+        ));
+    }
+    Ok(wanted)
+}
+
 /// Runs the subcommand.
 ///
 /// # Errors
@@ -117,6 +138,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
             Subject::Net,
         ],
     };
+    let in_guest = in_guest(arguments, &subjects)?;
     super::run(&BenchConfig {
         subjects,
         runs: arguments.get_one("runs").copied().unwrap_or(MIN_RUNS),
@@ -128,6 +150,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
         html: path("html"),
         commit: arguments.get_one("commit").cloned(),
         profile: arguments.get_flag("profile"),
+        in_guest,
         quick: arguments.get_flag("quick"),
     })
 }
@@ -149,6 +172,18 @@ mod tests {
         assert_eq!(peer_dir(&matches), Ok(Some(empty.path().to_owned())));
         let matches = command().try_get_matches_from(["bench"]).unwrap();
         assert!(peer_dir(&matches).is_ok());
+    }
+
+    #[test]
+    fn a_guest_is_for_the_data_plane_alone() {
+        let matches = command().try_get_matches_from(["bench", "--guest"]).unwrap();
+        assert_eq!(in_guest(&matches, &[Subject::Net]), Ok(true));
+        for others in [&[Subject::Cni][..], &[Subject::Cni, Subject::Net]] {
+            let Refused(said) = in_guest(&matches, others).unwrap_err();
+            assert!(said.contains("net alone"), "{said}");
+        }
+        let matches = command().try_get_matches_from(["bench"]).unwrap();
+        assert_eq!(in_guest(&matches, &[Subject::Cni]), Ok(false));
     }
 
     #[test]

@@ -29,6 +29,7 @@ const MODULES: &[&str] = &[
     "drivers/net/vxlan",
     "drivers/net/wireguard",
     "drivers/virtio",
+    "fs/overlayfs",
     "lib",
     "net/802",
     "net/8021q",
@@ -65,7 +66,8 @@ impl KernelPackage {
     fn in_cache(cache: &Path) -> Result<Self> {
         fs::create_dir_all(cache).with_context(|| format!("making {}", cache.display()))?;
         let package = newest_package()?;
-        let dir = cache.join(&package);
+        // One that was unpacked with fewer kinds of modules has another name.
+        let dir = cache.join(format!("{package}-{}", MODULES.len()));
         if !dir.is_dir() {
             let next = cache.join(format!("{package}.{}", std::process::id()));
             let made = unpack(&package, &next).and_then(|()| match fs::rename(&next, &dir) {

@@ -7,6 +7,7 @@ use super::backend::Backend;
 use super::iperf::{Carried, LOADS, SECONDS};
 use crate::bench::report::{Figure, Peer, Plot, Section};
 use crate::bench::stats::Summary;
+use crate::counted::counted;
 
 /// The names of the peers.
 const PLAIN: &str = "plain commands";
@@ -69,8 +70,8 @@ impl Taken {
 
 /// Names a wire and how much is measured on it.
 pub(super) fn title(wire: Wire, rounds: u8) -> String {
-    let (family, mtu) = (wire.family.name(), wire.mtu);
-    format!("Data plane, {family}, underlay MTU {mtu}: {rounds} rounds of {SECONDS} s")
+    let (family, mtu, rounds) = (wire.family.name(), wire.mtu, counted(rounds, "round"));
+    format!("Data plane, {family}, underlay MTU {mtu}: {rounds} of {SECONDS} s")
 }
 
 /// The report of a wire: the noise first, then each backend that runs, then those that cannot.
