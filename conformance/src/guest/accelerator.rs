@@ -16,9 +16,9 @@ use crate::lab::{Process, command};
 const VARIABLE: &str = "CONFORMANCE_ACCEL";
 /// What offers KVM to programs.
 const KVM_DEVICE: &str = "/dev/kvm";
-/// How long a kernel may take under KVM until it looks for its file system; it takes a second where KVM works, and where
-/// KVM half works it hangs.
-const TRIAL_LIMIT: Duration = Duration::from_secs(10);
+/// How long a kernel may take under KVM until it looks for its file system; it takes a second where KVM works. Where it
+/// half works it hangs, or is so slow that guests by it would need the patience that emulated ones get.
+const TRIAL_LIMIT: Duration = Duration::from_secs(5);
 /// What a kernel without any file system says at the end of its boot (linux `init/do_mounts.c`, `mount_block_root`).
 const BOOTED: &str = "Unable to mount root fs";
 /// The file beside the kernel that keeps the outcome of the trial.
@@ -37,7 +37,7 @@ pub enum Accelerator {
 
 impl Accelerator {
     /// What `CONFORMANCE_ACCEL` tells; else KVM if a trial boots a kernel by it, which is made once after each boot of this
-    /// machine and takes ten seconds at most.
+    /// machine and takes five seconds at most.
     ///
     /// # Errors
     /// Fails for another value of the variable, or when the outcome cannot be kept.
