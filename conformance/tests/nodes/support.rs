@@ -11,7 +11,7 @@ pub(crate) use crate::report::{Run, program, told};
 use crate::report::{ended_so, run_suite};
 
 /// Stands in for what looks after a daemon, as a kubelet does: it runs the daemon, and ends it when it is told to; then it
-/// runs it anew, at once, or when it is told to where it was told to stop it.
+/// runs it anew, at once, or when it is told to where it was told to stop it. Who stops it waits until it has ended.
 const KEEPER: &str = r#"mkfifo /run/keeper.told
 told() {
     # Who opens it beside somebody else's word reads nothing.
@@ -35,8 +35,9 @@ pub(crate) const RESTART_KEPT: &str = "--restart=sh /run/restart";
 /// Starts a node's daemon under somebody who looks after it; both end with the lab.
 pub(crate) fn start_kept(node: &Node) -> Flanneld {
     fs::write(node.file("/run/keeper"), KEEPER).unwrap();
-    for word in ["restart", "stop", "start"] {
-        let text = format!("echo {word} >/run/keeper.told");
+    let ended = format!("; for look in $(seq 600); do [ -e {RUNS} ] || exit 0; sleep 0.05; done; exit 1");
+    for (word, then) in [("restart", ""), ("stop", &*ended), ("start", "")] {
+        let text = format!("echo {word} >/run/keeper.told{then}");
         fs::write(node.file("/run").join(word), text).unwrap();
     }
     node.start_flanneld_under(&["sh", "/run/keeper"], &["--ip-masq"])

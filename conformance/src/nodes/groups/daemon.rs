@@ -14,7 +14,7 @@ use crate::report::{Checked, Stop, differs, expect};
 /// The daemon's name among processes, by flannel's and this project's releases.
 const NAME: &str = "flanneld";
 /// How long the daemon may go on after it was told to end.
-const END_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// The daemon's processes on a node, of which there may be none.
 ///

@@ -26,8 +26,9 @@ const STREAM_ENDS: Duration = Duration::from_secs(1);
 const MAX_STREAMS: usize = 8;
 /// How long a link is down.
 const LINK_AWAY: Duration = Duration::from_secs(1);
-/// How long a daemon is away.
-const DAEMON_AWAY: Duration = Duration::from_secs(2);
+/// How long a daemon is away, on slow nodes longer: a second more than it may take to end, so that it is seen to be gone before
+/// it starts again.
+const DAEMON_AWAY: Duration = daemon::END_LIMIT.saturating_add(Duration::from_secs(1));
 
 pub(super) const CASES: &[Case] = &[
     case(
@@ -186,11 +187,11 @@ fn daemon_away(look: &Look<'_>) -> Checked<()> {
     let way = Way::first(look)?;
     let before = daemon::running(way.node)?;
     let part = Part::Daemon(way.from.node);
-    let absence = look.inventory.away(part, way.node.agent()?, DAEMON_AWAY)?;
+    let time = DAEMON_AWAY * look.inventory.slowdown();
+    let absence = look.inventory.away(part, way.node.agent()?, time)?;
     let ((), traffic) = counted(look, way.from, way.to, || {
         during(absence, || {
             daemon::ended(look, way.node, &before)?;
-            std::thread::sleep(DAEMON_AWAY / 2);
             daemon::is_gone(way.node)
         })?;
         let started = daemon::replaced(look, way.node, &before)?;
