@@ -1,7 +1,6 @@
 //! Parts of a network that are away for a while, and come back by themselves, whatever becomes of the run meanwhile.
 
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -59,22 +58,25 @@ pub(super) fn of_link(agent: &Remote, link: &str, time: Duration) -> Checked<()>
     on_node(agent, &["sh", "-c", LINK, "sh", link, &secs], time)
 }
 
+/// Waits for a script in a session of its own, which goes on where the waiting ends. What it says goes to a file without a name:
+/// to write to a pipe that nobody reads any more would end it, and nobody is left to remove a file that has one.
+const DETACHED: &str = r#"said=$(mktemp) || exit
+exec 3>"$said" 4<"$said"
+rm "$said"
+setsid sh -c "$1" </dev/null >/dev/null 2>&3 3>&- 4<&- &
+wait $!
+status=$?
+cat <&4 >&2
+exit $status
+"#;
+
 /// Has the agent take the daemon of its node away by the commands that were told for that. They go on by themselves, so that
 /// the daemon comes back whatever becomes of the agent.
 ///
 /// # Errors
-/// Fails when there is no `setsid`.
+/// Fails when a command does, with its own words, or where there is no `setsid`.
 pub(super) fn of_daemon(agent: &Remote, commands: &Commands, time: Duration) -> Checked<()> {
-    // Who is left alone by its starter is not waited for.
-    let detached =
-        r#"command -v setsid >/dev/null || exit 1; setsid sh -c "$1" </dev/null >/dev/null 2>&1 &"#;
-    on_node(
-        agent,
-        &["sh", "-c", detached, "sh", &commands.script(time)],
-        Duration::ZERO,
-    )?;
-    thread::sleep(time);
-    Ok(())
+    on_node(agent, &["sh", "-c", DETACHED, "sh", &commands.script(time)], time)
 }
 
 fn on_node(agent: &Remote, argv: &[&str], time: Duration) -> Checked<()> {
@@ -86,8 +88,12 @@ fn on_node(agent: &Remote, argv: &[&str], time: Duration) -> Checked<()> {
     if output.status == Some(0) {
         return Ok(());
     }
-    let words = output.stderr.trim();
-    Err(anyhow::anyhow!("{}: what takes a part away failed: {words}", agent.name()).into())
+    let (name, words) = (agent.name(), output.stderr.trim());
+    let ended = output.status.map_or_else(
+        || "did not end in time".to_owned(),
+        |status| format!("ended with status {status}"),
+    );
+    Err(anyhow::anyhow!("{name}: what takes a part away and brings it back {ended}: {words}").into())
 }
 
 /// What takes a part away and what brings it back, each a program with its arguments.
@@ -101,18 +107,19 @@ impl Commands {
     /// Takes the part away from here, by a shell that goes on where this program ends.
     ///
     /// # Errors
-    /// Fails when a command does.
+    /// Fails when a command does, with what it said on its standard error.
     pub(super) fn run(&self, time: Duration) -> Checked<()> {
         use std::os::unix::process::CommandExt;
+        let script = self.script(time);
         let mut shell = Command::new("sh");
-        shell.args(["-c", &self.script(time)]).stdin(Stdio::null());
+        shell.args(["-c", DETACHED, "sh", &script]).stdin(Stdio::null());
         // Ctrl-C reaches only us.
         shell.process_group(0);
         let output = shell.output().context("starting a shell")?;
         let done = || {
             if !output.status.success() {
                 let words = String::from_utf8_lossy(&output.stderr);
-                bail!("`{}` failed: {}", self.script(time), words.trim());
+                bail!("`{script}` failed ({}): {}", output.status, words.trim());
             }
             Ok(())
         };
@@ -160,5 +167,37 @@ mod tests {
         let failed = commands("false").run(Duration::ZERO).unwrap_err();
         assert!(matches!(failed, Stop::Broken(_)), "{failed:?}");
         assert!(started.exists());
+    }
+
+    fn in_shells(stop: &str, start: &str) -> Commands {
+        let shell = |script: &str| ["sh", "-c", script].map(str::to_owned).to_vec();
+        Commands {
+            stop: shell(stop),
+            start: shell(start),
+        }
+    }
+
+    #[test]
+    fn what_commands_say_is_told_when_one_fails() {
+        for (stop, start, told) in [
+            (
+                "echo a; echo b >&2; exit 3",
+                "echo c >&2",
+                "failed (exit status: 3): b\nc",
+            ),
+            ("true", "echo no >&2; exit 4", "failed (exit status: 4): no"),
+        ] {
+            let Err(Stop::Broken(error)) = in_shells(stop, start).run(Duration::ZERO) else {
+                panic!("it did not fail");
+            };
+            assert!(error.to_string().ends_with(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_start_leaves_running_is_not_waited_for() {
+        let begin = std::time::Instant::now();
+        in_shells("true", "sleep 30 &").run(Duration::ZERO).unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(20));
     }
 }

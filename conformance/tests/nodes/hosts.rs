@@ -103,15 +103,25 @@ impl Hosts {
         net.run(|| Ok(judge(program(), &arguments))).unwrap()
     }
 
-    /// How a run takes daemons and leases away: the directory of these is moved to where no daemon looks for it.
+    /// How a run takes daemons and leases away: the directory of these is moved to where no daemon looks for it. What moves it
+    /// says so first, on both outputs, whoever reads that.
     fn absence(&self) -> [String; 4] {
         let (leases, away) = (self.lab.shared_file("leases"), self.lab.shared_file("away"));
-        let moved = |from: &Path, to: &Path| format!("mv {} {}", from.display(), to.display());
+        let moved = |name: &str, from: &Path, to: &Path| {
+            let script = self.files.path().join(name);
+            let line = format!(
+                "echo {name}\necho {name} >&2\nmv {} {}\n",
+                from.display(),
+                to.display()
+            );
+            fs::write(&script, line).unwrap();
+            format!("--{name}=sh {}", script.display())
+        };
         [
             "--stop=sh /run/stop".to_owned(),
             "--start=sh /run/start".to_owned(),
-            format!("--stop-store={}", moved(&leases, &away)),
-            format!("--start-store={}", moved(&away, &leases)),
+            moved("stop-store", &leases, &away),
+            moved("start-store", &away, &leases),
         ]
     }
 
