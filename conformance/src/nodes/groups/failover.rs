@@ -1,7 +1,7 @@
 //! What a network does while a part of it is away: packets are counted, and afterwards all is as before.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
@@ -106,15 +106,15 @@ impl<'a> Way<'a> {
     }
 }
 
-/// Does something while a part is away, and waits for both.
-fn during<T>(absence: Absence<'_>, meanwhile: impl FnOnce() -> Checked<T>) -> Checked<T> {
+/// Does something while a part is away, waits for both, and returns when the part was back.
+fn during<T>(absence: Absence<'_>, meanwhile: impl FnOnce() -> Checked<T>) -> Checked<(T, Instant)> {
     std::thread::scope(|scope| {
-        let absence = scope.spawn(absence);
+        let absence = scope.spawn(|| absence().map(|()| Instant::now()));
         let seen = meanwhile();
         let is_back = absence.join();
         // Who was not away cannot be judged by what went on meanwhile.
-        is_back.map_err(|_| anyhow!("a thread of a case panicked"))??;
-        seen
+        let back = is_back.map_err(|_| anyhow!("a thread of a case panicked"))??;
+        Ok((seen?, back))
     })
 }
 
@@ -124,17 +124,23 @@ fn store_away(look: &Look<'_>) -> Checked<()> {
     let ends = pairs.iter().map(|_| STREAM_ENDS).sum::<Duration>();
     let time = STORE_WATCHED + ends * look.inventory.slowdown();
     let absence = look.inventory.away(Part::Store, way.node.agent()?, time)?;
-    during(absence, || {
+    let (counted, back) = during(absence, || {
         let mut all = Vec::new();
         streams(look, &pairs, &mut all)?;
+        let counted = Instant::now();
         for (name, traffic) in all {
             traffic.nothing_lost(&name)?;
         }
         if way.tables.is_some() {
             delete_route(look, way.node, way.other)?;
         }
-        Ok(())
+        Ok(counted)
     })?;
+    let late = counted.saturating_duration_since(back);
+    if !late.is_zero() {
+        let late = late.as_millis();
+        return Err(anyhow!("the lease store was back {late} ms before all packets were counted").into());
+    }
     way.is_whole(look, "the store is back")
 }
 
