@@ -67,7 +67,12 @@ pub(super) fn joins_and_leaves(look: &Look<'_>) -> Checked<()> {
 }
 
 fn judge(look: &Look<'_>, object: &inventory::Newcomer, newcomer: &Traces) -> Checked<()> {
-    let name = look.inventory.join(object)?;
+    let name = look.inventory.join(object).inspect_err(|stop| {
+        if !matches!(stop, Stop::Skip(_)) {
+            // It may have joined all the same; why that is not known says more than why it does not leave.
+            look.inventory.leave().ok();
+        }
+    })?;
     let known = newcomer.seen_everywhere(look, &newcomer.asked());
     let known = known.map_err(|stop| newcomer.why_not_known(look, &name, stop));
     // Whatever came of it, and as a failure of it says more than one of this, before that is told.
