@@ -40,15 +40,7 @@ impl Lab {
     ///
     /// # Errors
     /// Fails when there is no program `etcd`, or when it does not answer in time.
-    pub fn start_etcd(&mut self) -> Result<()> {
-        self.run_etcd()
-    }
-
-    /// The same of a lab that others look at.
-    ///
-    /// # Errors
-    /// As [`Self::start_etcd`].
-    pub(crate) fn run_etcd(&self) -> Result<()> {
+    pub fn start_etcd(&self) -> Result<()> {
         let (data, log) = (
             format!("--data-dir={SHARED_DIR}/etcd"),
             format!("{LOG_DIR}/etcd.log"),
@@ -107,23 +99,15 @@ impl Lab {
     ///
     /// # Errors
     /// Fails when it does not run.
-    pub fn kill_etcd(&mut self) -> Result<()> {
-        self.end_etcd()
+    pub fn kill_etcd(&self) -> Result<()> {
+        let mut etcd = self.etcd().take().context("no etcd runs")?;
+        etcd.signal(Signal::SIGKILL)?;
+        etcd.wait(ANSWER_LIMIT).map(drop)
     }
 
     /// The server, if one runs.
     pub(super) fn etcd(&self) -> MutexGuard<'_, Option<Process>> {
         self.etcd.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// As [`Self::kill_etcd`], of a lab that others look at.
-    ///
-    /// # Errors
-    /// As [`Self::kill_etcd`].
-    pub(crate) fn end_etcd(&self) -> Result<()> {
-        let mut etcd = self.etcd().take().context("no etcd runs")?;
-        etcd.signal(Signal::SIGKILL)?;
-        etcd.wait(ANSWER_LIMIT).map(drop)
     }
 
     /// The value of a lease, if etcd holds it; the name is that of its subnet, as in `10.5.57.0-24`.

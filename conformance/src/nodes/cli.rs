@@ -63,7 +63,7 @@ pub(crate) fn command() -> Command {
         )
         .arg(
             text("flaw", "FLAW")
-                .value_parser(Flaw::NAMES)
+                .value_parser(Flaw::ALL.map(|(name, _)| name))
                 .conflicts_with_all(FOUND)
                 .help("Break the lab's network, to see that it is noticed"),
         )
@@ -162,16 +162,12 @@ fn cluster_options(arguments: &ArgMatches, kubeconfig: PathBuf) -> cluster::Opti
         image: text("image").unwrap_or_default(),
         unprivileged: arguments.get_flag("unprivileged"),
         ready_limit: Duration::from_secs(arguments.get_one("ready-secs").copied().map_or(180, u16::into)),
-        restart: restart(arguments),
+        restart: words(arguments, "restart"),
         may_break: arguments.get_flag("disruptive"),
     }
 }
 
-/// The words of the command that restarts a node's daemon.
-fn restart(arguments: &ArgMatches) -> Vec<String> {
-    words(arguments, "restart")
-}
-
+/// The words of a command that was told; none where it was not.
 fn words(arguments: &ArgMatches, name: &str) -> Vec<String> {
     let line = arguments.get_one::<String>(name);
     let words = line.map_or("", String::as_str).split_whitespace();
@@ -210,7 +206,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<bool> {
                 ssh_config: path("ssh-config"),
                 plugin_dir: text("plugin-dir"),
                 conf: text("conf"),
-                restart: restart(arguments),
+                restart: words(arguments, "restart"),
                 store: commands(arguments, ["stop-store", "start-store"]),
                 daemon: commands(arguments, ["stop", "start"]),
                 may_break: arguments.get_flag("disruptive"),

@@ -219,9 +219,9 @@ impl Inventory for GuestNodes {
     fn away<'a>(&'a self, part: Part, _agent: &'a Remote, time: Duration) -> Checked<Absence<'a>> {
         Ok(match part {
             Part::Store => Box::new(move || {
-                locked(&self.lab).lab().end_etcd()?;
+                locked(&self.lab).lab().kill_etcd()?;
                 thread::sleep(time);
-                Ok(locked(&self.lab).lab().run_etcd()?)
+                Ok(locked(&self.lab).lab().start_etcd()?)
             }),
             // By the guest's own shell: programs find none.
             Part::Link(node) => Box::new(move || {

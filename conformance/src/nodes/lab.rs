@@ -169,14 +169,14 @@ impl LabNodes {
 
     /// Kills etcd, and starts it after this long.
     fn etcd_away(&self, time: Duration) -> Result<()> {
-        self.lab.end_etcd()?;
+        self.lab.kill_etcd()?;
         let begin = Instant::now();
         while self.has(Flaw::OutageFlush) && begin.elapsed() < time {
             self.forget_peers()?;
             thread::sleep(Duration::from_millis(100));
         }
         thread::sleep(time.saturating_sub(begin.elapsed()));
-        self.lab.run_etcd()
+        self.lab.start_etcd()
     }
 
     /// Has the first node forget the routes to its peers, in both families.
@@ -226,27 +226,20 @@ pub(super) enum Flaw {
 }
 
 impl Flaw {
-    /// By which names they are asked for.
-    pub(super) const NAMES: [&str; 6] = [
-        "masquerade",
-        "black-hole",
-        "no-fdb",
-        "no-start",
-        "frozen",
-        "outage-flush",
+    /// All of them, by the names that they are asked for by.
+    pub(super) const ALL: [(&str, Self); 6] = [
+        ("masquerade", Self::Masquerade),
+        ("black-hole", Self::BlackHole),
+        ("no-fdb", Self::NoFdb),
+        ("no-start", Self::NoStart),
+        ("frozen", Self::Frozen),
+        ("outage-flush", Self::OutageFlush),
     ];
 
     /// The flaw of a name.
     pub(super) fn named(name: &str) -> Option<Self> {
-        match name {
-            "masquerade" => Some(Self::Masquerade),
-            "black-hole" => Some(Self::BlackHole),
-            "no-fdb" => Some(Self::NoFdb),
-            "no-start" => Some(Self::NoStart),
-            "frozen" => Some(Self::Frozen),
-            "outage-flush" => Some(Self::OutageFlush),
-            _ => None,
-        }
+        let found = Self::ALL.into_iter().find(|(known, _)| *known == name);
+        found.map(|(_, flaw)| flaw)
     }
 }
 

@@ -332,7 +332,7 @@ fn junk(world: &World) -> Result<()> {
 }
 
 /// The data plane must be whole while the store is away.
-fn outage(world: &mut World, away: Duration) -> Result<()> {
+fn outage(world: &World, away: Duration) -> Result<()> {
     world.lab.kill_etcd()?;
     let unreachable = invariants::unreachable(world);
     thread::sleep(away);

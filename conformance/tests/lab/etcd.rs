@@ -143,7 +143,7 @@ fn a_node_that_is_cut_off_from_etcd_keeps_its_peers_and_hears_of_the_new_one_lat
 
 #[test]
 fn without_etcd_at_the_start_the_daemon_says_what_it_waits_for_and_still_ends_at_once() {
-    let mut lab = bare_on_etcd(1);
+    let lab = bare_on_etcd(1);
     lab.kill_etcd().unwrap();
     let start = |lab: &Lab| lab.node(1).unwrap().spawn_flanneld(&[], &[]).unwrap();
     let waits = |lab: &Lab| {
